@@ -1,0 +1,70 @@
+//! Storage types of tensors. A dtype belongs to the tensor, never to the backend.
+
+use std::fmt;
+
+/// How one element is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DType {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary64: loss sums and norms only.
+    F64,
+    /// bfloat16.
+    Bf16,
+    /// IEEE binary16.
+    F16,
+    /// Signed 32-bit integer: tokens, labels, positions, segments, live extents.
+    I32,
+    /// Signed 64-bit integer: counters.
+    I64,
+    /// Byte.
+    U8,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+            Self::U8 => 1,
+        }
+    }
+
+    /// True for floating-point storage.
+    pub const fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F64 | Self::Bf16 | Self::F16)
+    }
+
+    /// True for floats that the CPU widens to `F32` before it computes and rounds when it stores.
+    pub const fn is_narrow(self) -> bool {
+        matches!(self, Self::Bf16 | Self::F16)
+    }
+
+    /// The lower-case name used in configurations and files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F64 => "f64",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::U8 => "u8",
+        }
+    }
+
+    /// The dtype of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::F32, Self::F64, Self::Bf16, Self::F16, Self::I32, Self::I64, Self::U8]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,180 @@
+//! One planned arena per device: every region has its offset before any memory is taken.
+//!
+//! Owns the arena's bytes. Nothing here grows: what is not in the plan does not exist.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+use crate::error::{Error, Result};
+
+#[cfg(test)]
+mod tests;
+
+/// Regions start at multiples of this many bytes (what TMA, cuBLASLt and AVX-512 ask for, and more).
+pub const REGION_ALIGNMENT: usize = 256;
+
+/// The arena itself starts at a page.
+const ARENA_ALIGNMENT: usize = 4096;
+
+/// A range inside an arena, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    /// Offset from the arena's start.
+    pub offset: usize,
+    /// Length.
+    pub bytes: usize,
+}
+
+impl Span {
+    /// The part that starts `offset` bytes in and is `bytes` long. Panics if it sticks out.
+    pub fn part(self, offset: usize, bytes: usize) -> Self {
+        assert!(offset + bytes <= self.bytes, "part {offset}+{bytes} of {} bytes", self.bytes);
+        Self { offset: self.offset + offset, bytes }
+    }
+}
+
+/// A named region of an arena.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
+    /// What it holds, for the plan's table.
+    pub name: String,
+    /// Where.
+    pub span: Span,
+}
+
+/// The layout of an arena: a written sum of reasons.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ArenaPlan {
+    regions: Vec<Region>,
+    bytes: usize,
+}
+
+impl ArenaPlan {
+    /// An empty plan.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a region of `bytes` and returns where it lies. Zero bytes cost nothing.
+    pub fn reserve(&mut self, name: impl Into<String>, bytes: usize) -> Span {
+        let span = Span { offset: self.bytes, bytes };
+        self.bytes += bytes.next_multiple_of(REGION_ALIGNMENT);
+        self.regions.push(Region { name: name.into(), span });
+        span
+    }
+
+    /// Total bytes, which is what [`Arena::allocate`] takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All regions, in order.
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+}
+
+/// A range of device memory by address: what ops and collectives are given.
+///
+/// It carries no lifetime: the plan guarantees that it lies in a live arena and that nobody else
+/// writes it while it is used. Everything that turns it into a Rust slice is `unsafe` for that reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceSlice {
+    pointer: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: an address and a length; whoever dereferences it vouches for exclusive use.
+unsafe impl Send for DeviceSlice {}
+// SAFETY: as above.
+unsafe impl Sync for DeviceSlice {}
+
+impl DeviceSlice {
+    /// A range of host memory, for tests and staging.
+    pub fn from_host<T: bytemuck::Pod>(data: &mut [T]) -> Self {
+        Self { pointer: data.as_mut_ptr().cast(), bytes: size_of_val(data) }
+    }
+
+    /// Length in bytes.
+    pub fn bytes(self) -> usize {
+        self.bytes
+    }
+
+    /// Start address.
+    pub fn pointer(self) -> *mut u8 {
+        self.pointer
+    }
+
+    /// The part that starts `offset` bytes in and is `bytes` long. Panics if it sticks out.
+    pub fn part(self, offset: usize, bytes: usize) -> Self {
+        assert!(offset + bytes <= self.bytes, "part {offset}+{bytes} of {} bytes", self.bytes);
+        // SAFETY: the offset lies inside the allocation, as just checked.
+        Self { pointer: unsafe { self.pointer.add(offset) }, bytes }
+    }
+
+    /// Reads it as elements.
+    ///
+    /// # Safety
+    /// The memory is host-accessible, alive and initialised, and nobody writes it meanwhile.
+    pub unsafe fn as_slice<'a, T: bytemuck::Pod>(self) -> &'a [T] {
+        debug_assert!((self.pointer as usize).is_multiple_of(align_of::<T>()));
+        // SAFETY: the caller vouches for the memory; `Pod` accepts every bit pattern.
+        unsafe { std::slice::from_raw_parts(self.pointer.cast(), self.bytes / size_of::<T>()) }
+    }
+
+    /// Reads and writes it as elements.
+    ///
+    /// # Safety
+    /// As [`Self::as_slice`], and nobody else reads it meanwhile.
+    #[expect(clippy::mut_from_ref, reason = "an address, not a borrow")]
+    pub unsafe fn as_mut_slice<'a, T: bytemuck::Pod>(self) -> &'a mut [T] {
+        debug_assert!((self.pointer as usize).is_multiple_of(align_of::<T>()));
+        // SAFETY: the caller vouches for the memory; `Pod` accepts every bit pattern.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer.cast(), self.bytes / size_of::<T>()) }
+    }
+}
+
+/// The memory of one CPU rank, exactly as large as its plan.
+#[derive(Debug)]
+pub struct Arena {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: owns plain memory; access goes through `DeviceSlice`, whose users vouch for exclusion.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    /// Takes the plan's bytes, zeroed.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the plan is too large for an address.
+    pub fn allocate(plan: &ArenaPlan) -> Result<Self> {
+        let bytes = plan.bytes();
+        let layout = Layout::from_size_align(bytes.max(1), ARENA_ALIGNMENT)
+            .map_err(|e| Error::Device(format!("an arena of {bytes} bytes: {e}")))?;
+        // SAFETY: the size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
+        Ok(Self { base, bytes })
+    }
+
+    /// Size in bytes: the plan's, to the byte.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The range by address. Panics if it sticks out.
+    pub fn slice(&self, span: Span) -> DeviceSlice {
+        DeviceSlice { pointer: self.base.as_ptr(), bytes: self.bytes }.part(span.offset, span.bytes)
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let layout = Layout::from_size_align(self.bytes.max(1), ARENA_ALIGNMENT)
+            .expect("the layout was valid at allocation");
+        // SAFETY: allocated in `allocate` with this very layout.
+        unsafe { dealloc(self.base.as_ptr(), layout) };
+    }
+}

@@ -1,8 +1,23 @@
-//! With what Octet computes: devices, memory, ops, the graph that plans them, collectives.
-//! Knows no training.
+//! With what Octet computes. Knows no training.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`graph`] | trace once, differentiate, plan memory, run a range of nodes |
+//! | [`ops`] | one folder per op: contract, gradient, CPU run, oracle, tests |
+//! | [`collectives`] | what ranks do together, and the fixed tree of sums |
+//! | [`cpu`] | the CPU device: threads, vector mathematics, matrix products |
+//! | [`memory`] | the arena and its plan |
+//! | [`random`] | counter-based random numbers |
+//! | [`shape`], [`dtype`], [`error`] | what everything speaks in |
+//! | [`testing`] | how ops are tested |
 
+pub mod collectives;
 pub mod cpu;
 pub mod dtype;
 pub mod error;
+pub mod graph;
 pub mod memory;
+pub mod ops;
 pub mod random;
+pub mod shape;
+pub mod testing;

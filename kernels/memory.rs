@@ -126,7 +126,6 @@ impl DeviceSlice {
     ///
     /// # Safety
     /// As [`Self::as_slice`], and nobody else reads it meanwhile.
-    #[expect(clippy::mut_from_ref, reason = "an address, not a borrow")]
     pub unsafe fn as_mut_slice<'a, T: bytemuck::Pod>(self) -> &'a mut [T] {
         debug_assert!((self.pointer as usize).is_multiple_of(align_of::<T>()));
         // SAFETY: the caller vouches for the memory; `Pod` accepts every bit pattern.

@@ -1,0 +1,288 @@
+//! Reverse-mode differentiation: the backward nodes are appended to the forward ones.
+//!
+//! Rules of who writes where. The gradient of a weight goes straight into the lane's fp32 gradient
+//! buffer: the first contribution of a lane overwrites, later ones accumulate. The gradient of an
+//! intermediate is made by its first contribution; a later one is added in place when the op can and
+//! nobody else still reads that memory, else through a temporary.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::program::Goal;
+use crate::graph::recompute::{Recompute, Saved};
+use crate::graph::{Graph, Kind, Tensor, Write};
+use crate::ops::Op;
+use crate::ops::add::add;
+use crate::ops::copy::Copy;
+use crate::ops::fill::Fill;
+use crate::shape::Spec;
+
+/// Appends backward to `graph` for a goal that has one.
+pub(crate) fn differentiate(
+    graph: &mut Graph<'_>,
+    goal: &Goal,
+    recompute: Recompute,
+) -> Result<()> {
+    let seeds = match goal {
+        Goal::Forward => return Ok(()),
+        Goal::Train { loss } => {
+            let spec = graph.spec(*loss).clone();
+            if spec.elements() != 1 || spec.dtype != DType::F32 {
+                return Err(Error::Plan(format!("a loss is an f32 scalar, not {spec}")));
+            }
+            let forward_nodes = graph.nodes.len();
+            let one = graph.apply_one(Fill { shape: spec.shape, value: 1.0 }, &[])?;
+            return Sweep::new(graph, recompute, forward_nodes).run(&[(*loss, one)]);
+        }
+        Goal::Vjp { outputs } => outputs.clone(),
+    };
+    let forward_nodes = graph.nodes.len();
+    Sweep::new(graph, recompute, forward_nodes).run(&seeds)
+}
+
+/// The state of one backward pass.
+#[derive(Debug)]
+struct Sweep<'g, 'v> {
+    graph: &'g mut Graph<'v>,
+    saved: Saved,
+    forward_nodes: usize,
+    /// The gradient of a forward tensor's root, with the root's spec.
+    gradients: HashMap<Tensor, Tensor>,
+    /// By memory (an alias's root): how many forward tensors have it as their gradient and are not
+    /// yet consumed by their producer's rule.
+    readers: HashMap<Tensor, usize>,
+    written: Vec<bool>,
+}
+
+impl<'g, 'v> Sweep<'g, 'v> {
+    fn new(graph: &'g mut Graph<'v>, recompute: Recompute, forward_nodes: usize) -> Self {
+        let saved = Saved::new(graph, recompute);
+        let written = vec![false; graph.variables.parameters().len()];
+        let (gradients, readers) = (HashMap::new(), HashMap::new());
+        Self { graph, saved, forward_nodes, gradients, readers, written }
+    }
+
+    fn run(mut self, seeds: &[(Tensor, Tensor)]) -> Result<()> {
+        for &(output, gradient) in seeds {
+            self.share(output, gradient)?;
+        }
+        for node in (0..self.forward_nodes).rev() {
+            self.visit(node)?;
+        }
+        let leaves: Vec<Tensor> =
+            self.graph.sinks.iter().map(|&(t, _)| self.graph.root(t)).collect();
+        for leaf in leaves {
+            if self.graph.tensors[leaf.0].producer.is_none() {
+                self.drain(leaf)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the gradient of `root`, complete by now, to whoever asked that it be sent.
+    fn drain(&mut self, root: Tensor) -> Result<()> {
+        let asked = |&&(t, _): &&(Tensor, Tensor)| self.graph.root(t) == root;
+        let targets: Vec<Tensor> = self.graph.sinks.iter().filter(asked).map(|s| s.1).collect();
+        for target in targets {
+            let Some(&gradient) = self.gradients.get(&root) else {
+                return Err(Error::Plan("nothing flows back to a sent gradient".to_string()));
+            };
+            self.graph.write_into(Arc::new(Copy), &[gradient], target, Write::Overwrite)?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, gradient: Tensor) {
+        let memory = self.graph.root(gradient);
+        if let Some(readers) = self.readers.get_mut(&memory) {
+            *readers -= 1;
+        }
+    }
+
+    fn visit(&mut self, node: usize) -> Result<()> {
+        let outputs: Vec<Tensor> = self.graph.nodes[node].outputs.iter().map(|o| o.0).collect();
+        for &output in &outputs {
+            self.drain(output)?;
+        }
+        let reached = outputs.iter().any(|t| self.gradients.contains_key(t));
+        let wanted =
+            self.graph.nodes[node].inputs.iter().any(|t| self.graph.tensors[t.0].differentiable);
+        if reached && wanted {
+            let n = self.graph.nodes[node].clone();
+            self.graph.set_place(&n);
+            let op = n.op.clone();
+            op.gradient(&mut Backward { sweep: self, node })?;
+        }
+        for output in outputs {
+            if let Some(&gradient) = self.gradients.get(&output) {
+                self.release(gradient);
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradient of `tensor` is the existing tensor `gradient`, or has it as one more term.
+    fn share(&mut self, tensor: Tensor, gradient: Tensor) -> Result<()> {
+        let root = self.graph.root(tensor);
+        let whole = self.graph.root(gradient);
+        if matches!(self.graph.tensors[root.0].kind, Kind::Parameter(_)) {
+            return self.contribute(tensor, Arc::new(Copy), &[gradient]);
+        }
+        if let Some(&first) = self.gradients.get(&root) {
+            if self.may_add_to(first) {
+                return self.graph.write_into(
+                    Arc::new(Copy),
+                    &[gradient],
+                    first,
+                    Write::Accumulate,
+                );
+            }
+            return self.sum(root, first, gradient);
+        }
+        let spec = self.graph.spec(root).clone();
+        let alias = self.graph.add_tensor(spec, Kind::Alias(whole), None, false);
+        self.gradients.insert(root, alias);
+        *self.readers.entry(whole).or_insert(0) += 1;
+        Ok(())
+    }
+
+    /// `op(inputs)` is a term of the gradient of `tensor`.
+    fn contribute(&mut self, tensor: Tensor, op: Arc<dyn Op>, inputs: &[Tensor]) -> Result<()> {
+        let root = self.graph.root(tensor);
+        if let Kind::Parameter(id) = self.graph.tensors[root.0].kind {
+            let gradient = self.graph.gradient_of(id);
+            let first = !std::mem::replace(&mut self.written[id.0], true);
+            let write = if first { Write::FirstInLane } else { Write::Accumulate };
+            return self.graph.write_into(op, inputs, gradient, write);
+        }
+        let Some(&gradient) = self.gradients.get(&root) else {
+            let made = self.graph.apply_shared(op, inputs)?[0];
+            self.adopt(root, made);
+            return Ok(());
+        };
+        if op.accumulates() && self.may_add_to(gradient) {
+            return self.graph.write_into(op, inputs, gradient, Write::Accumulate);
+        }
+        let term = self.graph.apply_shared(op, inputs)?[0];
+        self.sum(root, gradient, term)
+    }
+
+    /// The gradient of `root` becomes `gradient + term` in new memory.
+    fn sum(&mut self, root: Tensor, gradient: Tensor, term: Tensor) -> Result<()> {
+        let shape = self.graph.spec(root).shape.clone();
+        let term = self.graph.reshape(term, &shape)?;
+        let sum = add(self.graph, gradient, term)?;
+        self.release(gradient);
+        self.adopt(root, sum);
+        Ok(())
+    }
+
+    /// Backward may add to its own intermediates (not to inputs or step buffers) that nobody else
+    /// still reads.
+    fn may_add_to(&self, gradient: Tensor) -> bool {
+        let memory = self.graph.root(gradient);
+        let info = &self.graph.tensors[memory.0];
+        let own = info.producer.is_some_and(|n| n >= self.forward_nodes);
+        own && info.kind == Kind::Intermediate && self.readers.get(&memory) == Some(&1)
+    }
+
+    fn adopt(&mut self, root: Tensor, made: Tensor) {
+        let spec = self.graph.spec(root).clone().with_dtype(self.graph.spec(made).dtype);
+        let memory = self.graph.root(made);
+        let gradient = if *self.graph.spec(made) == spec {
+            made
+        } else {
+            self.graph.add_tensor(spec, Kind::Alias(memory), None, false)
+        };
+        self.gradients.insert(root, gradient);
+        self.readers.insert(memory, 1);
+    }
+}
+
+/// What a gradient rule sees: one forward node, and the gradients of its outputs.
+#[derive(Debug)]
+pub struct Backward<'s, 'g, 'v> {
+    sweep: &'s mut Sweep<'g, 'v>,
+    node: usize,
+}
+
+impl<'v> Backward<'_, '_, 'v> {
+    /// Path of the forward node.
+    pub fn path(&self) -> &str {
+        &self.sweep.graph.nodes[self.node].path
+    }
+
+    /// The graph, to emit nodes whose results are only needed by this rule.
+    pub fn graph(&mut self) -> &mut Graph<'v> {
+        self.sweep.graph
+    }
+
+    /// Input `i` of the forward node, kept or rebuilt.
+    ///
+    /// # Errors
+    /// Only if rebuilding it fails, which would be a defect of an op's shape rule.
+    pub fn input(&mut self, i: usize) -> Result<Tensor> {
+        let tensor = self.sweep.graph.nodes[self.node].inputs[i];
+        self.sweep.saved.get(self.sweep.graph, tensor)
+    }
+
+    /// Output `i` of the forward node, kept or rebuilt.
+    ///
+    /// # Errors
+    /// As [`Self::input`].
+    pub fn output(&mut self, i: usize) -> Result<Tensor> {
+        let tensor = self.sweep.graph.nodes[self.node].outputs[i].0;
+        self.sweep.saved.get(self.sweep.graph, tensor)
+    }
+
+    /// Shape and dtype of input `i`.
+    pub fn input_spec(&self, i: usize) -> &Spec {
+        self.sweep.graph.spec(self.sweep.graph.nodes[self.node].inputs[i])
+    }
+
+    /// Number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.sweep.graph.nodes[self.node].inputs.len()
+    }
+
+    /// The gradient with respect to output `i`, or `None` when nothing flows back to it.
+    pub fn gradient(&self, i: usize) -> Option<Tensor> {
+        let output = self.sweep.graph.nodes[self.node].outputs[i].0;
+        self.sweep.gradients.get(&output).copied()
+    }
+
+    /// The gradient with respect to output `i` of an op with a single differentiable output.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when nothing flows back to it, which the sweep rules out for single outputs.
+    pub fn need(&self, i: usize) -> Result<Tensor> {
+        let path = self.path();
+        self.gradient(i).ok_or_else(|| Error::Plan(format!("nothing flows back to {path}")))
+    }
+
+    /// Whether anybody asks for the gradient with respect to input `i`.
+    pub fn wants(&self, i: usize) -> bool {
+        let tensor = self.sweep.graph.nodes[self.node].inputs[i];
+        self.sweep.graph.tensors[tensor.0].differentiable
+    }
+
+    /// `op(inputs)`, an op with one output, is a term of the gradient with respect to input `i`.
+    ///
+    /// # Errors
+    /// Those of the op's shape rule.
+    pub fn give(&mut self, i: usize, op: impl Op + 'static, inputs: &[Tensor]) -> Result<()> {
+        let tensor = self.sweep.graph.nodes[self.node].inputs[i];
+        self.sweep.contribute(tensor, Arc::new(op), inputs)
+    }
+
+    /// The existing tensor `gradient` is a term of the gradient with respect to input `i`.
+    ///
+    /// # Errors
+    /// When the numbers of elements differ.
+    pub fn pass(&mut self, i: usize, gradient: Tensor) -> Result<()> {
+        let tensor = self.sweep.graph.nodes[self.node].inputs[i];
+        self.sweep.share(tensor, gradient)
+    }
+}

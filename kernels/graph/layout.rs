@@ -1,0 +1,191 @@
+//! Where every parameter lies in the flat vectors (parameters, gradients, master weights, moments),
+//! and how those are cut into buckets and blocks.
+//!
+//! A pure function of the variables: ranks and ZeRO placement do not enter, so checkpoints, norms and
+//! digests do not depend on them. DESIGN section 4, "Norm".
+
+use std::ops::Range;
+
+use crate::dtype::DType;
+use crate::graph::variables::{ParameterId, State, StepBuffer, Variables};
+use crate::memory::REGION_ALIGNMENT;
+
+/// Elements of a block: shards start at block edges, norms are summed block by block.
+pub const BLOCK_ELEMENTS: usize = 64 * 1024;
+
+/// A bucket is closed at the first parameter that brings it to this size.
+pub const BUCKET_ELEMENTS: usize = 64 * BLOCK_ELEMENTS;
+
+/// Parameters start at multiples of this many elements, so that rows stay aligned for every dtype.
+const PARAMETER_ALIGNMENT: usize = 64;
+
+/// How finely the flat vectors are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granularity {
+    /// Elements of a block.
+    pub block: usize,
+    /// Elements that close a bucket.
+    pub bucket: usize,
+}
+
+impl Default for Granularity {
+    fn default() -> Self {
+        Self { block: BLOCK_ELEMENTS, bucket: BUCKET_ELEMENTS }
+    }
+}
+
+/// Where one parameter lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// First element in the flat vectors; for a frozen parameter only `byte` means something.
+    pub start: usize,
+    /// Number of elements.
+    pub elements: usize,
+    /// Byte offset in the parameter region.
+    pub byte: usize,
+    /// Its bucket; `None` for a frozen parameter.
+    pub bucket: Option<usize>,
+}
+
+/// A run of blocks whose gradients travel together. All its parameters have one dtype.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// Elements in the flat vectors, whole blocks.
+    pub elements: Range<usize>,
+    /// Byte offset of its first parameter in the parameter region.
+    pub byte: usize,
+    /// Storage type of its parameters.
+    pub dtype: DType,
+    /// Members, in flat order.
+    pub parameters: Vec<ParameterId>,
+}
+
+/// The flat layout of all parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// By parameter.
+    pub placements: Vec<Placement>,
+    /// In the order in which backward is expected to finish them.
+    pub buckets: Vec<Bucket>,
+    /// Elements of a block.
+    pub block: usize,
+    /// Elements of the flat vectors: whole blocks.
+    pub elements: usize,
+    /// Bytes of the parameter region, frozen parameters included.
+    pub parameter_bytes: usize,
+    /// Byte offset of every state in the state region.
+    pub states: Vec<usize>,
+    /// Bytes of the state region.
+    pub state_bytes: usize,
+    /// Byte offset of every step buffer in the step region.
+    pub step_buffers: Vec<usize>,
+    /// Bytes of the step region.
+    pub step_bytes: usize,
+}
+
+impl Layout {
+    /// Lays out all parameters. Trainable ones come in the reverse of the order of creation, which is
+    /// roughly the order in which backward finishes their gradients; frozen ones follow.
+    pub fn new(variables: &Variables, granularity: Granularity) -> Self {
+        let Granularity { block, bucket: bucket_elements } = granularity;
+        let parameters = variables.parameters();
+        let empty = Placement { start: 0, elements: 0, byte: 0, bucket: None };
+        let mut layout = Self {
+            placements: vec![empty; parameters.len()],
+            buckets: Vec::new(),
+            block,
+            elements: 0,
+            parameter_bytes: 0,
+            states: Vec::new(),
+            state_bytes: 0,
+            step_buffers: Vec::new(),
+            step_bytes: 0,
+        };
+        let state_bytes = variables.states().iter().map(State::bytes);
+        (layout.states, layout.state_bytes) = offsets(state_bytes);
+        let step_bytes = variables.step_buffers().iter().map(StepBuffer::bytes);
+        (layout.step_buffers, layout.step_bytes) = offsets(step_bytes);
+        let mut dtypes: Vec<DType> =
+            parameters.iter().filter(|p| p.trainable).map(|p| p.dtype).collect();
+        dtypes.sort_unstable();
+        dtypes.dedup();
+        for dtype in dtypes {
+            let mut open: Vec<ParameterId> = Vec::new();
+            let mut size = 0;
+            for (i, p) in parameters.iter().enumerate().rev() {
+                if !p.trainable || p.dtype != dtype {
+                    continue;
+                }
+                open.push(ParameterId(i));
+                size += p.elements().next_multiple_of(PARAMETER_ALIGNMENT);
+                if size >= bucket_elements {
+                    layout.close(std::mem::take(&mut open), dtype, variables);
+                    size = 0;
+                }
+            }
+            if !open.is_empty() {
+                layout.close(open, dtype, variables);
+            }
+        }
+        for (i, p) in parameters.iter().enumerate().filter(|(_, p)| !p.trainable) {
+            let byte = layout.parameter_bytes;
+            layout.placements[i] =
+                Placement { start: 0, elements: p.elements(), byte, bucket: None };
+            let bytes = p.elements() * p.dtype.bytes();
+            layout.parameter_bytes += bytes.next_multiple_of(PARAMETER_ALIGNMENT * 4);
+        }
+        layout
+    }
+
+    fn close(&mut self, members: Vec<ParameterId>, dtype: DType, variables: &Variables) {
+        let (first, byte) = (self.elements, self.parameter_bytes);
+        let mut next = first;
+        for &id in &members {
+            let elements = variables.parameters()[id.0].elements();
+            self.placements[id.0] = Placement {
+                start: next,
+                elements,
+                byte: byte + (next - first) * dtype.bytes(),
+                bucket: Some(self.buckets.len()),
+            };
+            next += elements.next_multiple_of(PARAMETER_ALIGNMENT);
+        }
+        self.elements = first + (next - first).next_multiple_of(self.block);
+        self.parameter_bytes += (self.elements - first) * dtype.bytes();
+        let elements = first..self.elements;
+        self.buckets.push(Bucket { elements, byte, dtype, parameters: members });
+    }
+
+    /// Number of blocks of the flat vectors.
+    pub fn blocks(&self) -> usize {
+        self.elements / self.block
+    }
+
+    /// The elements of bucket `bucket` that `rank` of `ranks` owns: whole blocks, as even as possible.
+    pub fn shard(&self, bucket: usize, rank: usize, ranks: usize) -> Range<usize> {
+        let elements = &self.buckets[bucket].elements;
+        let blocks = elements.len() / self.block;
+        let edge = |r: usize| elements.start + (r * blocks / ranks) * self.block;
+        edge(rank)..edge(rank + 1)
+    }
+
+    /// Byte range in the parameter region of flat elements of one bucket.
+    pub fn parameter_span(&self, bucket: usize, elements: &Range<usize>) -> Range<usize> {
+        let bucket = &self.buckets[bucket];
+        let at = |e: usize| bucket.byte + (e - bucket.elements.start) * bucket.dtype.bytes();
+        at(elements.start)..at(elements.end)
+    }
+}
+
+/// Aligned offsets one after the other, and the end.
+fn offsets(sizes: impl Iterator<Item = usize>) -> (Vec<usize>, usize) {
+    let mut end = 0;
+    let offsets = sizes
+        .map(|bytes| {
+            let offset = end;
+            end += bytes.next_multiple_of(REGION_ALIGNMENT);
+            offset
+        })
+        .collect();
+    (offsets, end)
+}

@@ -1,0 +1,376 @@
+//! A compiled graph: static order, static addresses, nothing left to decide at run time.
+//!
+//! Owns no memory. A run is given the regions of the rank's arena and executes a range of nodes, so
+//! that the step plan can put collectives between them.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::collectives::Communicator;
+use crate::cpu::{CpuDevice, CpuRun};
+use crate::error::{Error, Result};
+use crate::graph::cost::Cost;
+use crate::graph::gradient::differentiate;
+use crate::graph::layout::Layout;
+use crate::graph::plan::{Lifetime, lifetimes, pack};
+use crate::graph::recompute::Recompute;
+use crate::graph::variables::ParameterId;
+use crate::graph::{Graph, Kind, Part, Tensor, Write};
+use crate::memory::{DeviceSlice, REGION_ALIGNMENT};
+use crate::ops::{Io, Op};
+use crate::random::Site;
+use crate::shape::Spec;
+
+/// What a program is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// Backward from an `F32` scalar into the gradients of the trainable parameters.
+    Train {
+        /// The scalar.
+        loss: Tensor,
+    },
+    /// Forward only; results are fetched, or written into states and step buffers.
+    Forward,
+    /// Backward from given gradients: pairs of an output and the tensor that holds its gradient.
+    Vjp {
+        /// Output, gradient.
+        outputs: Vec<(Tensor, Tensor)>,
+    },
+}
+
+/// How a graph is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// What backward computes again instead of keeping.
+    pub recompute: Recompute,
+}
+
+/// Where a tensor lies, as an offset into one of the run's regions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Activation(usize),
+    Parameter(usize),
+    Gradient(usize),
+    State(usize),
+    Step { offset: usize, slice_bytes: usize, part: Part },
+    Input(usize),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Placed {
+    pub(crate) spec: Spec,
+    place: Place,
+}
+
+/// A node whose operands have addresses.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) op: Arc<dyn Op>,
+    pub(crate) inputs: Vec<Tensor>,
+    pub(crate) outputs: Vec<(Tensor, Write)>,
+    /// The parameter whose gradient an output is.
+    pub(crate) owners: Vec<Option<ParameterId>>,
+    pub(crate) path: String,
+    pub(crate) site: Site,
+    /// Offset and bytes of the op's scratch among the activations.
+    pub(crate) workspace: (usize, usize),
+    /// Scratch offsets where narrow operands stand widened to `F32`: inputs, then outputs.
+    pub(crate) widened: Vec<Option<usize>>,
+    cost: Cost,
+}
+
+/// An input of a program's batch record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// Name given by the objective.
+    pub name: String,
+    /// Shape and dtype.
+    pub spec: Spec,
+    /// Byte offset in the record.
+    pub offset: usize,
+}
+
+/// A node for tables: where the time and the memory traffic go.
+#[derive(Debug, Clone)]
+pub struct NodeCost {
+    /// The op's name.
+    pub op: &'static str,
+    /// Where in the model it stands.
+    pub path: String,
+    /// FLOPs and bytes.
+    pub cost: Cost,
+}
+
+/// The regions of a rank's arena that a run uses.
+#[derive(Debug, Clone, Copy)]
+pub struct Bindings {
+    /// All parameters, [`Layout::parameter_bytes`].
+    pub parameters: DeviceSlice,
+    /// The gradient buffer of the lane that runs: [`Layout::elements`] of `F32`.
+    pub gradients: DeviceSlice,
+    /// All states, [`Layout::state_bytes`].
+    pub states: DeviceSlice,
+    /// All step buffers, [`Layout::step_bytes`].
+    pub step: DeviceSlice,
+    /// The record of the micro-batch, [`Program::input_bytes`].
+    pub input: DeviceSlice,
+    /// Intermediates and scratch, [`Program::activation_bytes`].
+    pub activations: DeviceSlice,
+    /// One `I32`, set to 1 by an op whose live extent would exceed its capacity.
+    pub overflow: DeviceSlice,
+}
+
+/// What a run must know besides its memory.
+#[derive(Clone, Copy)]
+pub struct RunContext<'a> {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Step, from 0.
+    pub step: u64,
+    /// Number of the first sample of this micro-batch within the run, from 0.
+    pub first_sample: u64,
+    /// Position of this micro-batch in its group: which slice of the step buffers it is.
+    pub slice: usize,
+    /// By parameter: whether this run is the first of its lane to write that gradient.
+    pub first_in_lane: &'a [bool],
+    /// For ops that meet other devices.
+    pub communicator: Option<&'a RefCell<Box<dyn Communicator>>>,
+}
+
+/// A compiled graph.
+#[derive(Debug)]
+pub struct Program {
+    /// For tables and errors.
+    pub name: String,
+    nodes: Vec<Planned>,
+    tensors: Vec<Placed>,
+    fields: Vec<Field>,
+    fetches: Vec<(String, Tensor)>,
+    gradient_writes: Vec<(ParameterId, usize)>,
+    forward_nodes: usize,
+    /// Bytes of one micro-batch's record.
+    pub input_bytes: usize,
+    /// Bytes of intermediates and scratch.
+    pub activation_bytes: usize,
+}
+
+impl Program {
+    /// Differentiates, applies the recompute policy, and gives every tensor its place.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] and [`Error::Plan`] from backward.
+    pub fn compile(
+        name: &str,
+        mut graph: Graph<'_>,
+        goal: &Goal,
+        policy: Policy,
+        layout: &Layout,
+    ) -> Result<Self> {
+        let forward_nodes = graph.nodes.len();
+        differentiate(&mut graph, goal, policy.recompute)?;
+        let mut lives = lifetimes(&graph);
+        let scratch_at = lives.len();
+        let ios: Vec<Io> = graph.nodes.iter().map(|n| graph.io(n)).collect();
+        for (i, (node, io)) in graph.nodes.iter().zip(&ios).enumerate() {
+            let bytes = aligned(node.op.workspace(io)) + widened_bytes(io);
+            lives.push((bytes > 0).then_some(Lifetime { first: i, last: i, bytes }));
+        }
+        let (offsets, activation_bytes) = pack(&lives);
+        let (fields, input_bytes) = fields(&graph);
+        let tensors = place(&graph, &offsets, &fields, layout);
+        let nodes = graph
+            .nodes
+            .iter()
+            .zip(&ios)
+            .enumerate()
+            .map(|(i, (node, io))| {
+                let scratch = offsets[scratch_at + i];
+                let workspace = node.op.workspace(io);
+                Planned {
+                    op: node.op.clone(),
+                    inputs: node.inputs.clone(),
+                    outputs: node.outputs.clone(),
+                    owners: node.outputs.iter().map(|&(t, _)| owner(&graph, t)).collect(),
+                    path: node.path.clone(),
+                    site: node.site,
+                    workspace: (scratch, workspace),
+                    widened: widened_offsets(io, scratch + aligned(workspace)),
+                    cost: node.op.cost(io),
+                }
+            })
+            .collect();
+        let fetches = graph.fetches.iter().map(|f| (f.name.clone(), f.tensor)).collect();
+        let gradient_writes = last_gradient_writes(&graph);
+        let name = name.to_string();
+        Ok(Self {
+            name,
+            nodes,
+            tensors,
+            fields,
+            fetches,
+            gradient_writes,
+            forward_nodes,
+            input_bytes,
+            activation_bytes,
+        })
+    }
+
+    /// Number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Number of nodes before backward begins.
+    pub fn forward_nodes(&self) -> usize {
+        self.forward_nodes
+    }
+
+    /// The inputs of a micro-batch's record, in the order in which they were declared.
+    pub fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    /// The named input.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|f| f.name == name)
+    }
+
+    /// Names and specs of what can be fetched after a run, in the order in which it was asked for.
+    pub fn fetches(&self) -> impl Iterator<Item = (&str, &Spec)> {
+        self.fetches.iter().map(|(name, t)| (name.as_str(), &self.tensors[t.0].spec))
+    }
+
+    /// Every parameter whose gradient this program writes, with the last node that does.
+    pub fn gradient_writes(&self) -> &[(ParameterId, usize)] {
+        &self.gradient_writes
+    }
+
+    /// Cost of every node, in order.
+    pub fn costs(&self) -> impl Iterator<Item = NodeCost> {
+        self.nodes.iter().map(|n| NodeCost { op: n.op.name(), path: n.path.clone(), cost: n.cost })
+    }
+
+    /// Cost of one run.
+    pub fn cost(&self) -> Cost {
+        self.nodes.iter().map(|n| n.cost).sum()
+    }
+
+    /// Runs nodes on the CPU, in order, without allocating.
+    ///
+    /// # Errors
+    /// [`Error::Collective`] from an op that meets other devices.
+    pub fn run_cpu(
+        &self,
+        device: &CpuDevice,
+        bindings: &Bindings,
+        context: &RunContext<'_>,
+        nodes: Range<usize>,
+    ) -> Result<()> {
+        for node in &self.nodes[nodes] {
+            CpuRun::execute(self, node, device, bindings, context)?;
+        }
+        Ok(())
+    }
+
+    /// Where a fetched tensor lies in this run's memory.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when nothing of that name is fetched.
+    pub fn fetched(&self, name: &str, bindings: &Bindings, slice: usize) -> Result<DeviceSlice> {
+        let found = self.fetches.iter().find(|(n, _)| n == name);
+        let (_, tensor) =
+            found.ok_or_else(|| Error::Plan(format!("program {} fetches no {name}", self.name)))?;
+        Ok(self.resolve(*tensor, bindings, slice))
+    }
+
+    pub(crate) fn spec(&self, tensor: Tensor) -> &Spec {
+        &self.tensors[tensor.0].spec
+    }
+
+    pub(crate) fn resolve(&self, tensor: Tensor, b: &Bindings, slice: usize) -> DeviceSlice {
+        let Placed { spec, place } = &self.tensors[tensor.0];
+        let (region, offset) = match *place {
+            Place::Activation(offset) => (b.activations, offset),
+            Place::Parameter(offset) => (b.parameters, offset),
+            Place::Gradient(offset) => (b.gradients, offset),
+            Place::State(offset) => (b.states, offset),
+            Place::Input(offset) => (b.input, offset),
+            Place::Step { offset, part: Part::Whole, .. } => (b.step, offset),
+            Place::Step { offset, slice_bytes, part: Part::Slice } => {
+                (b.step, offset + slice * slice_bytes)
+            }
+        };
+        region.part(offset, spec.bytes())
+    }
+}
+
+fn aligned(bytes: usize) -> usize {
+    bytes.next_multiple_of(REGION_ALIGNMENT)
+}
+
+fn narrow_bytes(spec: &Spec) -> usize {
+    if spec.dtype.is_narrow() { aligned(spec.elements() * 4) } else { 0 }
+}
+
+fn widened_bytes(io: &Io) -> usize {
+    io.inputs.iter().chain(&io.outputs).map(narrow_bytes).sum()
+}
+
+fn widened_offsets(io: &Io, mut next: usize) -> Vec<Option<usize>> {
+    let mut offset = |spec: &Spec| {
+        let at = next;
+        next += narrow_bytes(spec);
+        spec.dtype.is_narrow().then_some(at)
+    };
+    io.inputs.iter().chain(&io.outputs).map(&mut offset).collect()
+}
+
+fn fields(graph: &Graph<'_>) -> (Vec<Field>, usize) {
+    let mut end = 0;
+    let mut fields = Vec::with_capacity(graph.inputs.len());
+    for (name, tensor) in &graph.inputs {
+        let spec = graph.spec(*tensor).clone();
+        let offset = end;
+        end += aligned(spec.bytes());
+        fields.push(Field { name: name.clone(), spec, offset });
+    }
+    (fields, end)
+}
+
+fn place(graph: &Graph<'_>, offsets: &[usize], fields: &[Field], layout: &Layout) -> Vec<Placed> {
+    let of = |tensor: usize| match graph.tensors[tensor].kind {
+        Kind::Parameter(id) => Place::Parameter(layout.placements[id.0].byte),
+        Kind::Gradient(id) => Place::Gradient(layout.placements[id.0].start * 4),
+        Kind::State(id) => Place::State(layout.states[id.0]),
+        Kind::Step(id, part) => {
+            let slice_bytes = graph.variables.step_buffers()[id.0].slice_bytes();
+            Place::Step { offset: layout.step_buffers[id.0], slice_bytes, part }
+        }
+        Kind::Input(field) => Place::Input(fields[field].offset),
+        Kind::Intermediate => Place::Activation(offsets[tensor]),
+        Kind::Alias(_) => unreachable!("roots are not aliases"),
+    };
+    (0..graph.tensors.len())
+        .map(|i| Placed { spec: graph.tensors[i].spec.clone(), place: of(graph.root(Tensor(i)).0) })
+        .collect()
+}
+
+fn owner(graph: &Graph<'_>, tensor: Tensor) -> Option<ParameterId> {
+    match graph.tensors[tensor.0].kind {
+        Kind::Gradient(id) => Some(id),
+        _ => None,
+    }
+}
+
+fn last_gradient_writes(graph: &Graph<'_>) -> Vec<(ParameterId, usize)> {
+    let mut last = vec![None; graph.variables.parameters().len()];
+    for (i, node) in graph.nodes.iter().enumerate() {
+        for &(tensor, _) in &node.outputs {
+            if let Some(id) = owner(graph, tensor) {
+                last[id.0] = Some(i);
+            }
+        }
+    }
+    last.into_iter().enumerate().filter_map(|(p, i)| Some((ParameterId(p), i?))).collect()
+}

@@ -1,0 +1,165 @@
+//! Differentiation, recompute and planning, on small graphs.
+
+use std::collections::BTreeSet;
+
+use crate::dtype::DType;
+use crate::graph::plan::{Lifetime, pack};
+use crate::graph::{
+    Goal, Granularity, Graph, Init, Layout, Parameter, ParameterId, Policy, Program, Recompute,
+    Region, Variables,
+};
+use crate::ops::add::add;
+use crate::testing::{Array, forward, gradients, noise};
+
+fn parameter(name: &str, shape: &[usize]) -> Parameter {
+    Parameter {
+        name: name.to_string(),
+        shape: shape.to_vec(),
+        dtype: DType::F32,
+        trainable: true,
+        decay: true,
+        init: Init::Normal { std: 0.02 },
+    }
+}
+
+#[test]
+fn a_tensor_used_several_times_gathers_all_its_gradients() {
+    let inputs = [Array::f32(&[5], noise(1, 5)), Array::f32(&[5], noise(2, 5))];
+    let seed = [Array::f32(&[5], noise(3, 5))];
+    // y = (a + b) + a, then z = y + y: dz/da = 4, dz/db = 2.
+    let got = gradients(&inputs, &seed, &|g, x| {
+        let y = add(g, x[0], x[1])?;
+        let y = add(g, y, x[0])?;
+        Ok(vec![add(g, y, y)?])
+    })
+    .unwrap();
+    for (i, s) in seed[0].floats().iter().enumerate() {
+        assert_eq!(got[0].floats()[i], s + s + (s + s));
+        assert_eq!(got[1].floats()[i], s + s);
+    }
+}
+
+#[test]
+fn a_shared_gradient_is_not_changed_under_its_other_reader() {
+    // x -> y = x + x (shares dy), and x is also read later: in-place sums must not leak into dy.
+    let inputs = [Array::f32(&[3], vec![1.0, 2.0, 3.0]), Array::f32(&[3], vec![4.0, 5.0, 6.0])];
+    let seed = [Array::f32(&[3], vec![1.0, 10.0, 100.0])];
+    let got = gradients(&inputs, &seed, &|g, x| {
+        let s = add(g, x[0], x[1])?;
+        let t = add(g, s, x[1])?;
+        let u = add(g, t, s)?;
+        Ok(vec![add(g, u, t)?])
+    })
+    .unwrap();
+    assert_eq!(got[0].floats(), [3.0, 30.0, 300.0]);
+    assert_eq!(got[1].floats(), [5.0, 50.0, 500.0]);
+}
+
+#[test]
+fn nothing_flows_through_stop_gradient() {
+    let inputs = [Array::f32(&[2], vec![1.0, 2.0])];
+    let seed = [Array::f32(&[2], vec![1.0, 1.0])];
+    let got = gradients(&inputs, &seed, &|g, x| {
+        let frozen = g.stop_gradient(x[0]);
+        Ok(vec![add(g, frozen, x[0])?])
+    })
+    .unwrap();
+    assert_eq!(got[0].floats(), [1.0, 1.0]);
+}
+
+#[test]
+fn bf16_is_rounded_where_it_is_stored() {
+    let stored = Array::Float(vec![3], vec![1.0, 256.0, -3.0], DType::Bf16);
+    let small = Array::Float(vec![3], vec![2f32.powi(-9), 0.5, 0.001], DType::Bf16);
+    let got = forward(&[stored, small], &|g, x| Ok(vec![add(g, x[0], x[1])?])).unwrap();
+    assert_eq!(got[0].floats(), [1.0, 256.0, -3.0]);
+}
+
+#[test]
+fn shapes_are_refused_while_building_with_path_and_op() {
+    let variables = Variables::new();
+    let mut g = Graph::new(&variables);
+    let a = g.input("a", &[2, 3], DType::F32);
+    let b = g.input("b", &[3, 2], DType::F32);
+    let error = g.scoped("block", |g| g.scoped("0", |g| add(g, a, b))).unwrap_err();
+    assert_eq!(error.to_string(), "add at block.0: f32[2, 3] + f32[3, 2]");
+}
+
+#[test]
+fn lifetimes_that_meet_never_overlap_and_others_share() {
+    let life = |first, last, bytes| Some(Lifetime { first, last, bytes });
+    let lives = vec![
+        life(0, 3, 1000),
+        life(1, 2, 300),
+        life(3, 5, 5000),
+        None,
+        life(4, 9, 700),
+        life(6, 9, 4000),
+        life(0, 9, 10),
+    ];
+    let (offsets, total) = pack(&lives);
+    for (i, a) in lives.iter().enumerate() {
+        for (j, b) in lives.iter().enumerate().skip(i + 1) {
+            let (Some(a), Some(b)) = (a, b) else { continue };
+            let meet = a.first <= b.last && b.first <= a.last;
+            let apart = offsets[i] + a.bytes <= offsets[j] || offsets[j] + b.bytes <= offsets[i];
+            assert!(!meet || apart, "{i} and {j}");
+        }
+    }
+    assert!(total < 1000 + 300 + 5000 + 700 + 4000, "nothing was reused: {total}");
+}
+
+#[test]
+fn the_layout_is_whole_blocks_in_reverse_order_and_shards_cover_it() {
+    let mut variables = Variables::new();
+    for i in 0..7 {
+        variables.parameter(parameter(&format!("w{i}"), &[10 + i, 7]));
+    }
+    variables.parameter(Parameter { trainable: false, ..parameter("frozen", &[9]) });
+    let layout = Layout::new(&variables, Granularity { block: 128, bucket: 300 });
+    assert!(layout.buckets.len() > 1);
+    assert_eq!(layout.buckets[0].parameters[0], ParameterId(6));
+    assert_eq!(layout.placements[7].bucket, None);
+    let mut covered = BTreeSet::new();
+    for ranks in [1, 2, 3, 4, 8] {
+        for bucket in 0..layout.buckets.len() {
+            let mut next = layout.buckets[bucket].elements.start;
+            for rank in 0..ranks {
+                let shard = layout.shard(bucket, rank, ranks);
+                assert_eq!(shard.start, next);
+                assert_eq!(shard.len() % layout.block, 0);
+                next = shard.end;
+            }
+            assert_eq!(next, layout.buckets[bucket].elements.end);
+            covered.insert(next);
+        }
+    }
+    assert_eq!(covered.last(), Some(&layout.elements));
+}
+
+#[test]
+fn a_recompute_policy_changes_memory_but_not_the_nodes_that_write_gradients() {
+    let mut variables = Variables::new();
+    let ids: Vec<_> =
+        (0..6).map(|i| variables.parameter(parameter(&format!("w{i}"), &[4, 64]))).collect();
+    let layout = Layout::new(&variables, Granularity::default());
+    let compile = |recompute| {
+        let mut g = Graph::new(&variables);
+        let mut x = g.input("x", &[4, 64], DType::F32);
+        for &id in &ids {
+            x = g.region(Region::Block, |g| {
+                let w = g.parameter(id);
+                let y = add(g, x, w).unwrap();
+                add(g, y, w).unwrap()
+            });
+        }
+        let seed = g.input("seed", &[4, 64], DType::F32);
+        let goal = Goal::Vjp { outputs: vec![(x, seed)] };
+        Program::compile("p", g, &goal, Policy { recompute }, &layout).unwrap()
+    };
+    let kept = compile(Recompute::None);
+    let rebuilt = compile(Recompute::Block);
+    // A sum needs nothing from forward, so nothing is rebuilt and both plans are the same.
+    assert_eq!(kept.nodes(), rebuilt.nodes());
+    assert_eq!(kept.gradient_writes().len(), 6);
+}

@@ -1,0 +1,67 @@
+//! `add`: the elementwise sum of two tensors of one shape. `f32[..], f32[..] -> f32[..]`.
+
+use crate::cpu::CpuRun;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+#[cfg(test)]
+mod tests;
+
+/// `a + b`.
+#[derive(Debug)]
+pub struct Add;
+
+/// `a + b`, both of one shape and dtype.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] when they differ.
+pub fn add(g: &mut Graph<'_>, a: Tensor, b: Tensor) -> Result<Tensor> {
+    g.apply_one(Add, &[a, b])
+}
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> std::result::Result<Vec<Spec>, String> {
+        let [a, b] = inputs else { return Err(format!("{} operands, not 2", inputs.len())) };
+        if a.shape != b.shape || a.dtype != b.dtype || !a.dtype.is_float() {
+            return Err(format!("{a} + {b}"));
+        }
+        Ok(vec![(*a).clone().with_live(a.live.or(b.live))])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let gradient = backward.need(0)?;
+        for i in 0..2 {
+            if backward.wants(i) {
+                backward.pass(i, gradient)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.outputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let live = run.live_output(0) * run.output_spec(0).elements_per_row();
+        let (a, b) = (&run.input::<f32>(0)[..live], &run.input::<f32>(1)[..live]);
+        let out = &mut run.output::<f32>(0)[..live];
+        let terms = out.iter_mut().zip(a.iter().zip(b));
+        if run.accumulate(0) {
+            terms.for_each(|(o, (a, b))| *o += a + b);
+        } else {
+            terms.for_each(|(o, (a, b))| *o = a + b);
+        }
+        Ok(())
+    }
+}

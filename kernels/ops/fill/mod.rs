@@ -1,0 +1,38 @@
+//! `fill`: a tensor of one value. `() -> f32[shape]`. Nothing flows back.
+
+use crate::cpu::CpuRun;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::ops::Op;
+use crate::shape::Spec;
+
+#[cfg(test)]
+mod tests;
+
+/// Every element is `value`.
+#[derive(Debug)]
+pub struct Fill {
+    /// Shape of the output.
+    pub shape: Vec<usize>,
+    /// The value.
+    pub value: f32,
+}
+
+impl Op for Fill {
+    fn name(&self) -> &'static str {
+        "fill"
+    }
+
+    fn outputs(&self, _inputs: &[&Spec]) -> std::result::Result<Vec<Spec>, String> {
+        Ok(vec![Spec::new(&self.shape, DType::F32)])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        run.output::<f32>(0).fill(self.value);
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! What an op is. Each op is a folder that holds everything about it: contract and gradient
+//! (`mod.rs`), CPU run (`cpu.rs`), f64 oracle and tests. The CPU run is the specification.
+//!
+//! An op never allocates, never keeps state between runs and never looks beyond a live extent.
+
+use std::fmt::Debug;
+
+use crate::cpu::CpuRun;
+use crate::error::{Error, Result};
+use crate::graph::{Backward, Cost};
+use crate::shape::Spec;
+
+pub mod add;
+pub mod copy;
+pub mod fill;
+
+/// The operands of an op, for its cost and workspace.
+#[derive(Debug, Clone)]
+pub struct Io {
+    /// Inputs in order.
+    pub inputs: Vec<Spec>,
+    /// Outputs in order.
+    pub outputs: Vec<Spec>,
+}
+
+impl Io {
+    /// Bytes of all operands, each touched once: the floor of what an op moves.
+    pub fn bytes(&self) -> usize {
+        self.inputs.iter().chain(&self.outputs).map(Spec::bytes).sum()
+    }
+}
+
+/// What a recompute policy may call an op, besides the region it stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Cheap against the memory of its output: a norm.
+    Norm,
+    /// Likewise: an activation function.
+    Activation,
+    /// Anything else.
+    Other,
+}
+
+/// The stream on which a node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// In order with all other compute.
+    Compute,
+    /// Beside it: collectives inside a graph. Operands stay untouched until a compute node waits.
+    Communication,
+}
+
+/// An operation on tensors.
+pub trait Op: Debug + Send + Sync {
+    /// Its name in profiles and errors.
+    fn name(&self) -> &'static str;
+
+    /// Shapes and dtypes of the outputs.
+    ///
+    /// # Errors
+    /// A sentence that says what was expected and what was given.
+    fn outputs(&self, inputs: &[&Spec]) -> std::result::Result<Vec<Spec>, String>;
+
+    /// Emits the ops that compute the gradients which `backward` wants.
+    ///
+    /// # Errors
+    /// [`Error::NoGradient`] unless overridden.
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        Err(Error::NoGradient { op: self.name(), path: backward.path().to_string() })
+    }
+
+    /// False when nothing ever flows back: comparisons, indices, random draws.
+    fn differentiable(&self) -> bool {
+        true
+    }
+
+    /// Whether the op can add to its outputs instead of overwriting them.
+    fn accumulates(&self) -> bool {
+        false
+    }
+
+    /// FLOPs and bytes moved.
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 0.0, bytes: io.bytes() as f64 }
+    }
+
+    /// Bytes of scratch in the arena while the op runs on the CPU.
+    fn workspace(&self, _io: &Io) -> usize {
+        0
+    }
+
+    /// For recompute policies.
+    fn class(&self) -> Class {
+        Class::Other
+    }
+
+    /// Where it runs.
+    fn stream(&self) -> Stream {
+        Stream::Compute
+    }
+
+    /// Runs it on the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Collective`] from an op that meets other devices; others do not fail.
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()>;
+}

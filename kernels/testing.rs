@@ -1,0 +1,294 @@
+//! How ops are tested: alone, on poisoned memory, against f64.
+//!
+//! Not part of a run. Public so that the other packages' tests can use it.
+
+use crate::cpu::CpuDevice;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{
+    Bindings, Goal, Granularity, Graph, Init, Layout, Parameter, Policy, Program, RunContext,
+    Tensor, Variables,
+};
+use crate::memory::DeviceSlice;
+
+/// A host array.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Array {
+    /// Floats; stored in the graph as the given dtype.
+    Float(Vec<usize>, Vec<f32>, DType),
+    /// Integers.
+    Int(Vec<usize>, Vec<i32>),
+}
+
+impl Array {
+    /// `F32` array.
+    pub fn f32(shape: &[usize], data: Vec<f32>) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "{shape:?}");
+        Self::Float(shape.to_vec(), data, DType::F32)
+    }
+
+    /// `I32` array.
+    pub fn i32(shape: &[usize], data: Vec<i32>) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "{shape:?}");
+        Self::Int(shape.to_vec(), data)
+    }
+
+    /// The floats.
+    pub fn floats(&self) -> &[f32] {
+        match self {
+            Self::Float(_, data, _) => data,
+            Self::Int(..) => panic!("an integer array"),
+        }
+    }
+
+    /// The integers.
+    pub fn ints(&self) -> &[i32] {
+        match self {
+            Self::Int(_, data) => data,
+            Self::Float(..) => panic!("a float array"),
+        }
+    }
+}
+
+/// Pseudo-random values in `-1..1`, the same for the same seed, with a few awkward ones among them.
+pub fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..count)
+        .map(|i| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let value = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+            match i % 97 {
+                13 => value * 30.0,
+                41 => 0.0,
+                67 => value * 1e-20,
+                _ => value,
+            }
+        })
+        .collect()
+}
+
+/// What a trace returns and what a trial fetches.
+pub type Trace<'t> = &'t dyn Fn(&mut Graph<'_>, &[Tensor]) -> Result<Vec<Tensor>>;
+
+/// Traces ops over inputs and runs them forward on memory full of NaN.
+pub fn forward(inputs: &[Array], trace: Trace<'_>) -> Result<Vec<Array>> {
+    Ok(trial(inputs, trace, None)?.0)
+}
+
+/// The gradients with respect to every float input for the given gradients of the outputs.
+pub fn gradients(inputs: &[Array], seeds: &[Array], trace: Trace<'_>) -> Result<Vec<Array>> {
+    Ok(trial(inputs, trace, Some(seeds))?.1)
+}
+
+fn trial(
+    inputs: &[Array],
+    trace: Trace<'_>,
+    seeds: Option<&[Array]>,
+) -> Result<(Vec<Array>, Vec<Array>)> {
+    let mut variables = Variables::new();
+    let ids: Vec<_> = inputs
+        .iter()
+        .enumerate()
+        .map(|(i, array)| match array {
+            Array::Int(..) => None,
+            Array::Float(shape, _, dtype) => Some(variables.parameter(Parameter {
+                name: format!("x{i}"),
+                shape: shape.clone(),
+                dtype: *dtype,
+                trainable: true,
+                decay: false,
+                init: Init::Constant(0.0),
+            })),
+        })
+        .collect();
+    let layout = Layout::new(&variables, Granularity::default());
+    let mut g = Graph::new(&variables);
+    let tensors: Vec<Tensor> = inputs
+        .iter()
+        .zip(&ids)
+        .enumerate()
+        .map(|(i, (array, id))| match (array, id) {
+            (Array::Int(shape, _), _) => g.input(&format!("x{i}"), shape, DType::I32),
+            (Array::Float(..), Some(id)) => g.parameter(*id),
+            (Array::Float(..), None) => unreachable!("floats are parameters"),
+        })
+        .collect();
+    let outputs = trace(&mut g, &tensors)?;
+    let mut goal = Goal::Forward;
+    if let Some(seeds) = seeds {
+        let seeded = outputs
+            .iter()
+            .zip(seeds)
+            .enumerate()
+            .map(|(i, (&output, seed))| {
+                let Array::Float(shape, _, dtype) = seed else { panic!("seeds are floats") };
+                (output, g.input(&format!("seed{i}"), shape, *dtype))
+            })
+            .collect();
+        goal = Goal::Vjp { outputs: seeded };
+    }
+    for (i, &output) in outputs.iter().enumerate() {
+        g.fetch(&format!("y{i}"), output);
+    }
+    let program = Program::compile("trial", g, &goal, Policy::default(), &layout)?;
+    let mut memory = Memory::new(&program, &layout);
+    for (i, (array, id)) in inputs.iter().zip(&ids).enumerate() {
+        match id {
+            Some(id) => memory.store(layout.placements[id.0].byte, array),
+            None => memory.fill_field(&program, &format!("x{i}"), array),
+        }
+    }
+    for (i, seed) in seeds.unwrap_or_default().iter().enumerate() {
+        memory.fill_field(&program, &format!("seed{i}"), seed);
+    }
+    let bindings = memory.bindings();
+    let first_in_lane = vec![true; variables.parameters().len()];
+    let context = RunContext {
+        seed: 7,
+        step: 0,
+        first_sample: 0,
+        slice: 0,
+        first_in_lane: &first_in_lane,
+        communicator: None,
+    };
+    program.run_cpu(&CpuDevice::new(2), &bindings, &context, 0..program.nodes())?;
+    let mut fetched = Vec::new();
+    for (name, spec) in program.fetches() {
+        let slice = program.fetched(name, &bindings, 0)?;
+        fetched.push(read(slice, &spec.shape, spec.dtype));
+    }
+    let flat = memory.gradients.as_slice();
+    let gradients = ids
+        .iter()
+        .flatten()
+        .map(|id| {
+            let p = layout.placements[id.0];
+            let shape = &variables.parameters()[id.0].shape;
+            Array::f32(shape, flat[p.start..p.start + p.elements].to_vec())
+        })
+        .collect();
+    Ok((fetched, gradients))
+}
+
+struct Memory {
+    parameters: Vec<u64>,
+    gradients: Vec<f32>,
+    states: Vec<u64>,
+    step: Vec<u64>,
+    input: Vec<u64>,
+    activations: Vec<u64>,
+    overflow: Vec<i32>,
+}
+
+impl Memory {
+    fn new(program: &Program, layout: &Layout) -> Self {
+        let poison = |bytes: usize| vec![u64::MAX; bytes.div_ceil(8)];
+        Self {
+            parameters: poison(layout.parameter_bytes),
+            gradients: vec![f32::NAN; layout.elements],
+            states: vec![0; layout.state_bytes.div_ceil(8)],
+            step: poison(layout.step_bytes),
+            input: poison(program.input_bytes),
+            activations: poison(program.activation_bytes),
+            overflow: vec![0],
+        }
+    }
+
+    fn bindings(&mut self) -> Bindings {
+        Bindings {
+            parameters: DeviceSlice::from_host(&mut self.parameters),
+            gradients: DeviceSlice::from_host(&mut self.gradients),
+            states: DeviceSlice::from_host(&mut self.states),
+            step: DeviceSlice::from_host(&mut self.step),
+            input: DeviceSlice::from_host(&mut self.input),
+            activations: DeviceSlice::from_host(&mut self.activations),
+            overflow: DeviceSlice::from_host(&mut self.overflow),
+        }
+    }
+
+    fn store(&mut self, byte: usize, array: &Array) {
+        write(&mut bytemuck::cast_slice_mut(&mut self.parameters)[byte..], array);
+    }
+
+    fn fill_field(&mut self, program: &Program, name: &str, array: &Array) {
+        let offset = program.field(name).expect("declared above").offset;
+        write(&mut bytemuck::cast_slice_mut(&mut self.input)[offset..], array);
+    }
+}
+
+fn write(target: &mut [u8], array: &Array) {
+    let bytes: Vec<u8> = match array {
+        Array::Int(_, data) => bytemuck::cast_slice(data).to_vec(),
+        Array::Float(_, data, DType::Bf16) => {
+            data.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect()
+        }
+        Array::Float(_, data, DType::F16) => {
+            data.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
+        }
+        Array::Float(_, data, _) => bytemuck::cast_slice(data).to_vec(),
+    };
+    target[..bytes.len()].copy_from_slice(&bytes);
+}
+
+fn read(slice: DeviceSlice, shape: &[usize], dtype: DType) -> Array {
+    // SAFETY: the run is over and its memory is still alive.
+    let bytes: &[u8] = unsafe { slice.as_slice() };
+    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    match dtype {
+        DType::I32 => Array::i32(shape, collect(bytes)),
+        DType::Bf16 => {
+            let data = pairs().map(|b| half::bf16::from_le_bytes(b).to_f32()).collect();
+            Array::Float(shape.to_vec(), data, dtype)
+        }
+        DType::F16 => {
+            let data = pairs().map(|b| half::f16::from_le_bytes(b).to_f32()).collect();
+            Array::Float(shape.to_vec(), data, dtype)
+        }
+        _ => Array::f32(shape, collect(bytes)),
+    }
+}
+
+/// The gradient of `Σ seed · f(x)` with respect to input `which`, by central differences in f64.
+pub fn numeric_gradient(
+    inputs: &[Vec<f64>],
+    which: usize,
+    seed: &[f64],
+    f: &dyn Fn(&[Vec<f64>]) -> Vec<f64>,
+) -> Vec<f64> {
+    let mut inputs = inputs.to_vec();
+    let value =
+        |inputs: &[Vec<f64>]| -> f64 { f(inputs).iter().zip(seed).map(|(y, s)| y * s).sum() };
+    (0..inputs[which].len())
+        .map(|i| {
+            let x = inputs[which][i];
+            let h = 1e-5 * x.abs().max(1.0);
+            inputs[which][i] = x + h;
+            let up = value(&inputs);
+            inputs[which][i] = x - h;
+            let down = value(&inputs);
+            inputs[which][i] = x;
+            (up - down) / (2.0 * h)
+        })
+        .collect()
+}
+
+/// Asserts that every element is within `absolute + relative · |expected|`.
+pub fn assert_close(got: &[f32], expected: &[f64], absolute: f64, relative: f64, what: &str) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
+        let same = f64::from(g) == e || (g.is_nan() && e.is_nan());
+        let error = (f64::from(g) - e).abs();
+        assert!(same || error <= absolute + relative * e.abs(), "{what}[{i}]: {g}, expected {e}");
+    }
+}
+
+/// Widens to f64.
+pub fn wide(data: &[f32]) -> Vec<f64> {
+    data.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn collect<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Vec<T> {
+    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
+}

@@ -2,8 +2,10 @@
 //!
 //! Whatever runs here gives the same bits for any number of threads and any instruction set.
 
+pub mod isa;
 pub mod pool;
 mod run;
+pub mod vector;
 
 pub use run::CpuRun;
 
@@ -11,10 +13,13 @@ pub use run::CpuRun;
 pub struct CpuDevice {
     /// Its threads.
     pub pool: pool::Pool,
+    /// Its instructions.
+    pub isa: isa::Isa,
 }
+
 impl CpuDevice {
-    /// A device of that many threads.
+    /// A device of that many threads, with the best instructions this CPU has.
     pub fn new(threads: usize) -> Self {
-        Self { pool: pool::Pool::new(threads) }
+        Self { pool: pool::Pool::new(threads), isa: isa::Isa::detect() }
     }
 }

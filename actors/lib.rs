@@ -1,1 +1,5 @@
-//! Placeholder
+//! How a run is run: the model-agnostic runtime.
+
+pub mod actor;
+pub mod fault;
+pub mod report;

@@ -1,0 +1,76 @@
+//! What goes wrong in the world and in our own code, as messages to the supervisor.
+//!
+//! Bad user input never gets this far: it is refused before any actor starts.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Who is to blame, which decides what the supervisor does (DESIGN section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Disk, memory, network, a device: restart what failed, or stop with a saved state.
+    World,
+    /// A broken assertion of ours: stop, dump, exit code 70.
+    Ours,
+}
+
+/// A typed report that something failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{actor}: {what}")]
+pub struct Fault {
+    /// The actor that reports.
+    pub actor: ActorName,
+    /// World or ours.
+    pub blame: Blame,
+    /// One sentence.
+    pub what: String,
+}
+
+impl Fault {
+    /// The world failed.
+    pub fn world(actor: ActorName, what: impl fmt::Display) -> Self {
+        Self { actor, blame: Blame::World, what: what.to_string() }
+    }
+
+    /// We failed.
+    pub fn ours(actor: ActorName, what: impl fmt::Display) -> Self {
+        Self { actor, blame: Blame::Ours, what: what.to_string() }
+    }
+}
+
+/// Every actor of a run, by name and rank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ActorName {
+    /// The run as a state machine.
+    Supervisor,
+    /// One rank's reader of batches.
+    Loader(usize),
+    /// One rank's device thread: worker, reducer and optimizer in turn.
+    Rank(usize),
+    /// Writes snapshots to disk.
+    Checkpointer,
+    /// Sums what workers report on held-out data.
+    Evaluator,
+    /// Metrics, log lines, progress.
+    Telemetry,
+    /// Heartbeats.
+    Watchdog,
+    /// HTTP.
+    Web,
+}
+
+impl fmt::Display for ActorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Supervisor => f.write_str("supervisor"),
+            Self::Loader(rank) => write!(f, "loader {rank}"),
+            Self::Rank(rank) => write!(f, "rank {rank}"),
+            Self::Checkpointer => f.write_str("checkpointer"),
+            Self::Evaluator => f.write_str("evaluator"),
+            Self::Telemetry => f.write_str("telemetry"),
+            Self::Watchdog => f.write_str("watchdog"),
+            Self::Web => f.write_str("web"),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the run tells the outside: one object per step, one per evaluation. DESIGN section 5.
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds that a step waited, by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct WaitMs {
+    /// For a batch.
+    pub loader: f64,
+    /// For other ranks.
+    pub reduce: f64,
+    /// For a free snapshot slot, and for the copy into it.
+    pub checkpoint: f64,
+}
+
+/// One optimizer step, as a line of `log.jsonl` with `"kind":"step"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Steps done, counting this one.
+    pub step: u64,
+    /// Tokens (or other elements that the workload counts) so far.
+    pub tokens: u64,
+    /// Mean loss per target.
+    pub loss: f64,
+    /// Mean loss per target of every named loss, where a step has more than one.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub losses: Vec<(String, f64)>,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// The update was skipped: a non-finite norm, or an overflow.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub skipped: bool,
+    /// Tokens per second of this step.
+    pub tokens_per_s: f64,
+    /// Wall time of this step.
+    pub step_ms: f64,
+    /// Model FLOP/s, all ranks.
+    pub flops_per_s: f64,
+    /// Share of the known peak; null without one.
+    pub mfu: Option<f64>,
+    /// Where it waited.
+    pub wait_ms: WaitMs,
+    /// By bucket: the order-free fingerprint of the updated parameters.
+    pub fingerprint: Vec<u64>,
+}
+
+/// One evaluation, as a line of `log.jsonl` with `"kind":"evaluate"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluationReport {
+    /// Steps done when it ran.
+    pub step: u64,
+    /// Name of the task.
+    pub task: String,
+    /// Mean loss per target, in nats.
+    pub loss: f64,
+    /// `exp(loss)`.
+    pub perplexity: f64,
+    /// Loss in bits per byte of the text; null for a task without bytes.
+    pub bits_per_byte: Option<f64>,
+    /// Number of targets.
+    pub targets: u64,
+}

@@ -2,9 +2,12 @@
 //!
 //! Whatever runs here gives the same bits for any number of threads and any instruction set.
 
+pub mod gemm;
 pub mod isa;
 pub mod pool;
 mod run;
+#[cfg(test)]
+mod tests;
 pub mod vector;
 
 pub use run::CpuRun;
@@ -15,11 +18,43 @@ pub struct CpuDevice {
     pub pool: pool::Pool,
     /// Its instructions.
     pub isa: isa::Isa,
+    /// Where its threads pack the operands of matrix products.
+    pub scratch: gemm::Scratch,
 }
 
 impl CpuDevice {
     /// A device of that many threads, with the best instructions this CPU has.
+    ///
+    /// Panics if the system refuses a thread.
     pub fn new(threads: usize) -> Self {
-        Self { pool: pool::Pool::new(threads), isa: isa::Isa::detect() }
+        let isa = isa::Isa::detect();
+        let scratch = gemm::Scratch::new(isa, threads).expect("a few megabytes for each thread");
+        Self { pool: pool::Pool::new(threads), isa, scratch }
+    }
+
+    /// Threads that compute, the caller included.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Bytes of memory it holds besides arenas.
+    pub fn host_bytes(&self) -> usize {
+        self.scratch.bytes()
+    }
+
+    /// Bytes that a device of that many threads holds on this machine besides arenas.
+    pub fn host_bytes_for(threads: usize) -> usize {
+        gemm::Scratch::bytes_for(isa::Isa::detect(), threads)
+    }
+
+    /// C = A·B or C += A·B on all threads; see [`gemm::gemm`].
+    pub fn gemm(
+        &self,
+        size: gemm::Size,
+        a: gemm::Matrix<'_>,
+        b: gemm::Matrix<'_>,
+        c: gemm::Output<'_>,
+    ) {
+        gemm::gemm(&self.pool, &self.scratch, size, a, b, c);
     }
 }

@@ -1,0 +1,228 @@
+//! Matrix products in f32: C = A·B or C += A·B.
+//!
+//! Each element of C is a pure function of its row of A, its column of B and k. The k range is cut
+//! at multiples of `KC` = 384; a block's sum is a chain of fma from 0 in ascending k; C is the sum
+//! of the blocks in ascending order, after the old C if accumulating: `((c + s0) + s1) + ...`. So
+//! the bits do not depend on m, n, the element's place, strides, threads or instruction set (the
+//! payload of a NaN may). Tiles of C are therefore free to fit the machine, and k is never split
+//! between threads.
+//!
+//! A tile goes through the k blocks one by one. Per block its columns of B are packed into panels
+//! that stay in the second-level cache, then groups of rows of A are packed, and each strip of rows
+//! meets all panels (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",
+//! 2008, with A and B swapped since C is row-major). No call allocates.
+
+mod kernel;
+mod pack;
+mod scratch;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use std::marker::PhantomData;
+
+use crate::cpu::pool::Pool;
+use kernel::Kernels;
+use pack::Window;
+pub use scratch::{Panels, Scratch};
+use tile::Product;
+
+/// Rows of C in the largest tile. More would not make packing B noticeably cheaper.
+const TILE_ROWS: usize = 512;
+
+/// Multiplications that are worth a tile of their own: some ten microseconds.
+const TILE_PRODUCTS: usize = 1 << 19;
+
+/// Rows and columns of C, and the length of the sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// Columns of A, rows of B.
+    pub k: usize,
+}
+
+/// An operand: element (i, j) is `data[i * row_stride + j * column_stride]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix<'a> {
+    data: &'a [f32],
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix with any strides; fast if one of them is 1.
+    pub fn strided(data: &'a [f32], row_stride: usize, column_stride: usize) -> Self {
+        Self { data, row_stride, column_stride }
+    }
+
+    /// A row-major matrix whose rows are `row_stride` apart.
+    pub fn rows(data: &'a [f32], row_stride: usize) -> Self {
+        Self::strided(data, row_stride, 1)
+    }
+
+    /// The transpose of a row-major matrix whose rows are `row_stride` apart.
+    pub fn transposed(data: &'a [f32], row_stride: usize) -> Self {
+        Self::strided(data, 1, row_stride)
+    }
+
+    fn at(&self, row: usize, column: usize) -> f32 {
+        self.data[row * self.row_stride + column * self.column_stride]
+    }
+
+    fn check(&self, name: &str, rows: usize, columns: usize) {
+        let last = (rows - 1) * self.row_stride + (columns - 1) * self.column_stride;
+        assert!(last < self.data.len(), "{name} is too short for {rows} x {columns}");
+    }
+}
+
+/// Where the product goes: a row-major matrix.
+#[derive(Debug)]
+pub struct Output<'a> {
+    data: &'a mut [f32],
+    row_stride: usize,
+    accumulate: bool,
+}
+
+impl<'a> Output<'a> {
+    /// Rows are `row_stride` apart; their old content is added to if `accumulate`, else ignored.
+    pub fn new(data: &'a mut [f32], row_stride: usize, accumulate: bool) -> Self {
+        Self { data, row_stride, accumulate }
+    }
+}
+
+/// A finished part of C, still in the cache: what an epilogue gets.
+pub struct Block<'a> {
+    /// Its first row in C.
+    pub first_row: usize,
+    /// Its first column in C.
+    pub first_column: usize,
+    rows: usize,
+    columns: usize,
+    data: *mut f32,
+    row_stride: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+impl Block<'_> {
+    /// Its number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Row `index` of the block. Panics if there is none.
+    pub fn row(&mut self, index: usize) -> &mut [f32] {
+        assert!(index < self.rows, "row {index} of {}", self.rows);
+        // SAFETY: a block is an exclusive part of C, and the row lies in it.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.data.add(index * self.row_stride), self.columns)
+        }
+    }
+}
+
+/// Called once for every part of C after its last addition; parts are disjoint and cover C.
+///
+/// It must treat every element by itself, since the cut into parts is free.
+pub type Epilogue<'a> = dyn Fn(Block<'_>) + Sync + 'a;
+
+/// C = A·B, or C += A·B, on all threads of the pool.
+///
+/// Panics if an operand is too short, if the rows of C overlap, if the scratch has fewer workers
+/// than the pool, or if it or the pool is in use.
+pub fn gemm(
+    pool: &Pool,
+    scratch: &Scratch,
+    size: Size,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: Output<'_>,
+) {
+    gemm_with(pool, scratch, size, a, b, c, &|_| ());
+}
+
+/// [`gemm`] with an epilogue, such as a bias and an activation.
+pub fn gemm_with(
+    pool: &Pool,
+    scratch: &Scratch,
+    size: Size,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: Output<'_>,
+    epilogue: &Epilogue<'_>,
+) {
+    let Some(product) = Product::new(size, a, b, c, epilogue) else { return };
+    let tiling = Tiling::choose(size, pool.threads(), scratch.kernels());
+    pool.run(tiling.tiles(), &|tile, worker| {
+        // SAFETY: tiles are disjoint parts of C, and each runs once.
+        unsafe { product.tile(tiling.tile(tile), &mut scratch.panels(worker)) };
+    });
+}
+
+/// [`gemm`] on the calling thread, for small products inside a job of the pool.
+pub fn gemm_inline(
+    panels: &mut Panels<'_>,
+    size: Size,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: Output<'_>,
+) {
+    let Some(product) = Product::new(size, a, b, c, &|_| ()) else { return };
+    let tiling = Tiling::choose(size, 1, panels.kernels());
+    for tile in 0..tiling.tiles() {
+        // SAFETY: tiles are disjoint parts of C, and each runs once.
+        unsafe { product.tile(tiling.tile(tile), panels) };
+    }
+}
+
+/// How C is cut into tiles. Pure bookkeeping: the results do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tiling {
+    size: Size,
+    rows: usize,
+    columns: usize,
+}
+
+impl Tiling {
+    fn choose(size: Size, threads: usize, kernels: &Kernels) -> Self {
+        let mut across = size.n.div_ceil(kernels.block_columns);
+        let mut down = size.m.div_ceil(TILE_ROWS);
+        // Several tiles for each thread, so that a slow thread takes fewer; equally many for all.
+        let worth = size.m * size.n * size.k / TILE_PRODUCTS;
+        let wanted = if threads == 1 { 1 } else { worth.min(4 * threads).max(1) };
+        let (rows_min, columns_min) = (2 * kernels.rows, kernels.panel());
+        while across * down < wanted {
+            let (rows, columns) = (size.m.div_ceil(down), size.n.div_ceil(across));
+            if columns >= rows && columns > columns_min {
+                across += 1;
+            } else if rows > rows_min {
+                down += 1;
+            } else if columns > columns_min {
+                across += 1;
+            } else {
+                break;
+            }
+        }
+        Self {
+            size,
+            rows: size.m.div_ceil(down).next_multiple_of(kernels.rows),
+            columns: size.n.div_ceil(across).next_multiple_of(kernels.panel()),
+        }
+    }
+
+    fn down(&self) -> usize {
+        self.size.m.div_ceil(self.rows)
+    }
+
+    fn tiles(&self) -> usize {
+        self.down() * self.size.n.div_ceil(self.columns)
+    }
+
+    /// Tiles below each other come first: they share columns of B.
+    fn tile(&self, index: usize) -> Window {
+        let (row, column) = (index % self.down() * self.rows, index / self.down() * self.columns);
+        let rows = self.rows.min(self.size.m - row);
+        Window { row, rows, column, columns: self.columns.min(self.size.n - column) }
+    }
+}

@@ -1,0 +1,138 @@
+//! Copies blocks of A and B into the order in which the microkernels read them.
+//!
+//! Moves values, never changes them. Row-major operands are copied, column-major ones transposed in
+//! registers, others gathered one by one.
+
+use super::Matrix;
+use super::kernel::KC;
+use crate::cpu::isa::{Isa, Level};
+
+/// A block of an operand: `rows x columns` from `(row, column)`.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    pub(super) row: usize,
+    pub(super) rows: usize,
+    pub(super) column: usize,
+    pub(super) columns: usize,
+}
+
+/// Packs a block of A so that row `i` starts at `i * KC` of `to`.
+pub(super) fn pack_a(isa: Isa, a: &Matrix<'_>, window: Window, to: &mut [f32]) {
+    let Window { row, rows, column, columns } = window;
+    if a.column_stride == 1 {
+        for (i, to) in to.chunks_mut(KC).take(rows).enumerate() {
+            let from = (row + i) * a.row_stride + column;
+            to[..columns].copy_from_slice(&a.data[from..from + columns]);
+        }
+    } else if a.row_stride == 1 {
+        let from = &a.data[column * a.column_stride + row..];
+        transpose(isa, from, a.column_stride, [columns, rows], to, KC);
+    } else {
+        for (i, to) in to.chunks_mut(KC).take(rows).enumerate() {
+            for (p, to) in to[..columns].iter_mut().enumerate() {
+                *to = a.at(row + i, column + p);
+            }
+        }
+    }
+}
+
+/// Packs a block of B as panels of `panel` columns, one after the other, each row-major. The last
+/// panel is filled up with zeros.
+pub(super) fn pack_b(isa: Isa, b: &Matrix<'_>, window: Window, panel: usize, to: &mut [f32]) {
+    let Window { row, rows, column, columns } = window;
+    let size = rows * panel;
+    let (whole, rest) = (columns / panel, columns % panel);
+    if rest > 0 {
+        to[whole * size..(whole + 1) * size].fill(0.0);
+    }
+    if b.column_stride == 1 {
+        for p in 0..rows {
+            let from = (row + p) * b.row_stride + column;
+            let from = &b.data[from..from + columns];
+            for (index, part) in from.chunks(panel).enumerate() {
+                let at = index * size + p * panel;
+                to[at..at + part.len()].copy_from_slice(part);
+            }
+        }
+        return;
+    }
+    for (index, to) in to.chunks_mut(size).take(columns.div_ceil(panel)).enumerate() {
+        let first = column + index * panel;
+        let width = panel.min(column + columns - first);
+        if b.row_stride == 1 {
+            let from = &b.data[first * b.column_stride + row..];
+            transpose(isa, from, b.column_stride, [width, rows], to, panel);
+        } else {
+            for (p, to) in to.chunks_mut(panel).enumerate() {
+                for (j, to) in to[..width].iter_mut().enumerate() {
+                    *to = b.at(row + p, first + j);
+                }
+            }
+        }
+    }
+}
+
+/// `to[j * to_stride + i] = from[i * from_stride + j]` for `i, j` below `[rows, columns]`.
+fn transpose(
+    isa: Isa,
+    from: &[f32],
+    from_stride: usize,
+    [rows, columns]: [usize; 2],
+    to: &mut [f32],
+    to_stride: usize,
+) {
+    assert!(from.len() > (rows - 1) * from_stride + columns - 1);
+    assert!(to.len() > (columns - 1) * to_stride + rows - 1);
+    let blocks = if isa.level() == Level::Plain { [0, 0] } else { [rows & !7, columns & !7] };
+    #[cfg(target_arch = "x86_64")]
+    for i in (0..blocks[0]).step_by(8) {
+        for j in (0..blocks[1]).step_by(8) {
+            let (from, to) = (&from[i * from_stride + j..], &mut to[j * to_stride + i..]);
+            // SAFETY: the level has AVX, and the asserts above hold for the whole block.
+            unsafe { transpose_block(from.as_ptr(), from_stride, to.as_mut_ptr(), to_stride) };
+        }
+    }
+    for i in 0..rows {
+        let done = if i < blocks[0] { blocks[1] } else { 0 };
+        for j in done..columns {
+            to[j * to_stride + i] = from[i * from_stride + j];
+        }
+    }
+}
+
+/// Transposes 8 x 8 elements.
+///
+/// # Safety
+/// Eight rows of eight elements can be read and written at the given strides.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+unsafe fn transpose_block(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    use std::arch::x86_64::{
+        __m256, _mm_loadu_ps, _mm256_castps128_ps256, _mm256_insertf128_ps, _mm256_shuffle_ps,
+        _mm256_storeu_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
+    };
+    for half in 0..2 {
+        // Four elements of row i, and beside them four of row i + 4.
+        let load = |i: usize| -> __m256 {
+            // SAFETY: inside the block.
+            let (low, high) = unsafe {
+                let at = from.add(i * from_stride + 4 * half);
+                (_mm_loadu_ps(at), _mm_loadu_ps(at.add(4 * from_stride)))
+            };
+            _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high)
+        };
+        let rows = [load(0), load(1), load(2), load(3)];
+        let low = [_mm256_unpacklo_ps(rows[0], rows[1]), _mm256_unpacklo_ps(rows[2], rows[3])];
+        let high = [_mm256_unpackhi_ps(rows[0], rows[1]), _mm256_unpackhi_ps(rows[2], rows[3])];
+        let columns = [
+            _mm256_shuffle_ps::<0x44>(low[0], low[1]),
+            _mm256_shuffle_ps::<0xEE>(low[0], low[1]),
+            _mm256_shuffle_ps::<0x44>(high[0], high[1]),
+            _mm256_shuffle_ps::<0xEE>(high[0], high[1]),
+        ];
+        for (j, column) in columns.into_iter().enumerate() {
+            // SAFETY: inside the block.
+            unsafe { _mm256_storeu_ps(to.add((4 * half + j) * to_stride), column) };
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! One tile of C on one thread: blocks of k, packing, strips of rows, panels of columns.
+//!
+//! Adds the blocks of k in ascending order; chooses nothing.
+
+use std::marker::PhantomData;
+
+use super::kernel::{KC, Kernels};
+use super::pack::{Window, pack_a, pack_b};
+use super::{Block, Epilogue, Matrix, Output, Panels, Size};
+
+/// Tiles with at most this many strips of rows read a row-major B in place.
+const STRIPS_UNPACKED: usize = 2;
+
+/// Elements of the largest kernel's part of C.
+const PART_ELEMENTS: usize = 14 * 32;
+
+/// A checked product.
+pub(super) struct Product<'a> {
+    k: usize,
+    a: Matrix<'a>,
+    b: Matrix<'a>,
+    c: *mut f32,
+    c_stride: usize,
+    accumulate: bool,
+    epilogue: &'a Epilogue<'a>,
+}
+
+// SAFETY: `c` is written through `tile` alone, whose callers keep tiles apart.
+unsafe impl Sync for Product<'_> {}
+
+/// A block of k in a tile: what its strips have in common.
+struct Depth<'a> {
+    kernels: &'a Kernels,
+    tile: Window,
+    depth: usize,
+    add: bool,
+    last: bool,
+    b: *const f32,
+    b_stride: usize,
+    panel_stride: usize,
+}
+
+impl<'a> Product<'a> {
+    /// None if C is empty.
+    pub(super) fn new(
+        Size { m, n, k }: Size,
+        a: Matrix<'a>,
+        b: Matrix<'a>,
+        c: Output<'a>,
+        epilogue: &'a Epilogue<'a>,
+    ) -> Option<Self> {
+        if m == 0 || n == 0 {
+            return None;
+        }
+        if k > 0 {
+            a.check("A", m, k);
+            b.check("B", k, n);
+        }
+        assert!(c.row_stride >= n || m == 1, "the rows of C overlap");
+        assert!((m - 1) * c.row_stride + n <= c.data.len(), "C is too short for {m} x {n}");
+        let (c, c_stride, accumulate) = (c.data.as_mut_ptr(), c.row_stride, c.accumulate);
+        Some(Self { k, a, b, c, c_stride, accumulate, epilogue })
+    }
+
+    /// Computes a tile of C.
+    ///
+    /// # Safety
+    /// The tile lies in C, and nobody else touches it meanwhile.
+    pub(super) unsafe fn tile(&self, tile: Window, panels: &mut Panels<'_>) {
+        if self.k == 0 {
+            // SAFETY: the caller's tile.
+            return unsafe { self.tile_without_sum(tile) };
+        }
+        let (isa, kernels) = (panels.isa(), panels.kernels());
+        let (packed_a, packed_b) = panels.buffers();
+        for start in (0..self.k).step_by(KC) {
+            let depth = KC.min(self.k - start);
+            let panel = kernels.panel();
+            let window =
+                Window { row: start, rows: depth, column: tile.column, columns: tile.columns };
+            let (b, b_stride, panel_stride) = if self.reads_b_in_place(tile, kernels) {
+                let first = &self.b.data[start * self.b.row_stride + tile.column..];
+                (first.as_ptr(), self.b.row_stride, panel)
+            } else {
+                pack_b(isa, &self.b, window, panel, packed_b);
+                (packed_b.as_ptr(), panel, depth * panel)
+            };
+            let (add, last) = (start > 0 || self.accumulate, start + depth == self.k);
+            let block = Depth { kernels, tile, depth, add, last, b, b_stride, panel_stride };
+            for group in (0..tile.rows).step_by(kernels.group_rows) {
+                let rows = kernels.group_rows.min(tile.rows - group);
+                let window = Window { row: tile.row + group, rows, column: start, columns: depth };
+                pack_a(isa, &self.a, window, packed_a);
+                for strip in (0..rows).step_by(kernels.rows) {
+                    let strip_rows = kernels.rows.min(rows - strip);
+                    // SAFETY: the caller's tile; A's strip and B's panels are packed.
+                    unsafe {
+                        self.strip(&block, group + strip, strip_rows, &packed_a[strip * KC..])
+                    };
+                }
+            }
+        }
+    }
+
+    /// Few rows do not repay packing, if B's rows are whole vectors.
+    fn reads_b_in_place(&self, tile: Window, kernels: &Kernels) -> bool {
+        self.b.column_stride == 1
+            && tile.rows <= STRIPS_UNPACKED * kernels.rows
+            && tile.columns.is_multiple_of(kernels.lanes)
+    }
+
+    /// Adds a block of k to `rows` rows of a tile, from its row `first` on.
+    ///
+    /// # Safety
+    /// The rows lie in the tile, which nobody else touches; `block.b` holds the tile's panels.
+    unsafe fn strip(&self, block: &Depth<'_>, first: usize, rows: usize, a: &[f32]) {
+        let Depth { kernels, tile, depth, add, .. } = *block;
+        assert!(a.len() >= (rows - 1) * KC + depth);
+        // SAFETY: the caller's rows.
+        let c = unsafe { self.c.add((tile.row + first) * self.c_stride + tile.column) };
+        let mut part = [0.0; PART_ELEMENTS];
+        for (index, column) in (0..tile.columns).step_by(kernels.panel()).enumerate() {
+            let columns = kernels.panel().min(tile.columns - column);
+            let kernel = kernels.get(rows, columns > kernels.lanes);
+            // SAFETY: the caller's panels and rows. A kernel writes whole vectors: where columns
+            // are missing it writes to `part`, from which those that exist are taken.
+            unsafe {
+                let (b, c) = (block.b.add(index * block.panel_stride), c.add(column));
+                if columns.is_multiple_of(kernels.lanes) {
+                    kernel(depth, a.as_ptr(), b, block.b_stride, c, self.c_stride, add);
+                } else {
+                    let (to, stride) = (part.as_mut_ptr(), kernels.panel());
+                    kernel(depth, a.as_ptr(), b, block.b_stride, to, stride, false);
+                    for (i, sums) in part.chunks(stride).take(rows).enumerate() {
+                        let c = std::slice::from_raw_parts_mut(c.add(i * self.c_stride), columns);
+                        put(c, &sums[..columns], add);
+                    }
+                }
+            }
+        }
+        if block.last {
+            // SAFETY: the caller's rows, which are finished.
+            unsafe { self.finish(tile, first, rows) };
+        }
+    }
+
+    /// A tile of a product over nothing.
+    ///
+    /// # Safety
+    /// As for [`Self::tile`].
+    unsafe fn tile_without_sum(&self, tile: Window) {
+        for row in tile.row..tile.row + tile.rows {
+            if !self.accumulate {
+                let first = row * self.c_stride + tile.column;
+                // SAFETY: the caller's tile.
+                unsafe { self.c.add(first).write_bytes(0, tile.columns) };
+            }
+        }
+        // SAFETY: the caller's tile.
+        unsafe { self.finish(tile, 0, tile.rows) };
+    }
+
+    /// Hands rows of a tile to the epilogue.
+    ///
+    /// # Safety
+    /// The rows lie in the tile, which nobody else touches.
+    unsafe fn finish(&self, tile: Window, first: usize, rows: usize) {
+        let (first_row, first_column) = (tile.row + first, tile.column);
+        (self.epilogue)(Block {
+            first_row,
+            first_column,
+            rows,
+            columns: tile.columns,
+            // SAFETY: the caller's rows.
+            data: unsafe { self.c.add(first_row * self.c_stride + first_column) },
+            row_stride: self.c_stride,
+            borrow: PhantomData,
+        });
+    }
+}
+
+/// Writes sums to C, or adds them to it.
+fn put(c: &mut [f32], sums: &[f32], add: bool) {
+    for (c, &sum) in c.iter_mut().zip(sums) {
+        *c = if add { *c + sum } else { sum };
+    }
+}

@@ -6,8 +6,8 @@ use crate::cpu::CpuDevice;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{
-    Bindings, Goal, Granularity, Graph, Init, Layout, Parameter, Policy, Program, RunContext,
-    Tensor, Variables,
+    Bindings, Goal, Granularity, Graph, Init, Layout, Parameter, ParameterId, Policy, Program,
+    RunContext, State, StateId, StateUse, Tensor, Variables,
 };
 use crate::memory::DeviceSlice;
 
@@ -48,6 +48,13 @@ impl Array {
             Self::Float(..) => panic!("a float array"),
         }
     }
+
+    fn shape_and_dtype(&self) -> (&[usize], DType) {
+        match self {
+            Self::Float(shape, _, dtype) => (shape, *dtype),
+            Self::Int(shape, _) => (shape, DType::I32),
+        }
+    }
 }
 
 /// Pseudo-random values in `-1..1`, the same for the same seed, with a few awkward ones among them.
@@ -74,24 +81,90 @@ pub type Trace<'t> = &'t dyn Fn(&mut Graph<'_>, &[Tensor]) -> Result<Vec<Tensor>
 
 /// Traces ops over inputs and runs them forward on memory full of NaN.
 pub fn forward(inputs: &[Array], trace: Trace<'_>) -> Result<Vec<Array>> {
-    Ok(trial(inputs, trace, None)?.0)
+    Ok(Trial { inputs, ..Trial::default() }.run(trace)?.outputs)
 }
 
 /// The gradients with respect to every float input for the given gradients of the outputs.
 pub fn gradients(inputs: &[Array], seeds: &[Array], trace: Trace<'_>) -> Result<Vec<Array>> {
-    Ok(trial(inputs, trace, Some(seeds))?.1)
+    Ok(Trial { inputs, seeds: Some(seeds), ..Trial::default() }.run(trace)?.gradients)
 }
 
-fn trial(
-    inputs: &[Array],
-    trace: Trace<'_>,
-    seeds: Option<&[Array]>,
-) -> Result<(Vec<Array>, Vec<Array>)> {
-    let mut variables = Variables::new();
-    let ids: Vec<_> = inputs
-        .iter()
-        .enumerate()
-        .map(|(i, array)| match array {
+/// One run of traced ops on memory full of NaN.
+#[derive(Debug, Clone, Copy)]
+pub struct Trial<'t> {
+    /// Operands: floats are parameters, integers are inputs.
+    pub inputs: &'t [Array],
+    /// Contents of states, which the trace gets after the inputs.
+    pub states: &'t [Array],
+    /// Gradients of the first outputs; `None` runs forward only.
+    pub seeds: Option<&'t [Array]>,
+    /// Threads of the CPU device.
+    pub threads: usize,
+    /// Step of the run.
+    pub step: u64,
+    /// Number of the first sample within the run.
+    pub first_sample: u64,
+}
+
+impl Default for Trial<'_> {
+    fn default() -> Self {
+        Self { inputs: &[], states: &[], seeds: None, threads: 2, step: 0, first_sample: 0 }
+    }
+}
+
+/// What a trial leaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// What the trace returned.
+    pub outputs: Vec<Array>,
+    /// Gradients of the float inputs; NaN where nothing was written.
+    pub gradients: Vec<Array>,
+    /// The states afterwards.
+    pub states: Vec<Array>,
+    /// Whether an op said that a live extent would exceed its capacity.
+    pub overflow: bool,
+}
+
+impl Trial<'_> {
+    /// Traces, compiles and runs.
+    pub fn run(&self, trace: Trace<'_>) -> Result<Outcome> {
+        let (variables, ids) = self.variables();
+        let layout = Layout::new(&variables, Granularity::default());
+        let program = self.compile(&variables, &ids, &layout, trace)?;
+        let mut memory = self.memory(&program, &layout, &ids);
+        let bindings = memory.bindings();
+        let context = RunContext {
+            seed: 7,
+            step: self.step,
+            first_sample: self.first_sample,
+            slice: 0,
+            first_in_lane: &vec![true; variables.parameters().len()],
+            communicator: None,
+        };
+        let device = CpuDevice::new(self.threads);
+        program.run_cpu(&device, &bindings, &context, 0..program.nodes())?;
+        let mut outputs = Vec::new();
+        for (name, spec) in program.fetches() {
+            let slice = program.fetched(name, &bindings, 0)?;
+            outputs.push(read(slice, &spec.shape, spec.dtype));
+        }
+        let flat = memory.gradients.as_slice();
+        let gradient = |id: &ParameterId| {
+            let p = layout.placements[id.0];
+            let shape = &variables.parameters()[id.0].shape;
+            Array::f32(shape, flat[p.start..p.start + p.elements].to_vec())
+        };
+        let gradients = ids.iter().flatten().map(gradient).collect();
+        let state = |(s, &byte): (&State, &usize)| {
+            read(bindings.states.part(byte, s.bytes()), &s.shape, s.dtype)
+        };
+        let states = variables.states().iter().zip(&layout.states).map(state).collect();
+        Ok(Outcome { outputs, gradients, states, overflow: memory.overflow[0] != 0 })
+    }
+
+    fn variables(&self) -> (Variables, Vec<Option<ParameterId>>) {
+        let mut variables = Variables::new();
+        let mut parameter = |(i, array): (usize, &Array)| match array {
             Array::Int(..) => None,
             Array::Float(shape, _, dtype) => Some(variables.parameter(Parameter {
                 name: format!("x{i}"),
@@ -101,75 +174,64 @@ fn trial(
                 decay: false,
                 init: Init::Constant(0.0),
             })),
-        })
-        .collect();
-    let layout = Layout::new(&variables, Granularity::default());
-    let mut g = Graph::new(&variables);
-    let tensors: Vec<Tensor> = inputs
-        .iter()
-        .zip(&ids)
-        .enumerate()
-        .map(|(i, (array, id))| match (array, id) {
-            (Array::Int(shape, _), _) => g.input(&format!("x{i}"), shape, DType::I32),
-            (Array::Float(..), Some(id)) => g.parameter(*id),
-            (Array::Float(..), None) => unreachable!("floats are parameters"),
-        })
-        .collect();
-    let outputs = trace(&mut g, &tensors)?;
-    let mut goal = Goal::Forward;
-    if let Some(seeds) = seeds {
-        let seeded = outputs
-            .iter()
-            .zip(seeds)
-            .enumerate()
-            .map(|(i, (&output, seed))| {
-                let Array::Float(shape, _, dtype) = seed else { panic!("seeds are floats") };
-                (output, g.input(&format!("seed{i}"), shape, *dtype))
-            })
-            .collect();
-        goal = Goal::Vjp { outputs: seeded };
-    }
-    for (i, &output) in outputs.iter().enumerate() {
-        g.fetch(&format!("y{i}"), output);
-    }
-    let program = Program::compile("trial", g, &goal, Policy::default(), &layout)?;
-    let mut memory = Memory::new(&program, &layout);
-    for (i, (array, id)) in inputs.iter().zip(&ids).enumerate() {
-        match id {
-            Some(id) => memory.store(layout.placements[id.0].byte, array),
-            None => memory.fill_field(&program, &format!("x{i}"), array),
+        };
+        let ids = self.inputs.iter().enumerate().map(&mut parameter).collect();
+        for (i, array) in self.states.iter().enumerate() {
+            let (shape, dtype) = array.shape_and_dtype();
+            let name = format!("s{i}");
+            let usage = StateUse::Local;
+            variables.state(State { name, shape: shape.to_vec(), dtype, usage, init: 0.0 });
         }
+        (variables, ids)
     }
-    for (i, seed) in seeds.unwrap_or_default().iter().enumerate() {
-        memory.fill_field(&program, &format!("seed{i}"), seed);
+
+    fn compile(
+        &self,
+        variables: &Variables,
+        ids: &[Option<ParameterId>],
+        layout: &Layout,
+        trace: Trace<'_>,
+    ) -> Result<Program> {
+        let mut g = Graph::new(variables);
+        let mut tensors = Vec::new();
+        for (i, (array, id)) in self.inputs.iter().zip(ids).enumerate() {
+            tensors.push(match id {
+                Some(id) => g.parameter(*id),
+                None => g.input(&format!("x{i}"), array.shape_and_dtype().0, DType::I32),
+            });
+        }
+        tensors.extend((0..self.states.len()).map(|i| g.state(StateId(i))));
+        let outputs = trace(&mut g, &tensors)?;
+        let mut goal = Goal::Forward;
+        if let Some(seeds) = self.seeds {
+            let seeded = outputs.iter().zip(seeds).enumerate().map(|(i, (&output, seed))| {
+                let (shape, dtype) = seed.shape_and_dtype();
+                (output, g.input(&format!("seed{i}"), shape, dtype))
+            });
+            goal = Goal::Vjp { outputs: seeded.collect() };
+        }
+        for (i, &output) in outputs.iter().enumerate() {
+            g.fetch(&format!("y{i}"), output);
+        }
+        Program::compile("trial", g, &goal, Policy::default(), layout)
     }
-    let bindings = memory.bindings();
-    let first_in_lane = vec![true; variables.parameters().len()];
-    let context = RunContext {
-        seed: 7,
-        step: 0,
-        first_sample: 0,
-        slice: 0,
-        first_in_lane: &first_in_lane,
-        communicator: None,
-    };
-    program.run_cpu(&CpuDevice::new(2), &bindings, &context, 0..program.nodes())?;
-    let mut fetched = Vec::new();
-    for (name, spec) in program.fetches() {
-        let slice = program.fetched(name, &bindings, 0)?;
-        fetched.push(read(slice, &spec.shape, spec.dtype));
+
+    fn memory(&self, program: &Program, layout: &Layout, ids: &[Option<ParameterId>]) -> Memory {
+        let mut memory = Memory::new(program, layout);
+        for (i, (array, id)) in self.inputs.iter().zip(ids).enumerate() {
+            match id {
+                Some(id) => store(&mut memory.parameters, layout.placements[id.0].byte, array),
+                None => memory.fill_field(program, &format!("x{i}"), array),
+            }
+        }
+        for (array, &byte) in self.states.iter().zip(&layout.states) {
+            store(&mut memory.states, byte, array);
+        }
+        for (i, seed) in self.seeds.unwrap_or_default().iter().enumerate() {
+            memory.fill_field(program, &format!("seed{i}"), seed);
+        }
+        memory
     }
-    let flat = memory.gradients.as_slice();
-    let gradients = ids
-        .iter()
-        .flatten()
-        .map(|id| {
-            let p = layout.placements[id.0];
-            let shape = &variables.parameters()[id.0].shape;
-            Array::f32(shape, flat[p.start..p.start + p.elements].to_vec())
-        })
-        .collect();
-    Ok((fetched, gradients))
 }
 
 struct Memory {
@@ -208,14 +270,14 @@ impl Memory {
         }
     }
 
-    fn store(&mut self, byte: usize, array: &Array) {
-        write(&mut bytemuck::cast_slice_mut(&mut self.parameters)[byte..], array);
-    }
-
     fn fill_field(&mut self, program: &Program, name: &str, array: &Array) {
         let offset = program.field(name).expect("declared above").offset;
-        write(&mut bytemuck::cast_slice_mut(&mut self.input)[offset..], array);
+        store(&mut self.input, offset, array);
     }
+}
+
+fn store(region: &mut [u64], byte: usize, array: &Array) {
+    write(&mut bytemuck::cast_slice_mut(region)[byte..], array);
 }
 
 fn write(target: &mut [u8], array: &Array) {

@@ -1,5 +1,6 @@
 //! `copy`: the same elements in another tensor, converted between float dtypes. `T[..] -> T[..]`.
-//! Accumulates: then it is how a finished gradient is added to a weight's gradient buffer.
+//! Accumulates: then it is how a finished gradient is added to a weight's gradient buffer, or counts
+//! to a step sum.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
@@ -21,6 +22,14 @@ pub struct Copy;
 /// [`crate::error::Error::Shape`] when the numbers of elements differ.
 pub fn copy_into(g: &mut Graph<'_>, source: Tensor, target: Tensor) -> Result<()> {
     g.apply_into(Copy, &[source], target, Write::Overwrite)
+}
+
+/// Adds `source` to an existing tensor: load counts to a step sum.
+///
+/// # Errors
+/// As [`copy_into`].
+pub fn add_into(g: &mut Graph<'_>, source: Tensor, target: Tensor) -> Result<()> {
+    g.apply_into(Copy, &[source], target, Write::Accumulate)
 }
 
 impl Op for Copy {
@@ -45,6 +54,10 @@ impl Op for Copy {
         let spec = run.input_spec(0);
         let live = run.live_input(0) * spec.elements_per_row();
         match spec.dtype {
+            DType::I32 if run.accumulate(0) => {
+                let (out, x) = (run.output::<i32>(0), run.input::<i32>(0));
+                out[..live].iter_mut().zip(x).for_each(|(o, x)| *o += x);
+            }
             DType::I32 => {
                 run.output::<i32>(0)[..live].copy_from_slice(&run.input::<i32>(0)[..live]);
             }

@@ -1,7 +1,7 @@
 //! `copy` copies, and respects a live extent.
 
-use crate::ops::copy::Copy;
-use crate::testing::{Array, forward, noise};
+use crate::ops::copy::{Copy, add_into, copy_into};
+use crate::testing::{Array, Trial, forward, noise};
 
 #[test]
 fn copies_only_live_rows() {
@@ -14,4 +14,25 @@ fn copies_only_live_rows() {
     .unwrap();
     assert_eq!(got[0].floats()[..12], data[..12]);
     assert!(got[0].floats()[12..].iter().all(|x| x.is_nan()), "dead rows were written");
+}
+
+#[test]
+fn states_are_overwritten_or_added_to() {
+    let inputs = [Array::i32(&[3], vec![1, -2, 3]), Array::f32(&[2], vec![0.5, 2.0])];
+    let states = [
+        Array::i32(&[3], vec![10, 20, 30]),
+        Array::i32(&[3], vec![10, 20, 30]),
+        Array::f32(&[2], vec![1.0, 1.0]),
+    ];
+    let trial = Trial { inputs: &inputs, states: &states, ..Trial::default() };
+    let outcome = trial.run(&|g, x| {
+        copy_into(g, x[0], x[2])?;
+        add_into(g, x[0], x[3])?;
+        add_into(g, x[1], x[4])?;
+        Ok(vec![])
+    });
+    let got = outcome.unwrap().states;
+    assert_eq!(got[0].ints(), [1, -2, 3]);
+    assert_eq!(got[1].ints(), [11, 18, 33]);
+    assert_eq!(got[2].floats(), [1.5, 3.0]);
 }

@@ -2,4 +2,5 @@
 
 pub mod actor;
 pub mod fault;
+pub mod outside;
 pub mod report;

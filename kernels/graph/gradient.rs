@@ -12,6 +12,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::program::Goal;
 use crate::graph::recompute::{Recompute, Saved};
+use crate::graph::variables::ParameterId;
 use crate::graph::{Graph, Kind, Tensor, Write};
 use crate::ops::Op;
 use crate::ops::add::add;
@@ -152,9 +153,11 @@ impl<'g, 'v> Sweep<'g, 'v> {
     fn contribute(&mut self, tensor: Tensor, op: Arc<dyn Op>, inputs: &[Tensor]) -> Result<()> {
         let root = self.graph.root(tensor);
         if let Kind::Parameter(id) = self.graph.tensors[root.0].kind {
-            let gradient = self.graph.gradient_of(id);
-            let first = !std::mem::replace(&mut self.written[id.0], true);
-            let write = if first { Write::FirstInLane } else { Write::Accumulate };
+            if !op.accumulates() {
+                let made = self.graph.apply_shared(op, inputs)?[0];
+                return self.contribute(tensor, Arc::new(Copy), &[made]);
+            }
+            let (gradient, write) = self.gradient_buffer(id);
             return self.graph.write_into(op, inputs, gradient, write);
         }
         let Some(&gradient) = self.gradients.get(&root) else {
@@ -167,6 +170,43 @@ impl<'g, 'v> Sweep<'g, 'v> {
         }
         let term = self.graph.apply_shared(op, inputs)?[0];
         self.sum(root, gradient, term)
+    }
+
+    /// Output `j` of `op(inputs)` is a term of the gradient of `tensors[j]`, which are distinct.
+    fn contribute_all(
+        &mut self,
+        tensors: &[Tensor],
+        op: Arc<dyn Op>,
+        inputs: &[Tensor],
+    ) -> Result<()> {
+        let specs = self.graph.output_specs(&*op, inputs)?;
+        assert_eq!(specs.len(), tensors.len(), "{} gives one gradient per output", op.name());
+        let node = self.graph.nodes.len();
+        let mut outputs = Vec::with_capacity(specs.len());
+        for (spec, &tensor) in specs.into_iter().zip(tensors) {
+            let kind = self.graph.tensors[self.graph.root(tensor).0].kind;
+            outputs.push(match kind {
+                Kind::Parameter(id) if op.accumulates() => self.gradient_buffer(id),
+                _ => {
+                    let made = self.graph.add_tensor(spec, Kind::Intermediate, Some(node), false);
+                    (made, Write::Overwrite)
+                }
+            });
+        }
+        self.graph.push_node(op, inputs.to_vec(), outputs.clone());
+        for (&tensor, (made, _)) in tensors.iter().zip(outputs) {
+            if self.graph.tensors[made.0].kind == Kind::Intermediate {
+                self.share(tensor, made)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the next term of a weight's gradient goes, and how it is written.
+    fn gradient_buffer(&mut self, id: ParameterId) -> (Tensor, Write) {
+        let first = !std::mem::replace(&mut self.written[id.0], true);
+        let write = if first { Write::FirstInLane } else { Write::Accumulate };
+        (self.graph.gradient_of(id), write)
     }
 
     /// The gradient of `root` becomes `gradient + term` in new memory.
@@ -275,6 +315,22 @@ impl<'v> Backward<'_, '_, 'v> {
     pub fn give(&mut self, i: usize, op: impl Op + 'static, inputs: &[Tensor]) -> Result<()> {
         let tensor = self.sweep.graph.nodes[self.node].inputs[i];
         self.sweep.contribute(tensor, Arc::new(op), inputs)
+    }
+
+    /// Output `j` of `op(inputs)` is a term of the gradient with respect to input `targets[j]`. The
+    /// targets are distinct, and an op that accumulates can do so on every output.
+    ///
+    /// # Errors
+    /// Those of the op's shape rule.
+    pub fn give_all(
+        &mut self,
+        targets: &[usize],
+        op: impl Op + 'static,
+        inputs: &[Tensor],
+    ) -> Result<()> {
+        let node = &self.sweep.graph.nodes[self.node];
+        let tensors: Vec<Tensor> = targets.iter().map(|&i| node.inputs[i]).collect();
+        self.sweep.contribute_all(&tensors, Arc::new(op), inputs)
     }
 
     /// The existing tensor `gradient` is a term of the gradient with respect to input `i`.

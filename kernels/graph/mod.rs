@@ -294,12 +294,17 @@ impl<'v> Graph<'v> {
         Ok(())
     }
 
-    fn output_specs(&self, op: &dyn Op, inputs: &[Tensor]) -> Result<Vec<Spec>> {
+    pub(crate) fn output_specs(&self, op: &dyn Op, inputs: &[Tensor]) -> Result<Vec<Spec>> {
         let given: Vec<&Spec> = inputs.iter().map(|&t| self.spec(t)).collect();
         op.outputs(&given).map_err(|what| self.refuse(op.name(), what))
     }
 
-    fn push_node(&mut self, op: Arc<dyn Op>, inputs: Vec<Tensor>, outputs: Vec<(Tensor, Write)>) {
+    pub(crate) fn push_node(
+        &mut self,
+        op: Arc<dyn Op>,
+        inputs: Vec<Tensor>,
+        outputs: Vec<(Tensor, Write)>,
+    ) {
         let path = self.path.join(".");
         let site = self.site.unwrap_or_else(|| {
             let twins = |n: &&Node| n.path == path && n.op.name() == op.name();

@@ -10,9 +10,17 @@ use crate::error::{Error, Result};
 use crate::graph::{Backward, Cost};
 use crate::shape::Spec;
 
+pub mod activation;
+pub mod adamw;
 pub mod add;
+pub mod column_sum;
 pub mod copy;
+pub mod embedding;
 pub mod fill;
+pub mod fold;
+pub mod global_norm;
+pub mod layer_norm;
+pub(crate) mod rows;
 
 /// The operands of an op, for its cost and workspace.
 #[derive(Debug, Clone)]

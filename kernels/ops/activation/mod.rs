@@ -1,0 +1,124 @@
+//! `activation`: an elementwise function. `x f[..] -> f[..]`, same shape and dtype.
+//!
+//! `gelu` is `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`, `gelu_erf` is `x Φ(x)` (Hendrycks and
+//! Gimpel, arXiv:1606.08415), `silu` is `x σ(x)`. Gradient: `dx = dy f'(x)`, overwrites; backward
+//! reads x, not y. Elements beyond the live extent are neither read nor written.
+
+use crate::cpu::CpuRun;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, operands};
+use crate::ops::{Class, Io, Op};
+use crate::shape::Spec;
+
+mod cpu;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// Which function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// GELU with tanh (GPT-2).
+    Gelu,
+    /// GELU with the error function.
+    GeluErf,
+    /// SiLU.
+    Silu,
+}
+
+/// `dx` from `dy, x`.
+#[derive(Debug)]
+struct Gradient(Activation);
+
+/// GELU, tanh approximation.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless `x` is a float.
+pub fn gelu(g: &mut Graph<'_>, x: Tensor) -> Result<Tensor> {
+    g.apply_one(Activation::Gelu, &[x])
+}
+
+/// GELU with the error function.
+///
+/// # Errors
+/// As [`gelu`].
+pub fn gelu_erf(g: &mut Graph<'_>, x: Tensor) -> Result<Tensor> {
+    g.apply_one(Activation::GeluErf, &[x])
+}
+
+/// SiLU.
+///
+/// # Errors
+/// As [`gelu`].
+pub fn silu(g: &mut Graph<'_>, x: Tensor) -> Result<Tensor> {
+    g.apply_one(Activation::Silu, &[x])
+}
+
+impl Op for Activation {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Gelu => "gelu",
+            Self::GeluErf => "gelu_erf",
+            Self::Silu => "silu",
+        }
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [x] = operands(inputs)?;
+        if !x.dtype.is_float() {
+            return Err(format!("x is {x}, not a float"));
+        }
+        Ok(vec![x.clone()])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let (dy, x) = (backward.need(0)?, backward.input(0)?);
+        backward.give(0, Gradient(*self), &[dy, x])
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 20.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn class(&self) -> Class {
+        Class::Activation
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::forward(run, *self);
+        Ok(())
+    }
+}
+
+impl Op for Gradient {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Activation::Gelu => "gelu_gradient",
+            Activation::GeluErf => "gelu_erf_gradient",
+            Activation::Silu => "silu_gradient",
+        }
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [dy, x] = operands(inputs)?;
+        if dy.shape != x.shape || !dy.dtype.is_float() {
+            return Err(format!("the gradient is {dy}, x is {x}"));
+        }
+        Ok(vec![dy.clone()])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 25.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::gradient(run, self.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! `embedding`: rows of a table. `tokens i32[N], table f[V, D] -> f[N, D]`, of the table's dtype.
+//!
+//! A token outside `0..V` gives a row of NaN, which no loss can hide; its gradient is dropped.
+//! Gradient of the table: `f32[V, D]`, the sum of the output gradients of each token in row order;
+//! overwrites the whole table or accumulates. Rows beyond the live extent of `tokens` are neither
+//! read nor written. Learned positions are an embedding of position numbers.
+
+use crate::cpu::CpuRun;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, expect_i32, matrix, operands};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+mod cpu;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// Looks up rows.
+#[derive(Debug)]
+pub struct Embedding;
+
+/// The gradient of [`Embedding`] for its table: `tokens i32[N], dy f[N, D] -> f32[V, D]`.
+#[derive(Debug)]
+pub struct EmbeddingGradient {
+    /// Rows of the table.
+    pub rows: usize,
+}
+
+/// Row `tokens[n]` of `table` for every n.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless `tokens` is `i32[N]` and `table` a float matrix.
+pub fn embedding(g: &mut Graph<'_>, tokens: Tensor, table: Tensor) -> Result<Tensor> {
+    g.apply_one(Embedding, &[tokens, table])
+}
+
+impl Op for Embedding {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [tokens, table] = operands(inputs)?;
+        let [_, columns] = matrix(table, "the table")?;
+        expect_i32(tokens, &[tokens.leading()], "tokens")?;
+        Ok(vec![Spec::new(&[tokens.leading(), columns], table.dtype).with_live(tokens.live)])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let (dy, tokens) = (backward.need(0)?, backward.input(0)?);
+        let rows = backward.input_spec(1).leading();
+        backward.give(1, EmbeddingGradient { rows }, &[tokens, dy])
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 0.0, bytes: (io.inputs[0].bytes() + 2 * io.outputs[0].bytes()) as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::forward(run);
+        Ok(())
+    }
+}
+
+impl Op for EmbeddingGradient {
+    fn name(&self) -> &'static str {
+        "embedding_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [tokens, dy] = operands(inputs)?;
+        let [n, columns] = matrix(dy, "the gradient")?;
+        expect_i32(tokens, &[n], "tokens")?;
+        Ok(vec![Spec::new(&[self.rows, columns], DType::F32)])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.inputs[1].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::gradient(run);
+        Ok(())
+    }
+}

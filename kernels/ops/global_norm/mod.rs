@@ -1,0 +1,45 @@
+//! `global_norm`: the norm of all gradients, the same bits wherever the blocks lie.
+//!
+//! Not a graph op. Every rank sums the squares of its blocks in `f64`; the sums of all ranks are
+//! then added in block order, so neither ranks nor threads enter the result.
+
+use crate::cpu::CpuDevice;
+use crate::cpu::vector;
+
+#[cfg(test)]
+mod tests;
+
+/// What PyTorch's `torch.nn.utils.clip_grad_norm_` adds to the norm before it divides.
+const EPS: f64 = 1e-6;
+
+/// The global norm and what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm {
+    /// Square root of the sum of all squares.
+    pub norm: f64,
+    /// What gradients are multiplied by so that their norm is at most the limit; at most 1.
+    pub factor: f32,
+    /// False if a gradient is infinite or NaN: the update is to be skipped.
+    pub finite: bool,
+}
+
+/// Writes the sum of squares of each block of `block_elements` gradients (the last may be shorter).
+///
+/// Panics if `out` does not have one element per block.
+pub fn block_sums(device: &CpuDevice, gradient: &[f32], block_elements: usize, out: &mut [f64]) {
+    assert_eq!(out.len(), gradient.len().div_ceil(block_elements), "one sum per block");
+    device.pool.map_chunks(out, 1, |block, out| {
+        let from = block * block_elements;
+        let part = &gradient[from..gradient.len().min(from + block_elements)];
+        out[0] = vector::sum_of_squares_f64(device.isa, part);
+    });
+}
+
+/// The norm from all block sums in block order. `max_norm` of 0 or infinity: no clipping.
+pub fn clip_factor(sums: &[f64], max_norm: f64) -> Norm {
+    let norm = sums.iter().sum::<f64>().sqrt();
+    let finite = norm.is_finite();
+    let clips = finite && max_norm > 0.0 && max_norm.is_finite();
+    let factor = if clips { (max_norm / (norm + EPS)).min(1.0) as f32 } else { 1.0 };
+    Norm { norm, factor, finite }
+}

@@ -1,0 +1,183 @@
+//! The errors of data preparation and reading.
+//!
+//! Duty: one clear sentence for each, naming the key, file, line or byte. Prohibition: no
+//! policy; the caller decides by [`DataError::is_user_error`] who has to act.
+
+use std::path::{Path, PathBuf};
+
+use super::source::Skipped;
+
+/// What can go wrong between `data.text` and a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A key of the configuration has an unusable value.
+    #[error("{key}: {problem}")]
+    Config {
+        /// The key, for example `data.tokenizer`.
+        key: &'static str,
+        /// What was expected and what was found.
+        problem: String,
+    },
+    /// A source of `data.text` does not exist.
+    #[error("data.text: {path} does not exist")]
+    Missing {
+        /// The source as it was given.
+        path: PathBuf,
+    },
+    /// A text file that was named directly is not UTF-8.
+    #[error("{path}: byte {offset} is not UTF-8; convert the file, or name its folder to skip it")]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Offset of the first byte that is not part of a valid character, from 0.
+        offset: u64,
+    },
+    /// A line of a JSON lines file is not a document.
+    #[error("{path}: line {line}: {reason}")]
+    JsonLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The sources hold no text at all.
+    #[error("data.text: no text found in {sources} ({skipped})")]
+    EmptyCorpus {
+        /// The sources as they were given.
+        sources: String,
+        /// What was passed over.
+        skipped: Skipped,
+    },
+    /// `data.text = "cargo"` found none of the packages.
+    #[error(
+        "data.text: no package sources of this program were found below {folder}; \
+         give a file or a folder of text with data.text=PATH"
+    )]
+    NoPackages {
+        /// The registry folder that was searched.
+        folder: PathBuf,
+    },
+    /// A split has too few tokens for one window.
+    #[error(
+        "the token stream has {tokens} tokens, but batch.sequence_length = {sequence_length} \
+         needs at least {}; give more text or a shorter sequence", .sequence_length + 1
+    )]
+    TooShort {
+        /// Tokens in the stream.
+        tokens: u64,
+        /// Tokens per sample, without the last label.
+        sequence_length: usize,
+    },
+    /// The tokenizer has more tokens than the model has rows.
+    #[error(
+        "data.tokenizer: {tokenizer} has {needed} tokens, but model.vocabulary is {limit}; \
+         set model.vocabulary to at least {needed}"
+    )]
+    VocabularyTooSmall {
+        /// The tokenizer as it was given.
+        tokenizer: String,
+        /// Its number of tokens.
+        needed: usize,
+        /// `model.vocabulary`.
+        limit: usize,
+    },
+    /// A character that the tokenizer has no token for.
+    #[error(
+        "the character {character:?} at byte {offset} does not occur in the text that the \
+         \"characters\" tokenizer was made from"
+    )]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+        /// Byte offset in the text given to `encode`.
+        offset: usize,
+    },
+    /// A tokenizer file cannot be used.
+    #[error("{path}: not a usable tokenizer: {reason}")]
+    Tokenizer {
+        /// The file, or the name of the tokenizer where there is none yet.
+        path: PathBuf,
+        /// What the reader says.
+        reason: String,
+    },
+    /// `data.cache` holds something else.
+    #[error(
+        "data.cache: {folder} holds data prepared from other text or settings; \
+         remove it or name another folder"
+    )]
+    CacheInUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A shard cannot be opened: torn, truncated, or not a shard.
+    #[error("{path}: not a usable shard: {reason}")]
+    Shard {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A chunk of a shard does not have the bytes that were written.
+    #[error("{path}: chunk {chunk} (bytes {offset} to {end}) fails its checksum")]
+    Chunk {
+        /// The file.
+        path: PathBuf,
+        /// The chunk, from 0.
+        chunk: u64,
+        /// Offset of its first byte in the file.
+        offset: u64,
+        /// Offset behind its last byte in the file.
+        end: u64,
+    },
+    /// A read outside of the tokens that exist.
+    #[error("tokens {start} to {end} were asked for, but there are {tokens}")]
+    OutOfRange {
+        /// First token asked for.
+        start: u64,
+        /// One behind the last token asked for.
+        end: u64,
+        /// Tokens that exist.
+        tokens: u64,
+    },
+    /// The file system refused.
+    #[error("{path}: cannot {action}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried, as a verb: `read`, `write`, `rename`.
+        action: &'static str,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+impl DataError {
+    /// True if the user's input is at fault (exit code 2), false if the world is: a disk, a
+    /// damaged shard.
+    pub fn is_user_error(&self) -> bool {
+        match self {
+            Self::Config { .. }
+            | Self::Missing { .. }
+            | Self::NotUtf8 { .. }
+            | Self::JsonLine { .. }
+            | Self::EmptyCorpus { .. }
+            | Self::NoPackages { .. }
+            | Self::TooShort { .. }
+            | Self::VocabularyTooSmall { .. }
+            | Self::UnknownCharacter { .. }
+            | Self::Tokenizer { .. }
+            | Self::CacheInUse { .. } => true,
+            Self::Shard { .. } | Self::Chunk { .. } | Self::OutOfRange { .. } | Self::Io { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Wraps a file system error: `.map_err(DataError::io(path, "read"))`.
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+}

@@ -1,0 +1,32 @@
+//! Data: text folders become tokens, tokens become checksummed shards, shards become samples in
+//! an order that depends on nothing but the seed and the data.
+//!
+//! Duty: everything between `data.text` and the rows of a batch, in the order of the modules:
+//! [`config`] names the sources, [`source`] reads documents, [`tokenize`] turns them into token
+//! ids, [`shard`] stores them, [`prepare`] runs these steps once and caches the result,
+//! [`stream`] reads shards as one sequence, [`order`] says which window is sample number i, and
+//! [`window`] fills the rows of one sample. [`measure`] times the two hot paths.
+//! Ownership: the files below `data.cache`. Prohibition: no threads that outlive a call, no
+//! device, no model; nothing here may depend on the number of ranks.
+
+mod cargo;
+pub mod config;
+pub mod error;
+pub mod measure;
+pub mod order;
+pub mod prepare;
+pub mod shard;
+pub mod source;
+pub mod stream;
+pub mod tokenize;
+pub mod window;
+
+pub use config::{DataConfig, TextSpec, TokenizerSpec};
+pub use error::DataError;
+pub use order::{SampleOrder, Windows};
+pub use prepare::{Prepared, Progress, Stage, prepare};
+pub use shard::{Shard, ShardSummary, ShardWriter};
+pub use source::{Corpus, Skipped};
+pub use stream::TokenStream;
+pub use tokenize::{Encoder, Tokenizer};
+pub use window::{WindowLayout, WindowRows, count_targets, fill_window};

@@ -1,0 +1,274 @@
+//! Tests of the whole preparation: splits, identity, the cache and its faults.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Prepared, Progress, SAMPLE_BLOCK, Stage, prepare, sample};
+use crate::data::tokenize::tests::shared;
+use crate::data::{Corpus, DataConfig, DataError, TextSpec, TokenStream, Tokenizer};
+
+/// A folder of texts and a cache beside it.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("text")).unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join("text").join(name), text).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self, tokenizer: &str) -> DataConfig {
+        DataConfig {
+            text: TextSpec::from(self.path("text").to_str().unwrap()),
+            tokenizer: tokenizer.to_owned(),
+            cache: Some(self.path("made/cache")),
+            ..DataConfig::default()
+        }
+    }
+}
+
+fn run(config: &DataConfig) -> Result<Prepared, DataError> {
+    prepare(config, None, &mut |_| {})
+}
+
+fn tokens(paths: &[PathBuf]) -> Vec<u32> {
+    let stream = TokenStream::open(paths).unwrap();
+    let mut tokens = vec![0; stream.len() as usize];
+    stream.read(0, &mut tokens).unwrap();
+    tokens
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn two_documents_as_bytes_by_hand() {
+    let place = Place::new(&[("a.txt", "abcdef"), ("b.txt", "gh\u{e9}"), ("c.txt", "")]);
+    let config = DataConfig { validation_fraction: 0.3, ..place.config("bytes") };
+    let prepared = run(&config).unwrap();
+    let all = [97, 98, 99, 100, 101, 102, 256, 103, 104, 0xc3, 0xa9, 256];
+    // floor(0.7 x 12) = 8.
+    assert_eq!(tokens(&prepared.train), all[..8]);
+    assert_eq!(tokens(&prepared.validation), all[8..]);
+    assert_eq!((prepared.train_tokens, prepared.validation_tokens), (8, 4));
+    assert_eq!((prepared.train_bytes, prepared.validation_bytes), (7, 3));
+    assert_eq!((prepared.documents, prepared.files, prepared.skipped.empty), (2, 2, 1));
+    assert!((prepared.bytes_per_token() - 0.75).abs() < 1e-12);
+    let train = TokenStream::open(&prepared.train).unwrap();
+    let validation = TokenStream::open(&prepared.validation).unwrap();
+    assert_eq!((train.documents(), validation.documents()), (2, 0));
+    let expected = [
+        "octet_tokenizer.json",
+        "prepared.json",
+        "tokenizer.json",
+        "train-00000.oct",
+        "validation-00000.oct",
+    ];
+    assert_eq!(names(&prepared.folder), expected);
+}
+
+#[test]
+fn every_tokenizer_splits_the_text_without_loss() {
+    let texts = ["one fish, two fish.\n".repeat(40), "r\u{e9}d fish\n\nblue 😀 fish".repeat(30)];
+    let place = Place::new(&[("a.txt", &texts[0]), ("b.md", &texts[1])]);
+    for tokenizer in ["bytes", "characters", "bpe:300"] {
+        for fraction in [0.0, 0.1, 0.5, 0.77] {
+            let config = DataConfig {
+                validation_fraction: fraction,
+                cache: Some(place.path(&format!("{tokenizer}-{fraction}"))),
+                ..place.config(tokenizer)
+            };
+            let prepared = run(&config).unwrap();
+            let mut all = tokens(&prepared.train);
+            all.extend(tokens(&prepared.validation));
+            let end = prepared.tokenizer.end_of_document().unwrap();
+            let documents: Vec<String> = all
+                .split(|&token| token == end)
+                .map(|document| prepared.tokenizer.decode(document))
+                .collect();
+            assert_eq!(documents, [texts[0].as_str(), &texts[1], ""]);
+            assert_eq!(prepared.train_tokens, ((1.0 - fraction) * all.len() as f64) as u64);
+            let bytes = texts.iter().map(String::len).sum::<usize>() as u64;
+            assert_eq!(prepared.train_bytes + prepared.validation_bytes, bytes);
+            let tail = prepared.tokenizer.decode_bytes(&tokens(&prepared.validation));
+            assert_eq!(tail.len() as u64, prepared.validation_bytes);
+            assert_eq!(prepared.validation.is_empty(), fraction == 0.0);
+        }
+    }
+}
+
+#[test]
+fn shakespeare_is_cut_like_nanogpt_cuts_it() {
+    let Some(path) = shared("text/tinyshakespeare.txt") else { return };
+    let place = Place::new(&[]);
+    let config =
+        DataConfig { text: TextSpec::from(path.to_str().unwrap()), ..place.config("characters") };
+    let prepared = run(&config).unwrap();
+    assert_eq!(prepared.tokenizer.vocabulary(), 65);
+    assert_eq!(prepared.tokenizer.end_of_document(), None);
+    assert_eq!((prepared.train_tokens, prepared.validation_tokens), (1_003_854, 111_540));
+    assert!((prepared.bytes_per_token() - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn the_second_time_nothing_is_done() {
+    let place = Place::new(&[("a.txt", "some text to prepare")]);
+    let config = place.config("characters");
+    let first = run(&config).unwrap();
+    assert!(!first.reused);
+    let mut stages = Vec::new();
+    let second = prepare(&config, None, &mut |Progress { stage, .. }| stages.push(stage)).unwrap();
+    assert!(second.reused && stages.iter().all(|&stage| stage == Stage::Scan));
+    assert_eq!(first.identity, second.identity);
+    assert_eq!(first.train, second.train);
+    assert_eq!(second.tokenizer.vocabulary(), first.tokenizer.vocabulary());
+    // A moved corpus is the same corpus.
+    fs::rename(place.path("text"), place.path("moved")).unwrap();
+    let moved =
+        DataConfig { text: TextSpec::from(place.path("moved").to_str().unwrap()), ..config };
+    assert!(run(&moved).unwrap().reused);
+}
+
+#[test]
+fn identity_follows_text_tokenizer_and_split() {
+    let place = Place::new(&[("a.txt", "some text to prepare")]);
+    let identity = |config: DataConfig, cache: &str| {
+        run(&DataConfig { cache: Some(place.path(cache)), ..config }).unwrap().identity
+    };
+    let bytes = || place.config("bytes");
+    let first = identity(bytes(), "1");
+    assert_eq!(first, identity(bytes(), "2"));
+    assert_ne!(first, identity(place.config("bpe:300"), "3"));
+    assert_ne!(first, identity(DataConfig { validation_fraction: 0.5, ..bytes() }, "4"));
+    fs::write(place.path("text/a.txt"), "some text to prepars").unwrap();
+    assert_ne!(first, identity(bytes(), "5"));
+}
+
+#[test]
+fn a_half_written_cache_is_made_again() {
+    let place = Place::new(&[("a.txt", "some text to prepare")]);
+    let config = place.config("bytes");
+    let first = run(&config).unwrap();
+    let damage: [&dyn Fn(); 6] = [
+        &|| fs::remove_file(first.folder.join("prepared.json")).unwrap(),
+        &|| fs::write(first.folder.join("prepared.json"), "{\"format\": 1").unwrap(),
+        &|| fs::remove_file(&first.validation[0]).unwrap(),
+        &|| fs::write(&first.train[0], &fs::read(&first.train[0]).unwrap()[..4100]).unwrap(),
+        &|| fs::remove_file(first.folder.join("octet_tokenizer.json")).unwrap(),
+        &|| fs::copy(&first.validation[0], &first.train[0]).map(|_| ()).unwrap(),
+    ];
+    for (number, damage) in damage.iter().enumerate() {
+        damage();
+        let again = run(&config).unwrap();
+        assert!(!again.reused, "damage {number}");
+        assert_eq!(again.identity, first.identity);
+        assert!(run(&config).unwrap().reused);
+        assert_eq!(names(&first.folder).len(), 5);
+    }
+}
+
+#[test]
+fn a_cache_of_something_else_is_left_alone() {
+    let place = Place::new(&[("a.txt", "some text to prepare")]);
+    let first = run(&place.config("bytes")).unwrap();
+    let error = run(&place.config("characters")).err().unwrap();
+    assert!(matches!(error, DataError::CacheInUse { .. }) && error.is_user_error());
+    assert!(error.to_string().starts_with("data.cache: "), "{error}");
+    assert!(run(&place.config("bytes")).unwrap().reused);
+    assert_eq!(tokens(&first.train).len(), 18);
+}
+
+#[test]
+fn a_small_vocabulary_is_refused_before_anything_is_written() {
+    let place = Place::new(&[("a.txt", "some text to prepare")]);
+    let config = place.config("bytes");
+    let refused = |config: &DataConfig| prepare(config, Some(256), &mut |_| {}).err().unwrap();
+    let error = refused(&config);
+    assert!(error.is_user_error());
+    assert_eq!(
+        error.to_string(),
+        "data.tokenizer: \"bytes\" has 257 tokens, but model.vocabulary is 256; \
+         set model.vocabulary to at least 257"
+    );
+    assert!(!place.path("made").exists());
+    prepare(&config, Some(257), &mut |_| {}).unwrap();
+    assert!(matches!(refused(&config), DataError::VocabularyTooSmall { .. }));
+}
+
+#[test]
+fn a_mistake_of_the_user_leaves_nothing_behind() {
+    let place = Place::new(&[("a.jsonl", "{\"text\": \"fine\"}\n{\"text\": 1}\n")]);
+    let error = run(&place.config("bytes")).err().unwrap();
+    assert!(matches!(error, DataError::JsonLine { line: 2, .. }), "{error}");
+    assert!(!place.path("made").exists());
+    fs::write(place.path("text/a.jsonl"), "{\"text\": \"\"}\n\n").unwrap();
+    let error = run(&place.config("bytes")).err().unwrap();
+    assert!(error.to_string().contains("1 empty"), "{error}");
+    assert!(!place.path("made").exists());
+    // A folder that was there before stays.
+    fs::create_dir(place.path("made")).unwrap();
+    run(&place.config("bytes")).err().unwrap();
+    assert_eq!(names(&place.path("made")).len(), 0);
+}
+
+#[test]
+fn a_tokenizer_file_is_named_by_its_contents() {
+    let place = Place::new(&[("a.txt", &"the same words, the same tokens. ".repeat(9))]);
+    let saved = place.path("tokenizer");
+    fs::create_dir(&saved).unwrap();
+    let sample = ["the same words, the same tokens. ".repeat(9)];
+    Tokenizer::train_bpe(300, &sample).unwrap().save(&saved).unwrap();
+    let first = run(&place.config(saved.to_str().unwrap())).unwrap();
+    fs::rename(&saved, place.path("elsewhere")).unwrap();
+    let file = place.path("elsewhere/tokenizer.json");
+    let second = run(&place.config(file.to_str().unwrap())).unwrap();
+    assert!(second.reused);
+    assert_eq!(first.identity, second.identity);
+    let error = run(&place.config("./no/tokenizer.json")).err().unwrap();
+    assert!(error.is_user_error() && error.to_string().contains("no such file"), "{error}");
+}
+
+#[test]
+fn large_corpora_are_sampled_evenly_and_repeatably() {
+    let text = "abcdefgh".repeat(SAMPLE_BLOCK * 4);
+    let place = Place::new(&[("a.txt", &text), ("b.txt", &text)]);
+    let source = TextSpec::from(place.path("text").to_str().unwrap());
+    let corpus = Corpus::scan(&source, &mut |_| {}).unwrap();
+    let take = |bytes| sample(&corpus, bytes, &mut |_| {}).unwrap();
+    let quarter = take(corpus.bytes / 4);
+    let bytes: usize = quarter.iter().map(String::len).sum();
+    let share = bytes as f64 / corpus.bytes as f64;
+    assert!((0.1..0.4).contains(&share), "{share}");
+    assert_eq!(quarter, take(corpus.bytes / 4));
+    assert_eq!(take(corpus.bytes).concat().len() as u64, corpus.bytes);
+}
+
+#[test]
+fn progress_reaches_its_end_in_every_stage() {
+    let place = Place::new(&[("a.txt", &"some text ".repeat(100)), ("b.txt", "more")]);
+    let mut last = std::collections::BTreeMap::new();
+    let config = place.config("bpe:300");
+    prepare(&config, None, &mut |now| {
+        last.insert(format!("{:?}", now.stage), (now.done, now.total));
+    })
+    .unwrap();
+    let all = tokens(&run(&config).unwrap().train).len() as u64;
+    assert_eq!(last["Scan"], (1004, 0));
+    assert_eq!(last["Tokenizer"], (1004, 1004));
+    assert_eq!(last["Encode"], (1004, 1004));
+    assert!(last["Write"].0 == last["Write"].1 && last["Write"].0 > all);
+}

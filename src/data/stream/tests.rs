@@ -1,0 +1,88 @@
+//! Tests of reading several shards as one.
+
+use std::path::{Path, PathBuf};
+
+use super::TokenStream;
+use crate::data::{DataError, ShardWriter};
+
+/// Writes documents of the given lengths, cut into shards of `shard_tokens`, and opens them.
+/// Tokens count up from 0, modulo 50,000. A document that goes on in the next shard begins only
+/// once.
+pub(in crate::data) fn stream(folder: &Path, lengths: &[u64], shard_tokens: u64) -> TokenStream {
+    TokenStream::open(&write(folder, lengths, shard_tokens)).unwrap()
+}
+
+fn write(folder: &Path, lengths: &[u64], shard_tokens: u64) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    let mut writer: Option<ShardWriter> = None;
+    let mut next = 0u32;
+    for &length in lengths {
+        for place in 0..length {
+            if writer.as_ref().is_none_or(|one| one.tokens() == shard_tokens) {
+                if let Some(full) = writer.take() {
+                    full.finish().unwrap();
+                }
+                paths.push(folder.join(format!("{}.oct", paths.len())));
+                writer = Some(ShardWriter::create(paths.last().unwrap(), 50_000, [0; 32]).unwrap());
+            }
+            let writer = writer.as_mut().unwrap();
+            if place == 0 {
+                writer.begin_document();
+            }
+            writer.push(&[next % 50_000]).unwrap();
+            next += 1;
+        }
+    }
+    writer.unwrap().finish().unwrap();
+    paths
+}
+
+#[test]
+fn reads_cross_shard_borders() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[10, 25, 1, 64], 16);
+    assert_eq!((stream.len(), stream.documents()), (100, 4));
+    for start in 0..100u32 {
+        for count in [0, 1, 15, 16, 17, 40] {
+            let count = count.min(100 - start);
+            let mut out = vec![0u32; count as usize];
+            stream.read(start.into(), &mut out).unwrap();
+            assert_eq!(out, (start..start + count).collect::<Vec<u32>>());
+        }
+    }
+    let error = stream.read(90, &mut [0u32; 11]).unwrap_err();
+    assert!(matches!(error, DataError::OutOfRange { start: 90, end: 101, tokens: 100 }));
+    stream.verify().unwrap();
+}
+
+#[test]
+fn borders_are_where_documents_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    for shard_tokens in [7, 16, 35, 1000] {
+        let lengths = [10, 25, 1, 1, 12, 51];
+        let stream = stream(folder.path(), &lengths, shard_tokens);
+        let begins = [0, 10, 35, 36, 37, 49];
+        for start in 0..100u64 {
+            for length in [0, 1, 2, 9, 30, 99] {
+                let expected: Vec<u64> =
+                    begins.into_iter().filter(|&at| at > start && at <= start + length).collect();
+                let mut found = Vec::new();
+                stream.for_each_border(start, length, |at| found.push(at)).unwrap();
+                assert_eq!(found, expected, "{start} {length} {shard_tokens}");
+                assert_eq!(stream.borders(start, length).unwrap(), expected.len() as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn shards_of_different_tokenizers_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut paths = write(folder.path(), &[3], 10);
+    let other = folder.path().join("other.oct");
+    ShardWriter::create(&other, 50_000, [1; 32]).unwrap().finish().unwrap();
+    paths.push(other);
+    let error = TokenStream::open(&paths).err().unwrap().to_string();
+    assert!(error.contains("another tokenizer"), "{error}");
+    assert!(TokenStream::open(&[]).unwrap().is_empty());
+}

@@ -1,0 +1,114 @@
+//! The rows of one sample.
+//!
+//! Duty: tokens, next-token labels, segments and positions of one window, with documents kept
+//! apart if asked for: a label in another document than its token is ignored, a segment is one
+//! document, positions restart with each. Nothing is allocated. Prohibition: no randomness; the
+//! same window is the same rows for every rank.
+
+use super::error::DataError;
+use super::stream::TokenStream;
+
+/// The label of a token that has no target.
+pub const IGNORED: i32 = -1;
+
+/// How windows are cut and marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowLayout {
+    /// Tokens per window, without the last label.
+    pub sequence_length: usize,
+    /// Keeps documents apart: segments, and no label across a border.
+    pub document_masks: bool,
+    /// Restarts positions at each document; without effect if `document_masks` is off.
+    pub reset_positions: bool,
+}
+
+/// Where the rows go; each slice has `sequence_length` elements.
+#[derive(Debug)]
+pub struct WindowRows<'a> {
+    /// Token ids.
+    pub tokens: &'a mut [i32],
+    /// The next token of each, or [`IGNORED`].
+    pub labels: &'a mut [i32],
+    /// Number of the document inside the window, from 0.
+    pub segments: &'a mut [i32],
+    /// Place of each token in its document or window, from 0.
+    pub positions: &'a mut [i32],
+}
+
+/// Fills the rows of the window that begins with token `start`; returns the number of labels
+/// that are not ignored.
+///
+/// # Errors
+/// [`DataError::OutOfRange`] if the window or its last label ends behind the stream, or
+/// [`DataError::Chunk`] if a shard is damaged.
+///
+/// # Panics
+/// If a slice has the wrong length, or for windows of more than `i32::MAX` tokens.
+pub fn fill_window(
+    stream: &TokenStream,
+    start: u64,
+    layout: &WindowLayout,
+    rows: WindowRows<'_>,
+) -> Result<u64, DataError> {
+    let length = layout.sequence_length;
+    let WindowRows { tokens, labels, segments, positions } = rows;
+    for row in [&*tokens, &*labels, &*segments, &*positions] {
+        assert_eq!(row.len(), length, "a row has one element per token of the window");
+    }
+    assert!(i32::try_from(length).is_ok(), "positions are i32");
+    stream.check_range(start, length as u64 + 1)?;
+    stream.read(start, tokens)?;
+    let Some((last, before)) = labels.split_last_mut() else { return Ok(0) };
+    before.copy_from_slice(&tokens[1..]);
+    stream.read(start + length as u64, std::slice::from_mut(last))?;
+    // Documents one after the other: `from` is the place of the first token not yet marked.
+    let mut mark = Mark { from: 0, segment: 0, restart: layout.reset_positions };
+    let mut targets = length as u64;
+    if layout.document_masks {
+        stream.for_each_border(start, length as u64, |border| {
+            let border = (border - start) as usize;
+            labels[border - 1] = IGNORED;
+            targets -= 1;
+            mark.document(border, segments, positions);
+        })?;
+    }
+    mark.document(length, segments, positions);
+    Ok(targets)
+}
+
+/// How many labels [`fill_window`] would not ignore, without reading a token.
+///
+/// # Errors
+/// As [`fill_window`].
+pub fn count_targets(
+    stream: &TokenStream,
+    start: u64,
+    layout: &WindowLayout,
+) -> Result<u64, DataError> {
+    let length = layout.sequence_length as u64;
+    stream.check_range(start, length + 1)?;
+    let ignored = if layout.document_masks { stream.borders(start, length)? } else { 0 };
+    Ok(length - ignored)
+}
+
+struct Mark {
+    from: usize,
+    segment: i32,
+    restart: bool,
+}
+
+impl Mark {
+    /// Marks the tokens up to `end`, exclusive, as one document.
+    fn document(&mut self, end: usize, segments: &mut [i32], positions: &mut [i32]) {
+        segments[self.from..end].fill(self.segment);
+        let first = if self.restart { 0 } else { self.from as i32 };
+        for (position, value) in positions[self.from..end].iter_mut().zip(first..) {
+            *position = value;
+        }
+        self.from = end;
+        self.segment += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ fn speeds_on_our_own_packages() {
     writeln!(std::io::stderr(), "{stage:?} ends after {:?}", begun.elapsed()).unwrap();
     assert_eq!(prepared.documents, prepared.files);
     let mut out = std::io::stderr();
-    writeln!(out, "{} train tokens, {:?}", prepared.train_tokens, prepared.skipped).unwrap();
+    writeln!(out, "{} train tokens, {}", prepared.train_tokens, prepared.identity).unwrap();
     let cargo = Corpus::scan(&config.text, &mut |_| {}).unwrap();
     let mut corpora = vec![("cargo", cargo)];
     if let Some(path) = shared("text/english.txt") {

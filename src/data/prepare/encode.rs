@@ -115,3 +115,6 @@ fn encode_all(encoders: &mut [Encoder<'_>], texts: &[String]) -> Result<Vec<Vec<
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,11 @@ impl<'a> CpuRun<'a> {
         unsafe { slice.as_mut_slice() }
     }
 
+    /// Number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.node.inputs.len()
+    }
+
     /// Shape and dtype of input `i`.
     pub fn input_spec(&self, i: usize) -> &'a Spec {
         self.program.spec(self.node.inputs[i])

@@ -20,6 +20,7 @@ pub mod fill;
 pub mod fold;
 pub mod global_norm;
 pub mod layer_norm;
+pub mod linear;
 pub(crate) mod rows;
 
 /// The operands of an op, for its cost and workspace.

@@ -4,3 +4,4 @@ pub mod actor;
 pub mod fault;
 pub mod outside;
 pub mod report;
+pub mod snapshot;

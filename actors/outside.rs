@@ -1,8 +1,8 @@
 //! The outside world as traits: time and files. Actors see it only through these.
 //!
 //! Owns nothing but open files. Whatever an actor does to time or to files goes through [`Clock`]
-//! and [`Disk`], so that a test or the simulation puts [`faulty::FaultyDisk`] and [`ManualClock`] in
-//! their place. Memory-mapped data shards are the one exception.
+//! and [`Disk`], so that a test or the simulation puts [`faulty::FaultyDisk`] and [`ManualClock`]
+//! in their place. Memory-mapped data shards are the one exception.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};

@@ -1,8 +1,8 @@
 //! A disk in memory that fails by plan: full, torn, crashed, a flipped bit. For tests of any crate.
 //!
 //! Owns its files. It keeps apart what was written and what survives a power failure: contents
-//! become durable by [`DiskFile::sync`], names by [`Disk::sync_folder`], nothing else. After a crash
-//! every operation fails until [`FaultyDisk::reboot`]. Not for production.
+//! become durable by [`DiskFile::sync`], names by [`Disk::sync_folder`], nothing else. After a
+//! crash every operation fails until [`FaultyDisk::reboot`]. Not for production.
 //!
 //! The lock stands for the kernel's own: the disk is shared by the whole simulated machine.
 

@@ -1,0 +1,277 @@
+//! The snapshot: the whole state of a run as one image in host memory, and its logical tensors.
+//!
+//! Owns the layout of the image; [`slots`] owns its memory, [`digest`] says what it is worth. Ranks
+//! fill it at disjoint ranges, so it knows no ranks, and padding belongs to no tensor, so the same
+//! state has the same tensors whatever the layout. It never touches a device or a file.
+//!
+//! One slot, every region at a page edge:
+//!
+//! | Region | What | Bytes |
+//! |---|---|---|
+//! | header | numbers, hashes, the cursor as JSON | [`HEADER_BYTES`] |
+//! | masters | flat f32 values of all trainable parameters | 4 × `layout.elements` |
+//! | first moments, second moments | as the masters | each 4 × `layout.elements` |
+//! | frozen | the tail of the parameter region, as stored | |
+//! | states | every [`StateUse::Replicated`] state, one after the other | |
+//!
+//! A trainable parameter is saved as its f32 master, whatever its dtype: the stored parameter is
+//! the master rounded once, so it is not saved. For an f32 parameter the master is the parameter.
+
+use std::ops::Range;
+
+use octet_kernels::dtype::DType;
+use octet_kernels::graph::{Layout, StateId, StateUse, Variables};
+use octet_kernels::memory::Span;
+use thiserror::Error;
+
+pub mod digest;
+pub mod slots;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use digest::digest;
+pub use slots::{GoodSlot, NewestGood, Slot, SlotHead, SlotView, SnapshotSlots};
+
+/// Bytes in front of a slot's regions: a page of fixed fields, three of cursor.
+pub const HEADER_BYTES: usize = PAGE_BYTES + CURSOR_BYTES_MAX;
+
+/// Longest cursor, as JSON: 64 sources of a mixture at 128 bytes each, 64 samples carried over at
+/// 48, and 1 KiB for the rest.
+pub const CURSOR_BYTES_MAX: usize = 12 * 1024;
+
+/// Regions start at multiples of this, so that ranks copy whole pages.
+const PAGE_BYTES: usize = 4096;
+
+/// Bytes of a flat value in the image.
+const FLAT: usize = size_of::<f32>();
+
+/// What is wrong with snapshot memory.
+#[derive(Debug, Error)]
+pub enum SnapshotError {
+    /// The operating system refused memory or a descriptor.
+    #[error("snapshot memory of {bytes} bytes: {why}")]
+    Memory {
+        /// How much was asked for.
+        bytes: usize,
+        /// Its words.
+        why: std::io::Error,
+    },
+    /// The inherited memory has another size than this run's layout.
+    #[error("snapshot memory has {found} bytes, this run needs {expected}")]
+    Size {
+        /// What it has.
+        found: u64,
+        /// What the layout says.
+        expected: u64,
+    },
+    /// Nothing was committed here.
+    #[error("snapshot slot {slot} holds nothing")]
+    Empty {
+        /// Which slot.
+        slot: usize,
+    },
+    /// The slot says that it was committed, and it is not what was committed.
+    #[error("snapshot slot {slot}: {what}")]
+    Damaged {
+        /// Which slot.
+        slot: usize,
+        /// What does not fit.
+        what: String,
+    },
+    /// The cursor does not fit in the header.
+    #[error("a cursor of {bytes} bytes; a snapshot takes {CURSOR_BYTES_MAX}")]
+    Cursor {
+        /// Its length as JSON.
+        bytes: usize,
+    },
+}
+
+/// A part of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Region {
+    /// Flat f32 values of the trainable parameters.
+    Masters,
+    /// Flat f32 averages of gradients.
+    FirstMoments,
+    /// Flat f32 averages of squared gradients.
+    SecondMoments,
+    /// Frozen parameters as stored.
+    Frozen,
+    /// Saved states.
+    States,
+}
+
+/// All regions, in the order in which they lie.
+pub const REGIONS: [Region; 5] =
+    [Region::Masters, Region::FirstMoments, Region::SecondMoments, Region::Frozen, Region::States];
+
+/// What a logical tensor is, which decides its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TensorKind {
+    /// A parameter or a state: part of the model.
+    Model,
+    /// A moment: part of the optimizer.
+    Optimizer,
+}
+
+/// A tensor of the run's state, without padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogicalTensor {
+    /// `NAME`, `NAME.exp_avg`, `NAME.exp_avg_sq` or `state.NAME`.
+    pub name: String,
+    /// Model or optimizer.
+    pub kind: TensorKind,
+    /// Type in the image.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// Where it lies in the slot.
+    pub span: Span,
+}
+
+/// How one saved state is copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedState {
+    /// Which.
+    pub state: StateId,
+    /// Its bytes in a rank's state region.
+    pub device: Range<usize>,
+    /// Its bytes in [`Region::States`].
+    pub image: Range<usize>,
+}
+
+/// The layout of one slot: a pure function of the variables and their flat layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotLayout {
+    regions: [Span; REGIONS.len()],
+    tensors: Vec<LogicalTensor>,
+    saved_states: Vec<SavedState>,
+    frozen: Range<usize>,
+    bytes: usize,
+    digest: [u8; 32],
+}
+
+impl SnapshotLayout {
+    /// Lays out a slot. Panics if two logical tensors would have one name.
+    pub fn new(variables: &Variables, layout: &Layout) -> Self {
+        let buckets = layout.buckets.iter();
+        let trained = buckets.map(|b| b.byte + b.elements.len() * b.dtype.bytes()).max();
+        let frozen = trained.unwrap_or(0)..layout.parameter_bytes;
+        let saved_states = saved_states(variables, layout);
+        let flat = layout.elements * FLAT;
+        let states = saved_states.last().map_or(0, |s| s.image.end);
+        let mut bytes = HEADER_BYTES;
+        let regions = [flat, flat, flat, frozen.len(), states].map(|length| {
+            let span = Span { offset: bytes, bytes: length };
+            bytes += length.next_multiple_of(PAGE_BYTES);
+            span
+        });
+        let mut new =
+            Self { regions, tensors: Vec::new(), saved_states, frozen, bytes, digest: [0; 32] };
+        new.add_parameters(variables, layout);
+        new.add_states(variables);
+        new.tensors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for pair in new.tensors.windows(2) {
+            assert!(pair[0].name != pair[1].name, "two saved tensors named {}", pair[0].name);
+        }
+        new.digest = new.hash();
+        new
+    }
+
+    fn add_parameters(&mut self, variables: &Variables, layout: &Layout) {
+        let [masters, first, second, frozen, _] = self.regions;
+        for (parameter, place) in variables.parameters().iter().zip(&layout.placements) {
+            let mut add = |suffix: &str, kind, dtype: DType, region: Span, offset| {
+                self.tensors.push(LogicalTensor {
+                    name: format!("{}{suffix}", parameter.name),
+                    kind,
+                    dtype,
+                    shape: parameter.shape.clone(),
+                    span: region.part(offset, parameter.elements() * dtype.bytes()),
+                });
+            };
+            if parameter.trainable {
+                let start = place.start * FLAT;
+                add("", TensorKind::Model, DType::F32, masters, start);
+                add(".exp_avg", TensorKind::Optimizer, DType::F32, first, start);
+                add(".exp_avg_sq", TensorKind::Optimizer, DType::F32, second, start);
+            } else {
+                let start = place.byte - self.frozen.start;
+                add("", TensorKind::Model, parameter.dtype, frozen, start);
+            }
+        }
+    }
+
+    fn add_states(&mut self, variables: &Variables) {
+        let region = self.regions[Region::States as usize];
+        for saved in &self.saved_states {
+            let state = &variables.states()[saved.state.0];
+            self.tensors.push(LogicalTensor {
+                name: format!("state.{}", state.name),
+                kind: TensorKind::Model,
+                dtype: state.dtype,
+                shape: state.shape.clone(),
+                span: region.part(saved.image.start, saved.image.len()),
+            });
+        }
+    }
+
+    /// Every tensor with its place, so that one engine never reads another layout's slot.
+    fn hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("octet snapshot layout 1");
+        for tensor in &self.tensors {
+            let LogicalTensor { name, dtype, shape, span, .. } = tensor;
+            let line = format!("{name} {dtype} {shape:?} {} {}\n", span.offset, span.bytes);
+            hasher.update(line.as_bytes());
+        }
+        hasher.update(&(self.bytes as u64).to_le_bytes());
+        hasher.finalize().into()
+    }
+
+    /// Bytes of one slot, whole pages.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Where a region lies in the slot.
+    pub fn region(&self, region: Region) -> Span {
+        self.regions[region as usize]
+    }
+
+    /// The logical tensors, in byte order of their names.
+    pub fn tensors(&self) -> &[LogicalTensor] {
+        &self.tensors
+    }
+
+    /// The saved states, in the order in which they were added to the variables.
+    pub fn saved_states(&self) -> &[SavedState] {
+        &self.saved_states
+    }
+
+    /// The bytes of a rank's parameter region that [`Region::Frozen`] mirrors, in the same order.
+    pub fn frozen(&self) -> Range<usize> {
+        self.frozen.clone()
+    }
+
+    /// Tells layouts apart.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+}
+
+fn saved_states(variables: &Variables, layout: &Layout) -> Vec<SavedState> {
+    let mut end = 0;
+    let mut saved = Vec::new();
+    for (i, state) in variables.states().iter().enumerate() {
+        if state.usage == StateUse::Replicated {
+            let (start, bytes) = (layout.states[i], state.bytes());
+            saved.push(SavedState {
+                state: StateId(i),
+                device: start..start + bytes,
+                image: end..end + bytes,
+            });
+            end += bytes.next_multiple_of(octet_kernels::memory::REGION_ALIGNMENT);
+        }
+    }
+    saved
+}

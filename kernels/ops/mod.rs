@@ -13,15 +13,23 @@ use crate::shape::Spec;
 pub mod activation;
 pub mod adamw;
 pub mod add;
+pub mod binary_cross_entropy;
 pub mod column_sum;
+pub mod compact;
 pub mod copy;
+pub mod cross_entropy;
 pub mod embedding;
 pub mod fill;
 pub mod fold;
+pub mod gather_rows;
 pub mod global_norm;
+pub mod integers;
 pub mod layer_norm;
 pub mod linear;
+mod loss;
 pub(crate) mod rows;
+pub mod sample;
+pub mod scatter_rows;
 
 /// The operands of an op, for its cost and workspace.
 #[derive(Debug, Clone)]

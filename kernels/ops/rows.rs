@@ -68,12 +68,12 @@ pub(crate) fn expect_i32(
 /// Cuts `rows` into fixed chunks and gives each chunk its rows of every output.
 ///
 /// An output is a slice and its elements per row; `row_elements` is what one row costs.
-pub(crate) fn map_rows<const K: usize>(
+pub(crate) fn map_rows<T: Send, const K: usize>(
     pool: &Pool,
     rows: usize,
     row_elements: usize,
-    outputs: [(&mut [f32], usize); K],
-    work: impl Fn(Range<usize>, [&mut [f32]; K]) + Sync,
+    outputs: [(&mut [T], usize); K],
+    work: impl Fn(Range<usize>, [&mut [T]; K]) + Sync,
 ) {
     let outputs = outputs.map(|(data, columns)| (Disjoint::new(data), columns));
     pool.for_chunks(rows, (CHUNK_ELEMENTS / row_elements.max(1)).max(1), |range| {

@@ -1,0 +1,29 @@
+//! `binary_cross_entropy` on the CPU: one pass in order, terms in f64.
+
+use crate::cpu::{CpuRun, vector};
+use crate::ops::loss::write_loss;
+
+pub(super) fn forward(run: &CpuRun<'_>) {
+    let (logits, labels) = (run.input::<f32>(0), run.input::<i32>(1));
+    let live = run.live_input(0).min(run.live_input(1));
+    let (mut sum, mut targets) = (0.0, 0);
+    for (&x, &label) in logits[..live].iter().zip(labels).filter(|(_, label)| **label >= 0) {
+        let x = f64::from(x);
+        sum += x.max(0.0) - x * f64::from(label) + (-x.abs()).exp().ln_1p();
+        targets += 1;
+    }
+    write_loss(run, run.input::<f32>(2)[0], sum);
+    run.output::<i32>(2)[0] = targets;
+}
+
+pub(super) fn gradient(run: &CpuRun<'_>) {
+    let (logits, labels) = (run.input::<f32>(0), run.input::<i32>(1));
+    let factor = run.input::<f32>(2)[0] * run.input::<f32>(3)[0];
+    let live = run.live_input(0).min(run.live_input(1));
+    let accumulate = run.accumulate(0);
+    let dx = &mut run.output::<f32>(0)[..live];
+    for (dx, (&x, &label)) in dx.iter_mut().zip(logits.iter().zip(labels)) {
+        let term = if label < 0 { 0.0 } else { factor * (vector::sigmoid(x) - label as f32) };
+        *dx = if accumulate { *dx + term } else { term };
+    }
+}

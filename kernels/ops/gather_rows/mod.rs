@@ -1,0 +1,103 @@
+//! `gather_rows`: rows by number. `x T[N, ..], index i32[M] -> T[M, ..]`, T any float or `i32`.
+//!
+//! A number outside the live rows of `x` (-1, say) gives a row of zeros and takes no gradient.
+//! Gradient of `x`: every live row is the sum of the output gradients that name it, in the order of
+//! `index`; overwrites or accumulates. Rows beyond the live extent of `index` are neither read nor
+//! written, those beyond the extent of `x` neither read nor given a gradient. No float operation
+//! happens forward: bits are copied.
+
+use crate::cpu::CpuRun;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, expect_i32, operands};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+mod cpu;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// Picks rows.
+#[derive(Debug)]
+pub struct GatherRows;
+
+/// The gradient of [`GatherRows`] with respect to `x`: `index i32[M], dy f[M, ..] -> f[N, ..]`.
+#[derive(Debug)]
+pub struct GatherRowsGradient {
+    /// What `x` is.
+    pub x: Spec,
+}
+
+/// Row `index[m]` of `x` for every m.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless `index` is `i32[M]` and `x` has a leading dimension.
+pub fn gather_rows(g: &mut Graph<'_>, x: Tensor, index: Tensor) -> Result<Tensor> {
+    g.apply_one(GatherRows, &[x, index])
+}
+
+impl Op for GatherRows {
+    fn name(&self) -> &'static str {
+        "gather_rows"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [x, index] = operands(inputs)?;
+        expect_i32(index, &[index.leading()], "index")?;
+        if x.shape.is_empty() {
+            return Err(format!("x is {x}, which has no rows"));
+        }
+        let mut shape = x.shape.clone();
+        shape[0] = index.leading();
+        Ok(vec![Spec::new(&shape, x.dtype).with_live(index.live)])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let (dy, index) = (backward.need(0)?, backward.input(1)?);
+        let x = backward.input_spec(0).clone();
+        backward.give(0, GatherRowsGradient { x }, &[index, dy])
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 0.0, bytes: (io.inputs[1].bytes() + 2 * io.outputs[0].bytes()) as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::forward(run);
+        Ok(())
+    }
+}
+
+impl Op for GatherRowsGradient {
+    fn name(&self) -> &'static str {
+        "gather_rows_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [index, dy] = operands(inputs)?;
+        expect_i32(index, &[dy.leading()], "index")?;
+        if dy.elements_per_row() != self.x.elements_per_row() {
+            return Err(format!("a gradient {dy} for rows of {}", self.x));
+        }
+        Ok(vec![self.x.clone()])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.inputs[1].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::gradient(run);
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! `gather_rows` and its gradient: odd sizes, repeated and bad numbers, integers, dead rows.
+
+use crate::dtype::DType;
+use crate::graph::{Graph, Tensor};
+use crate::ops::gather_rows::{gather_rows, oracle};
+use crate::testing::{Array, Trial, assert_close, forward, gradients, noise, wide};
+
+fn numbers(count: usize, rows: usize) -> Vec<i32> {
+    (0..count).map(|i| (i * i * 5 + i) as i32 % (rows as i32 + 1) - i32::from(i % 3 == 0)).collect()
+}
+
+#[test]
+fn rows_are_picked_and_gradients_added() {
+    for (n, m, d) in [(1, 1, 1), (3, 5, 7), (50, 64, 33), (700, 300, 129), (4, 9, 1)] {
+        let (x, index, dy) = (noise(1, n * d), numbers(m, n), noise(2, m * d));
+        let inputs = [Array::f32(&[n, d], x.clone()), Array::i32(&[m], index.clone())];
+        let seeds = [Array::f32(&[m, d], dy.clone())];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        let got = trial.run(&|g, x| Ok(vec![gather_rows(g, x[0], x[1])?])).unwrap();
+        assert_eq!(wide(got.outputs[0].floats()), oracle::forward(&wide(&x), &index, d));
+        let expected = oracle::gradient(&index, &wide(&dy), n, d);
+        assert_close(got.gradients[0].floats(), &expected, 1e-4, 1e-6, "dx");
+        let alone = Trial { threads: 1, ..trial };
+        assert_eq!(got, alone.run(&|g, x| Ok(vec![gather_rows(g, x[0], x[1])?])).unwrap());
+    }
+}
+
+#[test]
+fn integers_and_vectors_are_picked_too() {
+    let inputs = [Array::i32(&[4], vec![7, -8, 9, 1 << 30]), Array::i32(&[3], vec![3, 1, 4])];
+    let got = forward(&inputs, &|g, x| Ok(vec![gather_rows(g, x[0], x[1])?])).unwrap();
+    assert_eq!(got[0], Array::i32(&[3], vec![1 << 30, -8, 0]));
+}
+
+#[test]
+fn narrow_floats_keep_their_dtype() {
+    let x = Array::Float(vec![2, 3], vec![1.0, -2.0, 0.5, 3.0, 4.0, 8.0], DType::Bf16);
+    let inputs = [x, Array::i32(&[1], vec![1])];
+    let got = forward(&inputs, &|g, x| Ok(vec![gather_rows(g, x[0], x[1])?])).unwrap();
+    assert_eq!(got[0], Array::Float(vec![1, 3], vec![3.0, 4.0, 8.0], DType::Bf16));
+}
+
+#[test]
+fn dead_rows_on_both_sides_are_neither_read_nor_written() {
+    let mut x = noise(3, 5 * 2);
+    x[3 * 2..].fill(f32::NAN);
+    let inputs = [
+        Array::f32(&[5, 2], x.clone()),
+        Array::i32(&[4], vec![2, 3, 2, 0]),
+        Array::i32(&[], vec![3]),
+    ];
+    let trace = |g: &mut Graph<'_>, x: &[Tensor]| {
+        let (rows, index) = (g.with_live(x[0], x[2]), g.with_live(x[1], x[2]));
+        Ok(vec![gather_rows(g, rows, index)?])
+    };
+    let got = forward(&inputs, &trace).unwrap();
+    assert_eq!(got[0].floats()[..6], [x[4], x[5], 0.0, 0.0, x[4], x[5]]);
+    assert!(got[0].floats()[6..].iter().all(|x| x.is_nan()));
+    let mut dy = vec![1.0; 8];
+    dy[6..].fill(f32::NAN);
+    let got = gradients(&inputs, &[Array::f32(&[4, 2], dy)], &trace).unwrap();
+    assert_eq!(got[0].floats()[..6], [0.0, 0.0, 0.0, 0.0, 2.0, 2.0]);
+}
+
+#[test]
+fn wrong_operands_are_refused() {
+    let inputs = [Array::f32(&[4], vec![0.0; 4]), Array::f32(&[2], vec![0.0; 2])];
+    let error = forward(&inputs, &|g, x| Ok(vec![gather_rows(g, x[0], x[1])?])).unwrap_err();
+    assert_eq!(error.to_string(), "gather_rows at : index is f32[2], not i32[2]");
+}

@@ -1,0 +1,142 @@
+//! `integers`: elementwise rules on `i32` tensors of one shape. No gradient.
+//!
+//! Elements beyond the live extent (of the first operand that has one) are neither read nor written.
+//! Sums wrap.
+
+use crate::cpu::CpuRun;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops::Op;
+use crate::ops::rows::Shapes;
+use crate::shape::Spec;
+
+#[cfg(test)]
+mod tests;
+
+/// What becomes of an element of each operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// 1 where a is not b, else 0.
+    NotEqual,
+    /// a + b.
+    Add,
+    /// a where b is not 0, else the constant.
+    KeepOr(i32),
+    /// 1 where a is below the constant, else 0.
+    LessThan(i32),
+}
+
+/// Applies a rule.
+#[derive(Debug)]
+pub struct Integers {
+    /// The rule.
+    pub rule: Rule,
+}
+
+/// Adds up the live elements: `i32[..] -> i32[]`.
+#[derive(Debug)]
+pub struct Total;
+
+/// 1 where `a` and `b` differ, else 0: the labels of replaced-token detection.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless both are `i32` of one shape.
+pub fn not_equal(g: &mut Graph<'_>, a: Tensor, b: Tensor) -> Result<Tensor> {
+    g.apply_one(Integers { rule: Rule::NotEqual }, &[a, b])
+}
+
+/// `a + b`.
+///
+/// # Errors
+/// As [`not_equal`].
+pub fn add_integers(g: &mut Graph<'_>, a: Tensor, b: Tensor) -> Result<Tensor> {
+    g.apply_one(Integers { rule: Rule::Add }, &[a, b])
+}
+
+/// `a` where `mask` is not 0, else `otherwise`: labels with some positions ignored.
+///
+/// # Errors
+/// As [`not_equal`].
+pub fn keep_or(g: &mut Graph<'_>, a: Tensor, mask: Tensor, otherwise: i32) -> Result<Tensor> {
+    g.apply_one(Integers { rule: Rule::KeepOr(otherwise) }, &[a, mask])
+}
+
+/// 1 where `a` is below `limit`, else 0.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless it is `i32`.
+pub fn less_than(g: &mut Graph<'_>, a: Tensor, limit: i32) -> Result<Tensor> {
+    g.apply_one(Integers { rule: Rule::LessThan(limit) }, &[a])
+}
+
+/// The sum of all live elements, as a scalar: how many positions a mask selects.
+///
+/// # Errors
+/// As [`less_than`].
+pub fn total(g: &mut Graph<'_>, a: Tensor) -> Result<Tensor> {
+    g.apply_one(Total, &[a])
+}
+
+impl Op for Integers {
+    fn name(&self) -> &'static str {
+        "integers"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let arity = if matches!(self.rule, Rule::LessThan(_)) { 1 } else { 2 };
+        if inputs.len() != arity {
+            return Err(format!("{:?} of {} operands", self.rule, inputs.len()));
+        }
+        let (a, b) = (inputs[0], inputs[arity - 1]);
+        if a.shape != b.shape || a.dtype != DType::I32 || b.dtype != DType::I32 {
+            return Err(format!("{:?} of {a} and {b}", self.rule));
+        }
+        Ok(vec![a.clone().with_live(a.live.or(b.live))])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let live = run.live_output(0) * run.output_spec(0).elements_per_row();
+        let out = &mut run.output::<i32>(0)[..live];
+        let a = run.input::<i32>(0);
+        let b = if matches!(self.rule, Rule::LessThan(_)) { a } else { run.input::<i32>(1) };
+        for (o, (&a, &b)) in out.iter_mut().zip(a.iter().zip(b)) {
+            *o = match self.rule {
+                Rule::NotEqual => i32::from(a != b),
+                Rule::Add => a.wrapping_add(b),
+                Rule::KeepOr(otherwise) if b == 0 => otherwise,
+                Rule::KeepOr(_) => a,
+                Rule::LessThan(limit) => i32::from(a < limit),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Op for Total {
+    fn name(&self) -> &'static str {
+        "total"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        match inputs {
+            [a] if a.dtype == DType::I32 => Ok(vec![Spec::scalar(DType::I32)]),
+            _ => Err(format!("the total of {inputs:?}, not of one i32 tensor")),
+        }
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let live = run.live_input(0) * run.input_spec(0).elements_per_row();
+        let a = &run.input::<i32>(0)[..live];
+        run.output::<i32>(0)[0] = a.iter().fold(0, |sum, &a| sum.wrapping_add(a));
+        Ok(())
+    }
+}

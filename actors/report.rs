@@ -1,6 +1,6 @@
 //! What the run tells the outside: one object per step, one per evaluation. DESIGN section 5.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Milliseconds that a step waited, by cause.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -21,13 +21,16 @@ pub struct StepReport {
     /// Tokens (or other elements that the workload counts) so far.
     pub tokens: u64,
     /// Mean loss per target.
+    #[serde(deserialize_with = "not_finite_if_null")]
     pub loss: f64,
     /// Mean loss per target of every named loss, where a step has more than one.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(deserialize_with = "named_not_finite_if_null")]
     pub losses: Vec<(String, f64)>,
     /// Learning rate of this step.
     pub learning_rate: f64,
     /// Global gradient norm before clipping.
+    #[serde(deserialize_with = "not_finite_if_null")]
     pub grad_norm: f64,
     /// The update was skipped: a non-finite norm, or an overflow.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
@@ -54,11 +57,26 @@ pub struct EvaluationReport {
     /// Name of the task.
     pub task: String,
     /// Mean loss per target, in nats.
+    #[serde(deserialize_with = "not_finite_if_null")]
     pub loss: f64,
     /// `exp(loss)`.
+    #[serde(deserialize_with = "not_finite_if_null")]
     pub perplexity: f64,
     /// Loss in bits per byte of the text; null for a task without bytes.
     pub bits_per_byte: Option<f64>,
     /// Number of targets.
     pub targets: u64,
+}
+
+/// JSON has no NaN and no infinity: they are written as null, and null is read as NaN.
+fn not_finite_if_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+fn named_not_finite_if_null<'de, D>(from: D) -> Result<Vec<(String, f64)>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let named = Vec::<(String, Option<f64>)>::deserialize(from)?;
+    Ok(named.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }

@@ -1,0 +1,298 @@
+//! Telemetry: what a run tells the outside. Metrics, log lines, progress, the summary.
+//!
+//! Owns `log.jsonl`, the registry of metrics and the totals of the run. It decides nothing: a
+//! warning is a line, not an action. A disk that is full for a while costs no line: lines wait in
+//! memory, up to a limit. Starting, restarting and resuming are one path: read the log, go on.
+
+pub mod metrics;
+pub mod resources;
+pub mod status;
+#[cfg(test)]
+mod tests;
+pub mod totals;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::actor::{Actor, Flow, Port};
+use crate::fault::{ActorName, Fault};
+use crate::outside::{Clock, Disk, DiskError};
+use crate::report::{EvaluationReport, StepReport};
+use crate::run_folder::log::{Line, Log};
+use crate::run_folder::replace_json;
+
+use metrics::Metrics;
+use resources::{Floors, Resources, Watch};
+use status::{RunState, Status};
+use totals::{Summary, Totals};
+
+/// Lines kept while the disk takes none: an hour of steps at one per second, and as many again
+/// for faster runs. A line is about 1 KiB, so this is 8 MiB.
+pub const BACKLOG_LINES: usize = 8 * 1024;
+
+/// How much wall time a killed process may leave out of the books.
+const TIME_LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// What telemetry is told.
+#[derive(Debug, Clone)]
+pub enum TelemetryMessage {
+    /// A step is done.
+    Step(StepReport),
+    /// An evaluation is done.
+    Evaluation(EvaluationReport),
+    /// Something that a person should know.
+    Note {
+        /// One sentence.
+        what: String,
+    },
+    /// A checkpoint is on disk, verified.
+    Checkpoint {
+        /// Steps done in it.
+        step: u64,
+        /// Milliseconds from the request to its last sync.
+        ms: f64,
+        /// Its folder.
+        path: String,
+    },
+    /// The run continues from `step`: later lines are void.
+    RewindLog {
+        /// Steps done in the state that the run continues from.
+        step: u64,
+    },
+    /// The run is in another state now.
+    State(RunState),
+    /// An actor failed and was started again.
+    Restarted {
+        /// Which one, and why.
+        fault: Fault,
+    },
+    /// A few seconds have passed.
+    Tick,
+    /// The run ends: write the summary. Nothing comes after this.
+    Finish {
+        /// Digest of the final state, if it is known.
+        digest: Option<String>,
+        /// Who wants to know the summary.
+        told: Port<Summary>,
+    },
+}
+
+/// Shown every line as it is logged.
+pub type Observer = Box<dyn FnMut(&Line) + Send>;
+
+/// What telemetry needs to start.
+pub struct TelemetrySetup {
+    /// The log file.
+    pub log: PathBuf,
+    /// The file of the summary.
+    pub summary: PathBuf,
+    /// When to warn about memory and disk.
+    pub floors: Floors,
+    /// Measures memory and disk.
+    pub probe: Box<dyn FnMut() -> Resources + Send>,
+    /// The registry; it outlives a restart of telemetry.
+    pub metrics: Metrics,
+    /// What `/healthz` shows; it outlives a restart of telemetry.
+    pub status: Arc<Status>,
+    /// Sees every line.
+    pub observer: Observer,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where the log and the summary are.
+    pub disk: Arc<dyn Disk>,
+}
+
+impl fmt::Debug for TelemetrySetup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TelemetrySetup").field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+/// The actor.
+pub struct Telemetry {
+    setup: TelemetrySetup,
+    log: Log,
+    backlog: VecDeque<Line>,
+    totals: Totals,
+    watch: Watch,
+    started: Duration,
+    earlier_s: f64,
+    timed: Duration,
+    waiting: bool,
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").field("setup", &self.setup).finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
+    /// Opens the log, takes the totals of what is in it, and writes a time line.
+    ///
+    /// # Errors
+    /// A fault of the world: the log cannot be opened, read or written.
+    pub fn start(setup: TelemetrySetup) -> Result<Self, Fault> {
+        let mut totals = Totals::default();
+        let (log, unreadable) =
+            Log::open(setup.disk.clone(), &setup.log, |line| totals.add(line)).map_err(world)?;
+        setup.metrics.resume(&totals);
+        let now = setup.clock.monotonic();
+        let mut telemetry = Self {
+            log,
+            backlog: VecDeque::new(),
+            earlier_s: totals.wall_time_s(),
+            totals,
+            watch: Watch::new(setup.floors),
+            started: now,
+            timed: now,
+            waiting: false,
+            setup,
+        };
+        telemetry.publish_time()?;
+        if unreadable > 0 {
+            telemetry.note(format!("{unreadable} lines of the log cannot be read"))?;
+        }
+        Ok(telemetry)
+    }
+
+    /// Counts a line, shows it, and appends it. While the disk refuses, lines wait for a tick.
+    fn publish(&mut self, line: Line) -> Result<(), Fault> {
+        self.totals.add(&line);
+        (self.setup.observer)(&line);
+        self.backlog.push_back(line);
+        if self.waiting && self.backlog.len() < BACKLOG_LINES {
+            self.setup.metrics.log_backlog(self.backlog.len());
+            return Ok(());
+        }
+        self.write_backlog()
+    }
+
+    fn publish_time(&mut self) -> Result<(), Fault> {
+        self.timed = self.setup.clock.monotonic();
+        let unix_ms = self.setup.clock.unix_ms();
+        self.publish(Line::Time { unix_ms, wall_time_s: self.wall_time_s() })
+    }
+
+    fn note(&mut self, what: String) -> Result<(), Fault> {
+        self.publish(Line::Note { step: self.totals.step(), what })
+    }
+
+    /// Appends what waits. A disk that refuses is noted once; a full backlog is a fault.
+    fn write_backlog(&mut self) -> Result<(), Fault> {
+        let mut refused = None;
+        while let Some(line) = self.backlog.front() {
+            match self.log.append(line) {
+                Ok(()) => drop(self.backlog.pop_front()),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        self.setup.metrics.log_backlog(self.backlog.len());
+        let waited = std::mem::replace(&mut self.waiting, refused.is_some());
+        let Some(error) = refused else { return Ok(()) };
+        if self.backlog.len() >= BACKLOG_LINES {
+            let what = format!("{error}, and {BACKLOG_LINES} lines wait already");
+            return Err(Fault::world(ActorName::Telemetry, what));
+        }
+        if !waited {
+            self.note(format!("{error}; lines wait in memory until it can be written"))?;
+        }
+        Ok(())
+    }
+
+    fn rewind(&mut self, step: u64) -> Result<(), Fault> {
+        let mut totals = Totals::default();
+        let rewound = self.log.rewind(step, |line| totals.add(line)).map_err(world)?;
+        self.backlog.retain(|line| line.step().is_none_or(|of| of <= step));
+        for line in &self.backlog {
+            totals.add(line);
+        }
+        self.totals = totals;
+        self.setup.status.step_done(self.totals.step(), self.setup.clock.monotonic());
+        if rewound.unreadable > 0 {
+            let dropped = rewound.unreadable;
+            self.note(format!("dropped {dropped} lines of the log that cannot be read"))?;
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), Fault> {
+        self.setup.metrics.upkeep();
+        let resources = (self.setup.probe)();
+        self.setup.metrics.resources(&resources);
+        let wall_time_s = self.wall_time_s();
+        self.setup.metrics.goodput(wall_time_s, self.totals.goodput(wall_time_s));
+        for warning in self.watch.look(&resources) {
+            self.note(warning)?;
+        }
+        if self.setup.clock.monotonic().saturating_sub(self.timed) >= TIME_LINE_EVERY {
+            self.publish_time()?;
+        }
+        self.write_backlog()
+    }
+
+    fn wall_time_s(&self) -> f64 {
+        let here = self.setup.clock.monotonic().saturating_sub(self.started);
+        self.earlier_s + here.as_secs_f64()
+    }
+
+    fn finish(&mut self, digest: Option<String>, told: &Port<Summary>) -> Result<(), Fault> {
+        self.publish_time()?;
+        self.write_backlog()?;
+        self.log.sync().map_err(world)?;
+        let summary = self.totals.summary(self.wall_time_s(), digest);
+        replace_json(&*self.setup.disk, &self.setup.summary, &summary).map_err(world)?;
+        told.tell(summary);
+        Ok(())
+    }
+}
+
+fn world(error: DiskError) -> Fault {
+    Fault::world(ActorName::Telemetry, error)
+}
+
+impl Actor for Telemetry {
+    type Message = TelemetryMessage;
+
+    fn name(&self) -> ActorName {
+        ActorName::Telemetry
+    }
+
+    fn apply(&mut self, message: TelemetryMessage) -> Result<Flow, Fault> {
+        let now = self.setup.clock.monotonic();
+        match message {
+            TelemetryMessage::Step(report) => {
+                self.setup.metrics.step(&report);
+                self.setup.status.step_done(report.step, now);
+                self.publish(Line::Step(report))?;
+            }
+            TelemetryMessage::Evaluation(report) => {
+                self.setup.metrics.evaluation(&report);
+                self.publish(Line::Evaluate(report))?;
+            }
+            TelemetryMessage::Note { what } => self.note(what)?,
+            TelemetryMessage::Checkpoint { step, ms, path } => {
+                self.setup.metrics.checkpoint(step, ms);
+                self.publish(Line::Checkpoint { step, ms, path })?;
+            }
+            TelemetryMessage::RewindLog { step } => self.rewind(step)?,
+            TelemetryMessage::State(state) => self.setup.status.enter(state, now),
+            TelemetryMessage::Restarted { fault } => {
+                self.setup.metrics.restarted(fault.actor);
+                self.note(format!("{} was restarted: {}", fault.actor, fault.what))?;
+            }
+            TelemetryMessage::Tick => self.tick()?,
+            TelemetryMessage::Finish { digest, told } => {
+                self.finish(digest, &told)?;
+                return Ok(Flow::Stop);
+            }
+        }
+        Ok(Flow::Continue)
+    }
+}

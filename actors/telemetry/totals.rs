@@ -1,0 +1,156 @@
+//! What a run adds up to: pure sums over the lines of its log.
+//!
+//! The log is the only memory: an earlier process, a rewind and a restart are all "sum again".
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{EvaluationReport, StepReport};
+use crate::run_folder::log::Line;
+
+/// A loss and the step that had it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LossAt {
+    /// Steps done.
+    pub step: u64,
+    /// Mean loss per target, in nats.
+    pub loss: f64,
+}
+
+/// Final and best held-out loss of one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskSummary {
+    /// Name of the task.
+    pub task: String,
+    /// The last evaluation, where it was finite.
+    pub last: Option<LossAt>,
+    /// The lowest finite loss.
+    pub best: Option<LossAt>,
+}
+
+/// `summary.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Steps done.
+    pub steps: u64,
+    /// Tokens (or other elements that the workload counts).
+    pub tokens: u64,
+    /// Training loss of the last step; null if it was not finite, or without a step.
+    pub final_loss: Option<f64>,
+    /// Lowest training loss of a step.
+    pub best_loss: Option<f64>,
+    /// The step that had it.
+    pub best_step: Option<u64>,
+    /// By task, in the order of their first evaluations.
+    pub evaluations: Vec<TaskSummary>,
+    /// Updates skipped for a non-finite norm or an overflow.
+    pub skipped_updates: u64,
+    /// Seconds that the processes of this run have lived, together.
+    pub wall_time_s: f64,
+    /// Time in accepted steps over wall time, 0 to 1.
+    pub goodput: f64,
+    /// Digest of the final state.
+    pub digest: Option<String>,
+}
+
+/// The sums.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Totals {
+    last: Option<LossAt>,
+    best: Option<LossAt>,
+    tokens: u64,
+    skipped_updates: u64,
+    accepted_s: f64,
+    tasks: Vec<TaskSummary>,
+    wall_time_s: f64,
+}
+
+impl Totals {
+    /// Adds one line.
+    pub fn add(&mut self, line: &Line) {
+        match line {
+            Line::Time { wall_time_s, .. } => self.wall_time_s = *wall_time_s,
+            Line::Step(report) => self.add_step(report),
+            Line::Evaluate(report) => self.add_evaluation(report),
+            Line::Note { .. } | Line::Checkpoint { .. } => {}
+        }
+    }
+
+    fn add_step(&mut self, report: &StepReport) {
+        let at = LossAt { step: report.step, loss: report.loss };
+        self.last = Some(at);
+        self.best = better(self.best, at);
+        self.tokens = report.tokens;
+        if report.skipped {
+            self.skipped_updates += 1;
+        } else {
+            self.accepted_s += report.step_ms / 1e3;
+        }
+    }
+
+    fn add_evaluation(&mut self, report: &EvaluationReport) {
+        let at = LossAt { step: report.step, loss: report.loss };
+        let known = self.tasks.iter().position(|task| task.task == report.task);
+        let index = known.unwrap_or_else(|| {
+            let task = report.task.clone();
+            self.tasks.push(TaskSummary { task, last: None, best: None });
+            self.tasks.len() - 1
+        });
+        let task = &mut self.tasks[index];
+        task.last = at.loss.is_finite().then_some(at);
+        task.best = better(task.best, at);
+    }
+
+    /// Steps done.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.last.map_or(0, |last| last.step)
+    }
+
+    /// Tokens so far.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Updates skipped so far.
+    #[must_use]
+    pub fn skipped_updates(&self) -> u64 {
+        self.skipped_updates
+    }
+
+    /// Wall time of the run at its last time line, in seconds.
+    #[must_use]
+    pub fn wall_time_s(&self) -> f64 {
+        self.wall_time_s
+    }
+
+    /// Time in accepted steps over wall time.
+    #[must_use]
+    pub fn goodput(&self, wall_time_s: f64) -> f64 {
+        if wall_time_s > 0.0 { (self.accepted_s / wall_time_s).min(1.0) } else { 0.0 }
+    }
+
+    /// The summary of the run.
+    #[must_use]
+    pub fn summary(&self, wall_time_s: f64, digest: Option<String>) -> Summary {
+        Summary {
+            steps: self.step(),
+            tokens: self.tokens,
+            final_loss: self.last.map(|last| last.loss).filter(|loss| loss.is_finite()),
+            best_loss: self.best.map(|best| best.loss),
+            best_step: self.best.map(|best| best.step),
+            evaluations: self.tasks.clone(),
+            skipped_updates: self.skipped_updates,
+            wall_time_s,
+            goodput: self.goodput(wall_time_s),
+            digest,
+        }
+    }
+}
+
+fn better(best: Option<LossAt>, at: LossAt) -> Option<LossAt> {
+    if !at.loss.is_finite() || best.is_some_and(|best| best.loss <= at.loss) {
+        return best;
+    }
+    Some(at)
+}

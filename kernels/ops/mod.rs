@@ -13,7 +13,6 @@ use crate::shape::Spec;
 pub mod activation;
 pub mod adamw;
 pub mod add;
-pub mod attention;
 pub mod binary_cross_entropy;
 pub mod column_sum;
 pub mod compact;
@@ -31,7 +30,6 @@ mod loss;
 pub(crate) mod rows;
 pub mod sample;
 pub mod scatter_rows;
-pub(crate) mod softmax;
 
 /// The operands of an op, for its cost and workspace.
 #[derive(Debug, Clone)]

@@ -1,0 +1,241 @@
+//! What the runtime is asked to run. The packages above implement [`Workload`]; nothing here knows
+//! what a batch means.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use octet_kernels::graph::{Layout, Program, StepBufferId, Variables};
+
+use crate::fault::Fault;
+
+/// A program, by its position in [`Workload::programs`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProgramId(pub usize);
+
+/// How the samples of a step are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Samples of a micro-batch.
+    pub micro: usize,
+    /// Samples of a step.
+    pub global: usize,
+    /// Lanes: a power of two that divides the micro-batches of a step. Part of a run's identity.
+    pub lanes: usize,
+}
+
+impl Batch {
+    /// Micro-batches of a step.
+    pub fn micro_batches(&self) -> usize {
+        self.global / self.micro
+    }
+
+    /// The lane that micro-batch `micro_batch` of a step belongs to: lanes are contiguous.
+    pub fn lane_of(&self, micro_batch: usize) -> usize {
+        micro_batch / (self.micro_batches() / self.lanes)
+    }
+
+    /// The micro-batches of consecutive lanes.
+    pub fn micro_batches_of(&self, lanes: &Range<usize>) -> Range<usize> {
+        let per_lane = self.micro_batches() / self.lanes;
+        lanes.start * per_lane..lanes.end * per_lane
+    }
+
+    /// Number of the first sample of a micro-batch within the run.
+    pub fn first_sample(&self, step: u64, micro_batch: usize) -> u64 {
+        step * self.global as u64 + (micro_batch * self.micro) as u64
+    }
+}
+
+/// A part of a step. Phases run in order; collectives between them are the same on every rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Every micro-batch of the range runs its program on the rank that owns its lane.
+    Each {
+        /// Micro-batches of the step. A step buffer's first slice is the range's first micro-batch.
+        micro_batches: Range<usize>,
+        /// One program per micro-batch of the range.
+        programs: Vec<ProgramId>,
+    },
+    /// Every rank gets all slices of a step buffer that `Each` over this range has written.
+    Gather {
+        /// The buffer.
+        buffer: StepBufferId,
+        /// The group.
+        micro_batches: Range<usize>,
+    },
+    /// One program over a whole group, on the rank that owns the group's first micro-batch, whose
+    /// record is its input.
+    Once {
+        /// The program.
+        program: ProgramId,
+        /// The group.
+        micro_batches: Range<usize>,
+    },
+    /// A step buffer goes from the rank that owns the group's first micro-batch to all others.
+    Broadcast {
+        /// The buffer.
+        buffer: StepBufferId,
+        /// The group.
+        micro_batches: Range<usize>,
+    },
+}
+
+/// One step: its phases, and programs that run on every rank after an update that was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StepShape {
+    /// In order.
+    pub phases: Vec<Phase>,
+    /// Forward programs without a record: they see the step's sums and the fresh parameters.
+    pub finally: Vec<ProgramId>,
+}
+
+/// The numbers of one optimizer step: decoupled AdamW after clipping by global norm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UpdateSettings {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay, for parameters that ask for it.
+    pub weight_decay: f64,
+    /// Largest global norm; infinite for no clipping.
+    pub clip_norm: f64,
+}
+
+/// A held-out task: forward programs over numbered parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvaluationTask {
+    /// Name in reports.
+    pub name: String,
+    /// A forward program that fetches `loss_sum` (`F32`) and `targets` (`I32`).
+    pub program: ProgramId,
+    /// Number of parts, each one record.
+    pub parts: u64,
+    /// Bytes of text per target, for bits per byte.
+    pub bytes_per_target: Option<f64>,
+}
+
+/// What a record is filled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A micro-batch of a step.
+    Train {
+        /// The step, from 0.
+        step: u64,
+        /// 0 unless the step is repeated with larger programs.
+        attempt: usize,
+        /// The micro-batch within the step.
+        micro_batch: usize,
+    },
+    /// A part of a task.
+    Evaluate {
+        /// Position in [`Workload::evaluations`].
+        task: usize,
+        /// The part.
+        part: u64,
+    },
+}
+
+/// The input bytes of one run of a program.
+#[derive(Debug)]
+pub struct Record<'a> {
+    bytes: &'a mut [u8],
+}
+
+impl<'a> Record<'a> {
+    /// A record over these bytes, at least [`Program::input_bytes`] and aligned to 64.
+    pub fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// The named input as elements. Panics if the program has no such input or it has another size.
+    pub fn field<T: bytemuck::Pod>(&mut self, program: &Program, name: &str) -> &mut [T] {
+        let missing = || panic!("program {} has no input {name}", program.name);
+        let field = program.field(name).unwrap_or_else(missing);
+        assert_eq!(field.spec.dtype.bytes(), size_of::<T>(), "{name} is {}", field.spec);
+        bytemuck::cast_slice_mut(&mut self.bytes[field.offset..][..field.spec.bytes()])
+    }
+}
+
+/// The fetched results of one run.
+pub trait Results {
+    /// Copies a fetched tensor out; `F32` or `I32` by `T`.
+    ///
+    /// # Errors
+    /// A fault of ours when nothing of that name is fetched.
+    fn floats(&self, name: &str) -> Result<&[f32], Fault>;
+}
+
+/// A conversation with one rank: each run's record depends on what the last run gave (sampling).
+pub trait Drive: Send {
+    /// Fills the next record and names its program; `None` at the end. `last` is `None` at first.
+    ///
+    /// # Errors
+    /// A fault, which ends the drive.
+    fn next(
+        &mut self,
+        last: Option<&dyn Results>,
+        record: &mut Record<'_>,
+    ) -> Result<Option<ProgramId>, Fault>;
+}
+
+/// Everything the runtime must know about what is trained.
+pub trait Workload: Debug + Send + Sync + 'static {
+    /// Parameters, states and step buffers.
+    fn variables(&self) -> &Variables;
+
+    /// Their flat layout.
+    fn layout(&self) -> &Layout;
+
+    /// All programs of the run, sharing the variables.
+    fn programs(&self) -> &[Program];
+
+    /// How a step is cut.
+    fn batch(&self) -> Batch;
+
+    /// The run's seed.
+    fn seed(&self) -> u64;
+
+    /// The phases of a step: a pure function. `attempt` grows when a step overflowed.
+    fn shape(&self, step: u64, attempt: usize) -> Arc<StepShape>;
+
+    /// How many attempts a step has before an overflow is a fault.
+    fn attempts(&self) -> usize {
+        1
+    }
+
+    /// The optimizer's numbers for a step, a pure function.
+    fn update(&self, step: u64) -> UpdateSettings;
+
+    /// Fills one record. Called from loader threads, in any order.
+    ///
+    /// # Errors
+    /// A fault of the world, such as a damaged shard.
+    fn fill(
+        &self,
+        purpose: Purpose,
+        program: ProgramId,
+        record: &mut Record<'_>,
+    ) -> Result<(), Fault>;
+
+    /// Held-out tasks.
+    fn evaluations(&self) -> &[EvaluationTask] {
+        &[]
+    }
+
+    /// A conversation to hold with rank 0 after a step, if one is due.
+    fn drive(&self, _step: u64) -> Option<Box<dyn Drive>> {
+        None
+    }
+
+    /// Tokens (or what the workload counts) of one step.
+    fn tokens_per_step(&self) -> u64;
+
+    /// Model FLOPs of one step, recompute not counted.
+    fn flops_per_step(&self) -> f64;
+}

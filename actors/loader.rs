@@ -1,0 +1,227 @@
+//! The loader: fills batch slots ahead of need, in the order in which they are ordered.
+//!
+//! One per rank, on its own thread. Slots circulate: the rank hands back empty ones, the loader hands
+//! over full ones. It takes an order only as fast as slots come back, so memory never grows.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+use octet_kernels::collectives::LaneTree;
+
+use crate::actor::{Actor, Flow, Port};
+use crate::contract::{Purpose, Record, Workload};
+use crate::fault::{ActorName, Fault};
+use crate::step_plan::records;
+
+/// Slots of a rank's ring: one being used, one ready, one being filled.
+pub const SLOTS: usize = 3;
+
+/// Orders that may be waiting: the step that runs, what follows it, and one more.
+pub const ORDERS_MAX: usize = 8;
+
+/// The loader's protocol.
+#[derive(Debug)]
+pub enum LoaderMessage {
+    /// Fill slots for a piece of work.
+    Order(Order),
+    /// A slot that may be filled.
+    Free(BatchSlot),
+}
+
+/// What to fill slots for. The ticket returns with the slots, so that slots of abandoned work are
+/// recognised and dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// This rank's micro-batches of a step: one slot.
+    Step {
+        /// Number of the piece of work.
+        ticket: u64,
+        /// The step, from 0.
+        step: u64,
+        /// How often it overflowed before.
+        attempt: usize,
+    },
+    /// This rank's parts of a held-out task: as many slots as it takes.
+    Evaluate {
+        /// Number of the piece of work.
+        ticket: u64,
+        /// Position of the task.
+        task: usize,
+    },
+}
+
+/// Records for one rank, in memory that was taken at the start.
+#[derive(Debug)]
+pub struct BatchSlot {
+    /// The work it was filled for.
+    pub ticket: u64,
+    /// Position among the slots of one order.
+    pub sequence: u64,
+    /// Records that are filled.
+    pub filled: usize,
+    record_bytes: usize,
+    lines: Vec<Line>,
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+impl BatchSlot {
+    /// A slot of `records` records of `record_bytes` (a multiple of 64).
+    pub fn new(records: usize, record_bytes: usize) -> Self {
+        assert_eq!(record_bytes % size_of::<Line>(), 0, "{record_bytes} bytes");
+        let lines = vec![Line([0; 64]); records * record_bytes / size_of::<Line>()];
+        Self { ticket: 0, sequence: 0, filled: 0, record_bytes, lines }
+    }
+
+    /// Records that it can hold.
+    pub fn records(&self) -> usize {
+        self.lines.len() * size_of::<Line>() / self.record_bytes.max(1)
+    }
+
+    /// Bytes of record `record`.
+    pub fn record(&self, record: usize) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[record * self.record_bytes..][..self.record_bytes]
+    }
+
+    fn record_mut(&mut self, record: usize) -> &mut [u8] {
+        let start = record * self.record_bytes;
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[start..][..self.record_bytes]
+    }
+}
+
+/// How many records a rank's slot holds and how long they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotShape {
+    /// Records of a step, or as many parts of a task.
+    pub records: usize,
+    /// Bytes of the longest program's input.
+    pub record_bytes: usize,
+}
+
+impl SlotShape {
+    /// The slots of `rank` of `ranks`.
+    pub fn new(workload: &dyn Workload, tree: &LaneTree, rank: usize) -> Self {
+        let owned = workload.batch().micro_batches_of(&tree.lanes_of(rank));
+        let of_attempt = |a| records(workload, &workload.shape(0, a), &owned).len();
+        let records = (0..workload.attempts()).map(of_attempt).max().unwrap_or(0);
+        let bytes = workload.programs().iter().map(|p| p.input_bytes).max().unwrap_or(0);
+        Self { records, record_bytes: bytes.next_multiple_of(size_of::<Line>()) }
+    }
+
+    /// Host bytes of the ring.
+    pub fn ring_bytes(&self) -> usize {
+        SLOTS * self.records * self.record_bytes
+    }
+}
+
+/// The parts of a task that `rank` evaluates: every `ranks`-th.
+pub fn parts_of(parts: u64, rank: usize, ranks: usize) -> impl Iterator<Item = u64> {
+    (rank as u64..parts).step_by(ranks)
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct Loader {
+    workload: Arc<dyn Workload>,
+    rank: usize,
+    ranks: usize,
+    owned: Range<usize>,
+    orders: VecDeque<Order>,
+    /// Slots of the first order that are already out.
+    sent: u64,
+    free: Vec<BatchSlot>,
+    full: Port<BatchSlot>,
+}
+
+impl Loader {
+    /// The loader of one rank, which hands full slots to `full`.
+    pub fn new(
+        workload: Arc<dyn Workload>,
+        tree: &LaneTree,
+        rank: usize,
+        full: Port<BatchSlot>,
+    ) -> Self {
+        let owned = workload.batch().micro_batches_of(&tree.lanes_of(rank));
+        Self {
+            workload,
+            rank,
+            ranks: tree.ranks(),
+            owned,
+            orders: VecDeque::with_capacity(ORDERS_MAX),
+            sent: 0,
+            free: Vec::with_capacity(SLOTS),
+            full,
+        }
+    }
+
+    /// Fills one slot for the first order. Returns whether the order is complete.
+    fn fill(&mut self, slot: &mut BatchSlot, order: Order) -> Result<bool, Fault> {
+        slot.sequence = self.sent;
+        match order {
+            Order::Step { ticket, step, attempt } => {
+                slot.ticket = ticket;
+                self.fill_step(slot, step, attempt)?;
+                Ok(true)
+            }
+            Order::Evaluate { ticket, task } => {
+                slot.ticket = ticket;
+                let about = &self.workload.evaluations()[task];
+                let per_slot = slot.records();
+                let mut parts = parts_of(about.parts, self.rank, self.ranks)
+                    .skip(self.sent as usize * per_slot)
+                    .peekable();
+                slot.filled = 0;
+                for part in parts.by_ref().take(per_slot) {
+                    let mut record = Record::new(slot.record_mut(slot.filled));
+                    let purpose = Purpose::Evaluate { task, part };
+                    self.workload.fill(purpose, about.program, &mut record)?;
+                    slot.filled += 1;
+                }
+                Ok(parts.peek().is_none())
+            }
+        }
+    }
+
+    fn fill_step(&self, slot: &mut BatchSlot, step: u64, attempt: usize) -> Result<(), Fault> {
+        let shape = self.workload.shape(step, attempt);
+        let records = records(&*self.workload, &shape, &self.owned);
+        slot.filled = records.len();
+        for (i, &(micro_batch, program)) in records.iter().enumerate() {
+            let purpose = Purpose::Train { step, attempt, micro_batch };
+            let mut record = Record::new(slot.record_mut(i));
+            self.workload.fill(purpose, program, &mut record)?;
+        }
+        Ok(())
+    }
+}
+
+impl Actor for Loader {
+    type Message = LoaderMessage;
+
+    fn name(&self) -> ActorName {
+        ActorName::Loader(self.rank)
+    }
+
+    fn apply(&mut self, message: LoaderMessage) -> Result<Flow, Fault> {
+        match message {
+            LoaderMessage::Order(order) => self.orders.push_back(order),
+            LoaderMessage::Free(slot) => self.free.push(slot),
+        }
+        while let Some(&order) = self.orders.front()
+            && let Some(mut slot) = self.free.pop()
+        {
+            let complete = self.fill(&mut slot, order)?;
+            self.full.tell(slot);
+            self.sent += 1;
+            if complete {
+                self.orders.pop_front();
+                self.sent = 0;
+            }
+        }
+        Ok(Flow::Continue)
+    }
+}

@@ -1,0 +1,109 @@
+//! Ranks on plain threads: the same bits for any number of ranks and any placement.
+
+use std::sync::Arc;
+
+use octet_kernels::dtype::DType;
+use octet_kernels::graph::{
+    Goal, Granularity, Graph, Init, Layout, Parameter, Policy, Program, Variables,
+};
+use octet_kernels::ops::activation::gelu;
+use octet_kernels::ops::cross_entropy::cross_entropy;
+use octet_kernels::ops::embedding::embedding;
+use octet_kernels::ops::linear::linear;
+
+use crate::contract::{Batch, Phase, ProgramId, Purpose, StepShape, Workload};
+use crate::rank_memory::Zero;
+use crate::testing::{Toy, train};
+
+const SYMBOLS: usize = 11;
+const WIDTH: usize = 24;
+const ROWS: usize = 6;
+
+fn parameter(name: &str, shape: &[usize], dtype: DType) -> Parameter {
+    Parameter {
+        name: name.to_string(),
+        shape: shape.to_vec(),
+        dtype,
+        trainable: true,
+        decay: shape.len() > 1,
+        init: Init::Normal { std: 0.3 },
+    }
+}
+
+/// Predicts `(3 x + 1) mod SYMBOLS` from `x`.
+fn toy(dtype: DType, lanes: usize) -> Arc<dyn Workload> {
+    let mut variables = Variables::new();
+    let table = variables.parameter(parameter("table", &[SYMBOLS, WIDTH], dtype));
+    let hidden = variables.parameter(parameter("hidden", &[WIDTH, WIDTH], dtype));
+    let bias = variables.parameter(parameter("bias", &[WIDTH], dtype));
+    let head = variables.parameter(parameter("head", &[SYMBOLS, WIDTH], dtype));
+    let layout = Layout::new(&variables, Granularity { block: 64, bucket: 400 });
+    assert!(layout.buckets.len() > 1);
+    let mut g = Graph::new(&variables);
+    let x = g.input("x", &[ROWS], DType::I32);
+    let y = g.input("y", &[ROWS], DType::I32);
+    let scale = g.input("scale", &[], DType::F32);
+    let [table, hidden, bias, head] = [table, hidden, bias, head].map(|id| g.parameter(id));
+    let h = embedding(&mut g, x, table).unwrap();
+    let h = linear(&mut g, h, hidden, Some(bias)).unwrap();
+    let h = gelu(&mut g, h).unwrap();
+    let logits = linear(&mut g, h, head, None).unwrap();
+    let (loss, sum, targets) = cross_entropy(&mut g, logits, y, scale).unwrap();
+    for (name, tensor) in [("loss", loss), ("loss_sum", sum), ("targets", targets)] {
+        g.fetch(name, tensor);
+    }
+    let goal = Goal::Train { loss };
+    let program = Program::compile("toy", g, &goal, Policy::default(), &layout).unwrap();
+    let batch = Batch { micro: ROWS, global: ROWS * 16, lanes };
+    Arc::new(Toy {
+        variables,
+        layout,
+        programs: vec![program],
+        batch,
+        shape: Box::new(|_, _| StepShape {
+            phases: vec![Phase::Each { micro_batches: 0..16, programs: vec![ProgramId(0); 16] }],
+            finally: vec![],
+        }),
+        fill: Box::new(move |purpose, program, record| {
+            let Purpose::Train { step, micro_batch, .. } = purpose else { panic!("no tasks") };
+            let first = batch.first_sample(step, micro_batch) as usize;
+            let x = |row: usize| ((first + row) * 7 + first / 5) % SYMBOLS;
+            for (row, cell) in record.field::<i32>(program, "x").iter_mut().enumerate() {
+                *cell = x(row) as i32;
+            }
+            for (row, cell) in record.field::<i32>(program, "y").iter_mut().enumerate() {
+                *cell = ((3 * x(row) + 1) % SYMBOLS) as i32;
+            }
+            record.field::<f32>(program, "scale")[0] = 1.0 / batch.global as f32;
+        }),
+        evaluations: vec![],
+        attempts: 1,
+        talk: Box::new(|_| None),
+        learning_rate: 0.02,
+    })
+}
+
+#[test]
+fn any_number_of_ranks_and_any_placement_gives_the_same_bits() {
+    for dtype in [DType::F32, DType::Bf16] {
+        let workload = toy(dtype, 8);
+        let one = train(&workload, 1, Zero::Zero0, 12).unwrap();
+        let (first, last) = (one.reports[0].loss, one.reports[11].loss);
+        assert!(last < 0.7 * first, "{first} to {last}: it does not learn");
+        for ranks in [1, 2, 3, 4, 8] {
+            for zero in [Zero::Zero0, Zero::Zero1] {
+                let other = train(&workload, ranks, zero, 12).unwrap();
+                assert_eq!(other, one, "{ranks} ranks, {zero:?}, {dtype}");
+            }
+        }
+    }
+}
+
+#[test]
+fn lanes_are_part_of_the_identity_and_the_seed_of_everything_else() {
+    let four = train(&toy(DType::F32, 4), 2, Zero::Zero1, 3).unwrap();
+    let eight = train(&toy(DType::F32, 8), 2, Zero::Zero1, 3).unwrap();
+    assert_ne!(four.digest, eight.digest);
+    let close = (four.reports[2].loss - eight.reports[2].loss).abs();
+    assert!(close < 1e-5, "{close}");
+}

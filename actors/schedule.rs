@@ -1,0 +1,64 @@
+//! What comes after what: the agenda of a run, a pure function of its recipe.
+
+use serde::{Deserialize, Serialize};
+
+/// How often things happen, in steps. 0 means never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Held-out tasks.
+    pub evaluate_every: u64,
+    /// Snapshots to disk. One is taken at the end in any case.
+    pub checkpoint_every: u64,
+    /// Conversations (samples).
+    pub drive_every: u64,
+}
+
+/// One thing that all ranks do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// An optimizer step.
+    Step {
+        /// The step, from 0.
+        step: u64,
+        /// How often it overflowed before.
+        attempt: usize,
+    },
+    /// A held-out task.
+    Evaluate {
+        /// Its position.
+        task: usize,
+        /// Steps done.
+        step: u64,
+    },
+    /// A conversation.
+    Drive {
+        /// Steps done.
+        step: u64,
+    },
+    /// A snapshot.
+    Save {
+        /// Steps done.
+        step: u64,
+    },
+}
+
+impl Schedule {
+    /// What follows when `done` steps are done, before the next step: tasks, conversation, snapshot.
+    pub fn after(&self, done: u64, tasks: usize) -> Vec<Work> {
+        let due = |every: u64| every > 0 && done > 0 && done.is_multiple_of(every);
+        let last = done == self.steps;
+        let mut works = Vec::new();
+        if due(self.evaluate_every) || (last && self.evaluate_every > 0) {
+            works.extend((0..tasks).map(|task| Work::Evaluate { task, step: done }));
+        }
+        if due(self.drive_every) || (last && self.drive_every > 0) {
+            works.push(Work::Drive { step: done });
+        }
+        if due(self.checkpoint_every) || last {
+            works.push(Work::Save { step: done });
+        }
+        works
+    }
+}

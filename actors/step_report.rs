@@ -1,0 +1,76 @@
+//! From the ranks' outcomes to the one report of a step: sums in micro-batch order, in f64.
+
+use crate::contract::Workload;
+use crate::rank::{RunScalars, StepOutcome};
+use crate::report::{StepReport, WaitMs};
+
+/// What the supervisor's clock says about a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Times {
+    /// Wall time.
+    pub seconds: f64,
+    /// Waited for snapshots since the last step.
+    pub checkpoint_ms: f64,
+}
+
+/// The report of a step.
+pub fn step_report(
+    workload: &dyn Workload,
+    step: u64,
+    outcomes: &[StepOutcome],
+    times: Times,
+) -> StepReport {
+    let mut runs: Vec<&RunScalars> = outcomes.iter().flat_map(|o| &o.runs).collect();
+    runs.sort_by_key(|run| run.micro_batch);
+    let mut loss = 0.0;
+    let mut named: Vec<(&str, f64, u64)> = Vec::new();
+    for run in runs {
+        let program = &workload.programs()[run.program];
+        let scalar = |name: &str| scalar(workload, run, name);
+        loss += scalar("loss").map_or(0.0, |bits| f64::from(f32::from_bits(bits)));
+        let (Some(sum), Some(targets)) = (scalar("loss_sum"), scalar("targets")) else { continue };
+        let (sum, targets) = (f64::from(f32::from_bits(sum)), u64::from(targets));
+        match named.iter_mut().find(|(name, ..)| *name == program.name) {
+            Some(entry) => *entry = (entry.0, entry.1 + sum, entry.2 + targets),
+            None => named.push((&program.name, sum, targets)),
+        }
+    }
+    if named.len() < 2 {
+        named.clear();
+    }
+    let mean = |&(name, sum, targets): &(&str, f64, u64)| {
+        (name.to_string(), if targets == 0 { 0.0 } else { sum / targets as f64 })
+    };
+    let tokens = workload.tokens_per_step();
+    let longest = |ms: fn(&StepOutcome) -> f64| outcomes.iter().map(ms).fold(0.0, f64::max);
+    let mut fingerprint = vec![0u64; workload.layout().buckets.len()];
+    for outcome in outcomes {
+        let parts = fingerprint.iter_mut().zip(&outcome.fingerprint);
+        parts.for_each(|(sum, part)| *sum = sum.wrapping_add(*part));
+    }
+    StepReport {
+        step: step + 1,
+        tokens: (step + 1) * tokens,
+        loss,
+        losses: named.iter().map(mean).collect(),
+        learning_rate: workload.update(step).learning_rate,
+        grad_norm: outcomes.first().map_or(f64::NAN, |o| o.norm),
+        skipped: outcomes.iter().any(|o| o.skipped),
+        tokens_per_s: tokens as f64 / times.seconds,
+        step_ms: times.seconds * 1e3,
+        flops_per_s: workload.flops_per_step() / times.seconds,
+        mfu: None,
+        wait_ms: WaitMs {
+            loader: longest(|o| o.loader_ms),
+            reduce: longest(|o| o.reduce_ms),
+            checkpoint: times.checkpoint_ms,
+        },
+        fingerprint,
+    }
+}
+
+fn scalar(workload: &dyn Workload, run: &RunScalars, name: &str) -> Option<u32> {
+    let program = &workload.programs()[run.program];
+    let mut words = program.fetches().filter(|(_, spec)| spec.bytes() == 4).zip(&run.words);
+    words.find(|((n, _), _)| *n == name).map(|(_, &word)| word)
+}

@@ -1,0 +1,447 @@
+//! The supervisor: the run as a state machine. It orders work, gathers replies and decides what is
+//! next. It never waits and never computes; it is told, and it tells.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::actor::{Actor, Flow, Port};
+use crate::checkpointer::{CheckpointerMessage, CheckpointerReply};
+use crate::contract::Workload;
+use crate::evaluator::EvaluatorMessage;
+use crate::fault::{ActorName, Fault};
+use crate::loader::{LoaderMessage, Order};
+use crate::outside::Clock;
+use crate::rank::{RankMessage, RankReply, StepOutcome};
+use crate::report::EvaluationReport;
+use crate::schedule::{Schedule, Work};
+use crate::snapshot::Slot;
+use crate::step_report::{Times, step_report};
+use crate::telemetry::TelemetryMessage;
+
+/// The supervisor's protocol.
+#[derive(Debug)]
+pub enum SupervisorMessage {
+    /// All actors stand; the first state is in this snapshot slot.
+    Start {
+        /// The slot.
+        slot: usize,
+        /// Steps done in that state.
+        step: u64,
+    },
+    /// A rank has done what it was told.
+    Rank(usize, RankReply),
+    /// A held-out task is summed.
+    Evaluated(EvaluationReport),
+    /// A snapshot is on disk, or is not.
+    Checkpoint(CheckpointerReply),
+    /// Somebody failed beyond its own restart.
+    Fault(Fault),
+    /// Save and end (SIGINT, SIGTERM).
+    Interrupt,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ending {
+    /// All steps are done and saved.
+    Finished,
+    /// Interrupted, and saved.
+    Interrupted,
+    /// A fault that only a new engine can survive, or none.
+    Failed(Fault),
+}
+
+/// The last word of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunEnd {
+    /// How.
+    pub ending: Ending,
+    /// Steps done.
+    pub step: u64,
+    /// Digest of the last checkpoint, if one was written.
+    pub digest: Option<String>,
+}
+
+/// What a run does about trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Updates skipped in a row (non-finite norm) before the run stops.
+    pub skips_max: u32,
+}
+
+/// Everybody whom the supervisor tells.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// By rank.
+    pub ranks: Vec<Port<RankMessage>>,
+    /// By rank.
+    pub loaders: Vec<Port<LoaderMessage>>,
+    /// One.
+    pub evaluator: Port<EvaluatorMessage>,
+    /// One.
+    pub checkpointer: Port<CheckpointerMessage>,
+    /// One.
+    pub telemetry: Port<TelemetryMessage>,
+    /// Whoever started the run.
+    pub end: Port<RunEnd>,
+}
+
+/// What a snapshot slot is being used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SlotUse {
+    Free,
+    Filling,
+    Writing,
+}
+
+/// Steps of which orders are given ahead of need.
+const STEPS_AHEAD: u64 = 2;
+
+/// The actor.
+#[derive(Debug)]
+pub struct Supervisor {
+    workload: Arc<dyn Workload>,
+    schedule: Schedule,
+    policy: Policy,
+    ports: Ports,
+    slots: Vec<Slot>,
+    clock: ClockHandle,
+    slot_use: Vec<SlotUse>,
+    /// Steps done.
+    done: u64,
+    /// Steps whose work is on the agenda or done.
+    planned: u64,
+    agenda: VecDeque<(u64, Work)>,
+    tickets: u64,
+    current: Option<Work>,
+    /// By rank, for the current work.
+    replies: Vec<Option<RankReply>>,
+    report: Option<EvaluationReport>,
+    filling: Option<usize>,
+    saved_step: Option<u64>,
+    sequence: u64,
+    digest: Option<String>,
+    skips: u32,
+    interrupted: bool,
+    work_began: f64,
+    blocked_since: Option<f64>,
+    checkpoint_wait_ms: f64,
+}
+
+#[derive(Clone)]
+struct ClockHandle(Arc<dyn Clock>);
+
+impl std::fmt::Debug for ClockHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+impl ClockHandle {
+    fn seconds(&self) -> f64 {
+        self.0.monotonic().as_secs_f64()
+    }
+}
+
+impl Supervisor {
+    /// A supervisor that waits for [`SupervisorMessage::Start`].
+    pub fn new(
+        workload: Arc<dyn Workload>,
+        schedule: Schedule,
+        policy: Policy,
+        ports: Ports,
+        slots: Vec<Slot>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let ranks = ports.ranks.len();
+        let committed = slots.iter().filter_map(|slot| slot.head().ok());
+        let sequence = committed.map(|head| head.sequence).max().unwrap_or(0);
+        Self {
+            workload,
+            schedule,
+            policy,
+            ports,
+            slot_use: vec![SlotUse::Free; slots.len()],
+            slots,
+            clock: ClockHandle(clock),
+            done: 0,
+            planned: 0,
+            agenda: VecDeque::new(),
+            tickets: 0,
+            current: None,
+            replies: vec![None; ranks],
+            report: None,
+            filling: None,
+            saved_step: None,
+            sequence,
+            digest: None,
+            skips: 0,
+            interrupted: false,
+            work_began: 0.0,
+            blocked_since: None,
+            checkpoint_wait_ms: 0.0,
+        }
+    }
+
+    fn start(&mut self, slot: usize, step: u64) {
+        self.done = step;
+        self.planned = step;
+        // The state of step 0 is made again from the seed; any other came from a checkpoint.
+        self.saved_step = (step > 0).then_some(step);
+        self.slot_use[slot] = SlotUse::Filling;
+        self.filling = Some(slot);
+        self.tell_ranks(&RankMessage::Restore { slot });
+    }
+
+    fn tell_ranks(&mut self, message: &RankMessage) {
+        self.replies.fill(None);
+        for port in &self.ports.ranks {
+            port.tell(message.clone());
+        }
+    }
+
+    /// Puts work on the agenda, and gives the orders that go with it, a bounded way ahead.
+    fn refill(&mut self) {
+        while self.planned < self.schedule.steps && self.planned < self.done + STEPS_AHEAD {
+            self.plan(Work::Step { step: self.planned, attempt: 0 });
+            self.planned += 1;
+            let tasks = self.workload.evaluations().len();
+            for work in self.schedule.after(self.planned, tasks) {
+                self.plan(work);
+            }
+        }
+    }
+
+    fn plan(&mut self, work: Work) {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let order = match work {
+            Work::Step { step, attempt } => Some(Order::Step { ticket, step, attempt }),
+            Work::Evaluate { task, .. } => Some(Order::Evaluate { ticket, task }),
+            Work::Drive { .. } | Work::Save { .. } => None,
+        };
+        for port in order.iter().flat_map(|_| &self.ports.loaders) {
+            port.tell(LoaderMessage::Order(order.expect("just checked")));
+        }
+        self.agenda.push_back((ticket, work));
+    }
+
+    /// Takes the next piece of work, or ends the run.
+    fn advance(&mut self) {
+        if self.interrupted {
+            self.agenda.clear();
+            self.planned = self.done;
+            if self.saved_step != Some(self.done) {
+                self.agenda.push_back((0, Work::Save { step: self.done }));
+            }
+        } else {
+            self.refill();
+        }
+        let Some(&(ticket, work)) = self.agenda.front() else {
+            self.end_when_saved();
+            return;
+        };
+        let message = match work {
+            Work::Step { step, attempt } => RankMessage::Step { ticket, step, attempt },
+            Work::Evaluate { task, step } => {
+                self.report = None;
+                let parts = self.workload.evaluations()[task].parts;
+                self.ports.evaluator.tell(EvaluatorMessage::Begin { step, task, parts });
+                RankMessage::Evaluate { ticket, task, step }
+            }
+            Work::Drive { step } => RankMessage::Drive { step },
+            Work::Save { .. } => {
+                let Some(slot) = self.free_slot() else { return };
+                self.slots[slot].invalidate();
+                self.slot_use[slot] = SlotUse::Filling;
+                self.filling = Some(slot);
+                RankMessage::Snapshot { slot }
+            }
+        };
+        self.agenda.pop_front();
+        self.current = Some(work);
+        self.work_began = self.clock.seconds();
+        self.tell_ranks(&message);
+    }
+
+    /// A slot to fill; without one the run waits here, and the wait is counted.
+    fn free_slot(&mut self) -> Option<usize> {
+        let free = self.slot_use.iter().position(|&u| u == SlotUse::Free);
+        match (free, self.blocked_since) {
+            (None, None) => self.blocked_since = Some(self.clock.seconds()),
+            (Some(_), Some(since)) => {
+                self.checkpoint_wait_ms += (self.clock.seconds() - since) * 1e3;
+                self.blocked_since = None;
+            }
+            _ => {}
+        }
+        free
+    }
+
+    fn reply(&mut self, rank: usize, reply: RankReply) -> Result<(), Fault> {
+        if self.replies[rank].replace(reply).is_some() {
+            let what = format!("rank {rank} replied twice");
+            return Err(Fault::ours(ActorName::Supervisor, what));
+        }
+        self.complete()
+    }
+
+    /// Ends the current work if everybody has replied.
+    fn complete(&mut self) -> Result<(), Fault> {
+        if self.replies.iter().any(Option::is_none) {
+            return Ok(());
+        }
+        match self.current {
+            // The restore.
+            None => {
+                let slot = self.filling.take().expect("a restore reads a slot");
+                self.slot_use[slot] = SlotUse::Free;
+            }
+            Some(Work::Step { step, attempt }) => self.stepped(step, attempt),
+            Some(Work::Evaluate { .. }) => match self.report.take() {
+                Some(report) => {
+                    self.ports.telemetry.tell(TelemetryMessage::Evaluation(report));
+                }
+                None if self.interrupted => {
+                    self.ports.evaluator.tell(EvaluatorMessage::Abandon);
+                }
+                None => return Ok(()),
+            },
+            Some(Work::Drive { .. }) => {}
+            Some(Work::Save { step }) => self.snapped(step)?,
+        }
+        self.current = None;
+        self.replies.fill(None);
+        self.advance();
+        Ok(())
+    }
+
+    fn stepped(&mut self, step: u64, attempt: usize) {
+        let outcomes: Vec<StepOutcome> = self
+            .replies
+            .iter_mut()
+            .filter_map(|reply| match reply.take() {
+                Some(RankReply::Stepped(outcome)) => Some(*outcome),
+                _ => None,
+            })
+            .collect();
+        if outcomes.iter().any(|o| o.abandoned) {
+            self.interrupted = true;
+            return;
+        }
+        if outcomes.iter().any(|o| o.overflow) && attempt + 1 < self.workload.attempts() {
+            self.agenda.clear();
+            self.planned = step + 1;
+            self.plan(Work::Step { step, attempt: attempt + 1 });
+            let tasks = self.workload.evaluations().len();
+            for work in self.schedule.after(step + 1, tasks) {
+                self.plan(work);
+            }
+            return;
+        }
+        self.done = step + 1;
+        let skipped = outcomes.iter().any(|o| o.skipped);
+        self.skips = if skipped { self.skips + 1 } else { 0 };
+        let times = Times {
+            seconds: self.clock.seconds() - self.work_began,
+            checkpoint_ms: std::mem::take(&mut self.checkpoint_wait_ms),
+        };
+        let report = step_report(&*self.workload, step, &outcomes, times);
+        self.ports.telemetry.tell(TelemetryMessage::Step(report));
+        if self.skips >= self.policy.skips_max {
+            let what = format!("{} updates in a row were not finite", self.skips);
+            self.fail(Fault::world(ActorName::Supervisor, what));
+        }
+    }
+
+    fn snapped(&mut self, step: u64) -> Result<(), Fault> {
+        let slot = self.filling.take().expect("a snapshot fills a slot");
+        for reply in &self.replies {
+            if let Some(RankReply::Snapped { ms }) = reply {
+                self.checkpoint_wait_ms = self.checkpoint_wait_ms.max(*ms);
+            }
+        }
+        let cursor = self.cursor(step);
+        self.sequence += 1;
+        if let Err(error) = self.slots[slot].commit(step, &cursor, self.sequence) {
+            return Err(Fault::ours(ActorName::Supervisor, error));
+        }
+        self.slot_use[slot] = SlotUse::Writing;
+        self.saved_step = Some(step);
+        self.ports.checkpointer.tell(CheckpointerMessage::Save { slot, step, cursor });
+        Ok(())
+    }
+
+    /// Where the run stands in its data: all that a resume needs, since order is a pure function.
+    fn cursor(&self, step: u64) -> serde_json::Value {
+        let samples = step * self.workload.batch().global as u64;
+        let tokens = step * self.workload.tokens_per_step();
+        serde_json::json!({ "step": step, "samples": samples, "tokens": tokens })
+    }
+
+    fn checkpointed(&mut self, reply: CheckpointerReply) {
+        match reply {
+            CheckpointerReply::Saved { step, slot, digest, path, ms } => {
+                self.slot_use[slot] = SlotUse::Free;
+                self.digest = Some(digest);
+                self.ports.telemetry.tell(TelemetryMessage::Checkpoint { step, ms, path });
+            }
+            CheckpointerReply::Failed { slot, fault, .. } => {
+                self.slot_use[slot] = SlotUse::Free;
+                let what = format!("a checkpoint was not written, the run goes on: {fault}");
+                self.ports.telemetry.tell(TelemetryMessage::Note { what });
+                if self.at_the_end() {
+                    self.fail(fault);
+                    return;
+                }
+            }
+        }
+        if self.current.is_none() && self.filling.is_none() {
+            self.advance();
+        }
+    }
+
+    fn at_the_end(&self) -> bool {
+        self.agenda.is_empty() && (self.interrupted || self.done == self.schedule.steps)
+    }
+
+    fn end_when_saved(&mut self) {
+        if self.slot_use.contains(&SlotUse::Writing) {
+            return;
+        }
+        let finished = self.done == self.schedule.steps;
+        self.end(if finished { Ending::Finished } else { Ending::Interrupted });
+    }
+
+    fn fail(&mut self, fault: Fault) {
+        self.end(Ending::Failed(fault));
+    }
+
+    fn end(&mut self, ending: Ending) {
+        let end = RunEnd { ending, step: self.done, digest: self.digest.clone() };
+        self.ports.end.tell(end);
+    }
+}
+
+impl Actor for Supervisor {
+    type Message = SupervisorMessage;
+
+    fn name(&self) -> ActorName {
+        ActorName::Supervisor
+    }
+
+    fn apply(&mut self, message: SupervisorMessage) -> Result<Flow, Fault> {
+        match message {
+            SupervisorMessage::Start { slot, step } => self.start(slot, step),
+            SupervisorMessage::Rank(rank, reply) => self.reply(rank, reply)?,
+            SupervisorMessage::Evaluated(report) => {
+                self.report = Some(report);
+                self.complete()?;
+            }
+            SupervisorMessage::Checkpoint(reply) => self.checkpointed(reply),
+            SupervisorMessage::Fault(fault) => self.fail(fault),
+            SupervisorMessage::Interrupt => self.interrupted = true,
+        }
+        Ok(Flow::Continue)
+    }
+}

@@ -1,0 +1,145 @@
+//! Between a rank's arena and a snapshot slot, at logical places: what was saved by any number of
+//! ranks under any ZeRO placement is restored by any other.
+
+use octet_kernels::dtype::DType;
+use octet_kernels::graph::{Init, StateUse};
+use octet_kernels::memory::DeviceSlice;
+use octet_kernels::random::{Site, Stream};
+
+use crate::contract::Workload;
+use crate::optimizer::{store_narrow, stored};
+use crate::snapshot::{Region, Slot};
+use crate::worker::Engine;
+
+/// Copies this rank's share of the state into the slot: its shard of every bucket, and on rank 0
+/// what all ranks have equally.
+pub(crate) fn save(engine: &Engine, slot: &Slot) {
+    let (memory, layout) = (&engine.memory, engine.workload.layout());
+    for (bucket, about) in layout.buckets.iter().enumerate() {
+        let shard = layout.shard(bucket, memory.rank, memory.ranks);
+        let kept = |vector| memory.kept_part(&engine.arena, vector, bucket, &shard);
+        let weights = if about.dtype.is_narrow() {
+            kept(memory.masters)
+        } else {
+            stored(engine, bucket, &shard)
+        };
+        copy(weights, slot.elements(Region::Masters, &shard));
+        copy(kept(memory.first_moment), slot.elements(Region::FirstMoments, &shard));
+        copy(kept(memory.second_moment), slot.elements(Region::SecondMoments, &shard));
+    }
+    if memory.rank == 0 {
+        for (here, there) in common(engine, slot) {
+            copy(here, there);
+        }
+    }
+}
+
+/// Takes parameters, this rank's part of the optimizer state and saved states from the slot.
+pub(crate) fn restore(engine: &Engine, slot: &Slot) {
+    let (memory, layout) = (&engine.memory, engine.workload.layout());
+    for (bucket, about) in layout.buckets.iter().enumerate() {
+        let masters = slot.elements(Region::Masters, &about.elements);
+        if about.dtype.is_narrow() {
+            store_narrow(engine, bucket, &about.elements, masters);
+        } else {
+            copy(masters, stored(engine, bucket, &about.elements));
+        }
+        let kept = &memory.kept[bucket];
+        let here = |vector| memory.kept_part(&engine.arena, vector, bucket, kept);
+        if about.dtype.is_narrow() {
+            copy(slot.elements(Region::Masters, kept), here(memory.masters));
+        }
+        copy(slot.elements(Region::FirstMoments, kept), here(memory.first_moment));
+        copy(slot.elements(Region::SecondMoments, kept), here(memory.second_moment));
+    }
+    for (here, there) in common(engine, slot) {
+        copy(there, here);
+    }
+    fill_local_states(engine);
+}
+
+/// Frozen parameters and replicated states: in the arena, in the slot.
+fn common(engine: &Engine, slot: &Slot) -> Vec<(DeviceSlice, DeviceSlice)> {
+    let (memory, layout) = (&engine.memory, slot.layout());
+    let frozen = layout.frozen();
+    let parameters = memory.parameters.part(frozen.start, frozen.len());
+    let mut pairs = vec![(engine.arena.slice(parameters), slot.region(Region::Frozen))];
+    for saved in layout.saved_states() {
+        let here = engine.arena.slice(memory.states.part(saved.device.start, saved.device.len()));
+        let there = slot.region(Region::States).part(saved.image.start, saved.image.len());
+        pairs.push((here, there));
+    }
+    pairs
+}
+
+/// States that are not saved start from zero.
+fn fill_local_states(engine: &Engine) {
+    let states = engine.arena.slice(engine.memory.states);
+    let offsets = &engine.workload.layout().states;
+    for (state, &offset) in engine.workload.variables().states().iter().zip(offsets) {
+        if state.usage != StateUse::Replicated {
+            // SAFETY: this rank's arena, on this rank's thread.
+            unsafe { states.part(offset, state.bytes()).as_mut_slice::<u8>() }.fill(0);
+        }
+    }
+}
+
+fn copy(from: DeviceSlice, to: DeviceSlice) {
+    // SAFETY: one side lies in this rank's arena, the other in a slot that the supervisor has given
+    // to this rank (its own elements, when it is being filled); they are apart.
+    unsafe { to.as_mut_slice::<u8>().copy_from_slice(from.as_slice()) };
+}
+
+/// Writes the first state of a run into a slot: initial values by name and seed, moments of zero.
+/// A fresh run is a resume from this state.
+pub fn initialise(workload: &dyn Workload, slot: &Slot) {
+    slot.invalidate();
+    let by_name = |name: &str| slot.layout().tensors().iter().find(|t| t.name == name).cloned();
+    for parameter in workload.variables().parameters() {
+        let tensor = by_name(&parameter.name).expect("every parameter is in the image");
+        // SAFETY: nobody else has the slot before the first rank starts.
+        let bytes: &mut [u8] = unsafe { slot.tensor(&tensor).as_mut_slice() };
+        let mut values = vec![0f32; parameter.elements()];
+        match parameter.init {
+            Init::Constant(value) => values.fill(value),
+            Init::Normal { std } => {
+                let site = Site::new(&parameter.name);
+                Stream { seed: workload.seed(), site }.fill_normal(0, &mut values, f64::from(std));
+            }
+        }
+        write_as(tensor.dtype, &values, bytes);
+    }
+    for saved in slot.layout().saved_states() {
+        let state = &workload.variables().states()[saved.state.0];
+        let part = slot.region(Region::States).part(saved.image.start, saved.image.len());
+        // SAFETY: as above.
+        let bytes: &mut [u8] = unsafe { part.as_mut_slice() };
+        let values = vec![state.init; state.shape.iter().product()];
+        write_as(state.dtype, &values, bytes);
+    }
+    for region in [Region::FirstMoments, Region::SecondMoments] {
+        // SAFETY: as above.
+        unsafe { slot.region(region).as_mut_slice::<u8>() }.fill(0);
+    }
+}
+
+fn write_as(dtype: DType, values: &[f32], bytes: &mut [u8]) {
+    match dtype {
+        DType::Bf16 => {
+            for (cell, &value) in bytes.chunks_exact_mut(2).zip(values) {
+                cell.copy_from_slice(&half::bf16::from_f32(value).to_le_bytes());
+            }
+        }
+        DType::F16 => {
+            for (cell, &value) in bytes.chunks_exact_mut(2).zip(values) {
+                cell.copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
+            }
+        }
+        DType::I32 => {
+            for (cell, &value) in bytes.chunks_exact_mut(4).zip(values) {
+                cell.copy_from_slice(&(value as i32).to_le_bytes());
+            }
+        }
+        _ => bytes.copy_from_slice(bytemuck::cast_slice(values)),
+    }
+}

@@ -15,21 +15,28 @@ pub mod adamw;
 pub mod add;
 pub mod binary_cross_entropy;
 pub mod column_sum;
+pub mod combine;
 pub mod compact;
 pub mod copy;
 pub mod cross_entropy;
+pub mod dispatch;
 pub mod embedding;
 pub mod fill;
 pub mod fold;
 pub mod gather_rows;
 pub mod global_norm;
+pub mod group_by_expert;
+pub mod grouped_linear;
 pub mod integers;
 pub mod layer_norm;
 pub mod linear;
+pub mod load_balance_loss;
 mod loss;
+pub mod route;
 pub(crate) mod rows;
 pub mod sample;
 pub mod scatter_rows;
+pub mod update_bias;
 
 /// The operands of an op, for its cost and workspace.
 #[derive(Debug, Clone)]

@@ -1,0 +1,148 @@
+//! `route`: which experts take a token, and with what weight.
+//! `logits f[N, E], bias f32[E]? -> expert i32[N, k], weight f32[N, k], counts i32[E]`.
+//!
+//! Scores are softmax or sigmoid of the logits. The k largest of score + bias are taken, in falling
+//! order, the lower expert first among equals; without a bias logits are compared instead, which is
+//! the same but exact. The bias only selects (Wang et al., "Auxiliary-loss-free load balancing",
+//! arXiv:2408.15664). A weight is the expert's score, divided by the sum of the k scores + 1e-20 if
+//! normalised. `counts` says how often each expert was taken in this micro-batch.
+//!
+//! Gradient of the logits through the weights alone; overwrites or accumulates. Nothing flows to the
+//! bias. Limits: at most [`EXPERTS_MAX`] experts, k of them distinct. Rows beyond the live extent are
+//! neither read, counted nor written.
+
+use crate::cpu::CpuRun;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, expect_float, expect_i32, matrix, operands};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+mod cpu;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// Experts that one router can choose from.
+pub const EXPERTS_MAX: usize = 1024;
+
+/// What a router makes of its logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Score {
+    /// Scores of a token sum to 1.
+    Softmax,
+    /// Each expert by itself.
+    Sigmoid,
+}
+
+/// Chooses.
+#[derive(Debug)]
+pub struct Route {
+    /// Experts per token.
+    pub top_k: usize,
+    /// What a logit becomes.
+    pub score: Score,
+    /// Whether the weights of a token sum to 1.
+    pub normalize: bool,
+}
+
+/// The gradient of [`Route`]: `logits f[N, E], expert i32[N, k], dweight f32[N, k] -> f[N, E]`.
+#[derive(Debug)]
+pub struct RouteGradient {
+    /// As in [`Route`].
+    pub score: Score,
+    /// As in [`Route`].
+    pub normalize: bool,
+}
+
+/// The experts of each token, their weights, and the load of each expert.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless the logits are `f[N, E]`, the bias has an element per
+/// expert, and there are `1..=E` experts per token.
+pub fn route(
+    g: &mut Graph<'_>,
+    logits: Tensor,
+    bias: Option<Tensor>,
+    rule: Route,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let outputs = match bias {
+        Some(bias) => {
+            let bias = g.stop_gradient(bias);
+            g.apply(rule, &[logits, bias])?
+        }
+        None => g.apply(rule, &[logits])?,
+    };
+    Ok((outputs[0], outputs[1], outputs[2]))
+}
+
+impl Op for Route {
+    fn name(&self) -> &'static str {
+        "route"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [logits] = operands(&inputs[..inputs.len().min(1)])?;
+        let [rows, experts] = matrix(logits, "the router's logits")?;
+        match inputs[1..] {
+            [] => {}
+            [bias] => expect_float(bias, &[experts], "the bias")?,
+            _ => return Err(format!("{} operands, not 1 or 2", inputs.len())),
+        }
+        let k = self.top_k;
+        if k == 0 || k > experts || experts > EXPERTS_MAX {
+            return Err(format!("{k} of {experts} experts, of which there may be {EXPERTS_MAX}"));
+        }
+        let chosen = |dtype| Spec::new(&[rows, k], dtype).with_live(logits.live);
+        Ok(vec![chosen(DType::I32), chosen(DType::F32), Spec::new(&[experts], DType::I32)])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let Some(dweight) = backward.gradient(1) else { return Ok(()) };
+        let (logits, expert) = (backward.input(0)?, backward.output(0)?);
+        let rule = RouteGradient { score: self.score, normalize: self.normalize };
+        backward.give(0, rule, &[logits, expert, dweight])
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let compared = io.inputs[0].elements() * (4 + self.top_k);
+        Cost { flops: compared as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::forward(run, self);
+        Ok(())
+    }
+}
+
+impl Op for RouteGradient {
+    fn name(&self) -> &'static str {
+        "route_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [logits, expert, dweight] = operands(inputs)?;
+        let ([rows, _], [_, k]) = (matrix(logits, "logits")?, matrix(dweight, "the gradient")?);
+        expect_i32(expert, &[rows, k], "the experts")?;
+        Ok(vec![logits.clone()])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 6.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::gradient(run, self);
+        Ok(())
+    }
+}

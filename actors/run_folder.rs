@@ -17,6 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::outside::{Disk, DiskError, LocalDisk};
+
 /// How long a start waits for the lock of an engine that is just dying.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -63,16 +65,9 @@ pub enum RunFolderError {
         /// What is wrong with it.
         why: String,
     },
-    /// The operating system refused.
-    #[error("cannot {doing} {}: {source}", path.display())]
-    Io {
-        /// A verb: `create`, `lock`, `write`.
-        doing: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 /// An open run folder. The lock is held until this is dropped or the process ends.
@@ -180,22 +175,22 @@ impl RunFolder {
     /// Stores the resolved configuration.
     ///
     /// # Errors
-    /// [`RunFolderError::Io`].
+    /// [`RunFolderError::Disk`].
     pub fn write_config(&self, text: &str) -> Result<(), RunFolderError> {
         let path = self.path.join("config.toml");
-        replace(&path, text.as_bytes()).map_err(io_error("write", &path))
+        Ok(replace(&LocalDisk, &path, text.as_bytes())?)
     }
 
     /// The stored configuration; `None` in a new folder.
     ///
     /// # Errors
-    /// [`RunFolderError::Io`].
+    /// [`RunFolderError::Disk`].
     pub fn read_config(&self) -> Result<Option<String>, RunFolderError> {
         let path = self.path.join("config.toml");
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text)),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(RunFolderError::Io { doing: "read", path, source }),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(io_error("read", &path)(why)),
         }
     }
 }
@@ -203,38 +198,36 @@ impl RunFolder {
 /// Replaces a small file by `value` as JSON: readers see the old file or the new one, whole.
 ///
 /// # Errors
-/// From the file system; the old file is then still there.
-pub fn replace_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
+/// [`DiskError`]; the old file is then still there.
+pub fn replace_json(disk: &dyn Disk, path: &Path, value: &impl Serialize) -> Result<(), DiskError> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|e| {
+        let why = io::Error::other(e);
+        DiskError { operation: "write", path: path.to_owned(), why }
+    })?;
     text.push(b'\n');
-    replace(path, &text)
+    replace(disk, path, &text)
 }
 
 /// Reads a JSON file of a run.
 ///
 /// # Errors
-/// [`RunFolderError::Io`], or [`RunFolderError::Unreadable`] naming the line.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, RunFolderError> {
-    let text = fs::read(path).map_err(io_error("read", path))?;
-    serde_json::from_slice(&text)
+/// [`RunFolderError::Disk`], or [`RunFolderError::Unreadable`] naming the line.
+pub fn read_json<T: DeserializeOwned>(disk: &dyn Disk, path: &Path) -> Result<T, RunFolderError> {
+    serde_json::from_slice(&disk.read(path)?)
         .map_err(|e| RunFolderError::Unreadable { path: path.to_owned(), why: e.to_string() })
 }
 
 /// Replaces a file by `bytes`: temporary file, sync, rename, sync of the folder.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// [`DiskError`]; the old file is then still there.
+pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
     let temporary = temporary_beside(path);
-    let written = (|| {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if written.is_err() {
-        // A half-written temporary file only takes space on a disk that may be full.
-        let _already_failing = fs::remove_file(&temporary);
-    }
-    written?;
-    sync_folder_of(path)
+    let mut file = disk.create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync()?;
+    disk.rename(&temporary, path)?;
+    sync_folder_of(disk, path)
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {
@@ -242,18 +235,15 @@ fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.tmp"))
 }
 
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+fn sync_folder_of(disk: &dyn Disk, path: &Path) -> Result<(), DiskError> {
+    path.parent().map_or(Ok(()), |folder| disk.sync_folder(folder))
 }
 
 fn io_error<'a>(
-    doing: &'static str,
+    operation: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(io::Error) -> RunFolderError + use<'a> {
-    move |source| RunFolderError::Io { doing, path: path.to_owned(), source }
+    move |why| DiskError { operation, path: path.to_owned(), why }.into()
 }
 
 fn is_empty(path: &Path) -> Result<bool, RunFolderError> {
@@ -326,7 +316,7 @@ fn move_aside(path: &Path) -> Result<PathBuf, RunFolderError> {
         .find(|candidate| fs::symlink_metadata(candidate).is_err())
         .expect("a free number exists");
     fs::rename(path, &aside).map_err(io_error("move aside", path))?;
-    sync_folder_of(path).map_err(io_error("sync the folder of", path))?;
+    sync_folder_of(&LocalDisk, path)?;
     Ok(aside)
 }
 

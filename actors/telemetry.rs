@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::actor::{Actor, Flow, Port};
 use crate::fault::{ActorName, Fault};
-use crate::outside::Clock;
+use crate::outside::{Clock, Disk, DiskError};
 use crate::report::{EvaluationReport, StepReport};
 use crate::run_folder::log::{Line, Log};
 use crate::run_folder::replace_json;
@@ -32,6 +32,9 @@ use totals::{Summary, Totals};
 /// Lines kept while the disk takes none: an hour of steps at one per second, and as many again
 /// for faster runs. A line is about 1 KiB, so this is 8 MiB.
 pub const BACKLOG_LINES: usize = 8 * 1024;
+
+/// How much wall time a killed process may leave out of the books.
+const TIME_LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// What telemetry is told.
 #[derive(Debug, Clone)]
@@ -98,6 +101,8 @@ pub struct TelemetrySetup {
     pub observer: Observer,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Where the log and the summary are.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl fmt::Debug for TelemetrySetup {
@@ -107,7 +112,6 @@ impl fmt::Debug for TelemetrySetup {
 }
 
 /// The actor.
-#[derive(Debug)]
 pub struct Telemetry {
     setup: TelemetrySetup,
     log: Log,
@@ -116,53 +120,69 @@ pub struct Telemetry {
     watch: Watch,
     started: Duration,
     earlier_s: f64,
+    timed: Duration,
+    waiting: bool,
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").field("setup", &self.setup).finish_non_exhaustive()
+    }
 }
 
 impl Telemetry {
-    /// Opens the log, takes the totals of what is in it, and writes a start line.
+    /// Opens the log, takes the totals of what is in it, and writes a time line.
     ///
     /// # Errors
     /// A fault of the world: the log cannot be opened, read or written.
     pub fn start(setup: TelemetrySetup) -> Result<Self, Fault> {
-        let failed = |what: String| Fault::world(ActorName::Telemetry, what);
-        let cannot = |e: std::io::Error| failed(format!("{}: {e}", setup.log.display()));
-        let last_write = totals::last_write_ms(&setup.log);
-        let log = Log::open(&setup.log).map_err(cannot)?;
-        let (totals, unreadable) = Totals::of_log(&setup.log).map_err(cannot)?;
-        let earlier_s = totals.wall_time_until(last_write);
+        let mut totals = Totals::default();
+        let (log, unreadable) =
+            Log::open(setup.disk.clone(), &setup.log, |line| totals.add(line)).map_err(world)?;
+        setup.metrics.resume(&totals);
+        let now = setup.clock.monotonic();
         let mut telemetry = Self {
             log,
             backlog: VecDeque::new(),
+            earlier_s: totals.wall_time_s(),
             totals,
             watch: Watch::new(setup.floors),
-            started: setup.clock.monotonic(),
-            earlier_s,
+            started: now,
+            timed: now,
+            waiting: false,
             setup,
         };
-        telemetry.setup.metrics.resume(&telemetry.totals);
-        let unix_ms = telemetry.setup.clock.unix_ms();
-        telemetry.publish(Line::Start { unix_ms, wall_time_s: earlier_s })?;
+        telemetry.publish_time()?;
         if unreadable > 0 {
             telemetry.note(format!("{unreadable} lines of the log cannot be read"))?;
         }
         Ok(telemetry)
     }
 
-    /// Counts a line, shows it, and appends it.
+    /// Counts a line, shows it, and appends it. While the disk refuses, lines wait for a tick.
     fn publish(&mut self, line: Line) -> Result<(), Fault> {
         self.totals.add(&line);
         (self.setup.observer)(&line);
         self.backlog.push_back(line);
+        if self.waiting && self.backlog.len() < BACKLOG_LINES {
+            self.setup.metrics.log_backlog(self.backlog.len());
+            return Ok(());
+        }
         self.write_backlog()
+    }
+
+    fn publish_time(&mut self) -> Result<(), Fault> {
+        self.timed = self.setup.clock.monotonic();
+        let unix_ms = self.setup.clock.unix_ms();
+        self.publish(Line::Time { unix_ms, wall_time_s: self.wall_time_s() })
     }
 
     fn note(&mut self, what: String) -> Result<(), Fault> {
         self.publish(Line::Note { step: self.totals.step(), what })
     }
 
-    /// Appends what waits. While the disk refuses, lines wait; a full backlog is a fault.
+    /// Appends what waits. A disk that refuses is noted once; a full backlog is a fault.
     fn write_backlog(&mut self) -> Result<(), Fault> {
-        let had_to_wait = self.backlog.len() > 1;
         let mut refused = None;
         while let Some(line) = self.backlog.front() {
             match self.log.append(line) {
@@ -174,31 +194,26 @@ impl Telemetry {
             }
         }
         self.setup.metrics.log_backlog(self.backlog.len());
+        let waited = std::mem::replace(&mut self.waiting, refused.is_some());
         let Some(error) = refused else { return Ok(()) };
-        let path = self.setup.log.display().to_string();
         if self.backlog.len() >= BACKLOG_LINES {
-            let what = format!("{path}: {error}, and {BACKLOG_LINES} lines wait already");
+            let what = format!("{error}, and {BACKLOG_LINES} lines wait already");
             return Err(Fault::world(ActorName::Telemetry, what));
         }
-        if !had_to_wait {
-            let what = format!("{path}: {error}; lines wait in memory until it can be written");
-            let note = Line::Note { step: self.totals.step(), what };
-            (self.setup.observer)(&note);
-            self.backlog.push_back(note);
+        if !waited {
+            self.note(format!("{error}; lines wait in memory until it can be written"))?;
         }
         Ok(())
     }
 
     fn rewind(&mut self, step: u64) -> Result<(), Fault> {
-        let path = self.setup.log.display().to_string();
-        let failed = |e: std::io::Error| Fault::world(ActorName::Telemetry, format!("{path}: {e}"));
+        let mut totals = Totals::default();
+        let rewound = self.log.rewind(step, |line| totals.add(line)).map_err(world)?;
         self.backlog.retain(|line| line.step().is_none_or(|of| of <= step));
-        let rewound = self.log.rewind(step).map_err(failed)?;
-        let (totals, _none_left) = Totals::of_log(&self.setup.log).map_err(failed)?;
-        self.totals = totals;
         for line in &self.backlog {
-            self.totals.add(line);
+            totals.add(line);
         }
+        self.totals = totals;
         self.setup.status.step_done(self.totals.step(), self.setup.clock.monotonic());
         if rewound.unreadable > 0 {
             let dropped = rewound.unreadable;
@@ -216,6 +231,9 @@ impl Telemetry {
         for warning in self.watch.look(&resources) {
             self.note(warning)?;
         }
+        if self.setup.clock.monotonic().saturating_sub(self.timed) >= TIME_LINE_EVERY {
+            self.publish_time()?;
+        }
         self.write_backlog()
     }
 
@@ -225,15 +243,18 @@ impl Telemetry {
     }
 
     fn finish(&mut self, digest: Option<String>, told: &Port<Summary>) -> Result<(), Fault> {
-        let summary = self.totals.summary(self.wall_time_s(), digest);
+        self.publish_time()?;
         self.write_backlog()?;
-        let path = self.setup.summary.display();
-        let failed = |e| Fault::world(ActorName::Telemetry, format!("{path}: {e}"));
-        self.log.sync().map_err(failed)?;
-        replace_json(&self.setup.summary, &summary).map_err(failed)?;
+        self.log.sync().map_err(world)?;
+        let summary = self.totals.summary(self.wall_time_s(), digest);
+        replace_json(&*self.setup.disk, &self.setup.summary, &summary).map_err(world)?;
         told.tell(summary);
         Ok(())
     }
+}
+
+fn world(error: DiskError) -> Fault {
+    Fault::world(ActorName::Telemetry, error)
 }
 
 impl Actor for Telemetry {

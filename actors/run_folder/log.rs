@@ -3,24 +3,26 @@
 //! A line counts when its newline is there; a torn last line never does. Knows files and lines,
 //! not what a run makes of them.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::outside::{Disk, DiskError, DiskFile, DiskReader};
 use crate::report::{EvaluationReport, StepReport};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Line {
-    /// A process began to write here. No rewind drops it: time spent is spent.
-    Start {
-        /// When, in milliseconds since the Unix epoch.
+    /// What the clocks show: at each start, and then every few seconds. No rewind drops it, for
+    /// time spent is spent.
+    Time {
+        /// Milliseconds since the Unix epoch.
         unix_ms: u64,
-        /// Seconds that earlier processes spent on this run.
+        /// Seconds that the processes of this run have lived until now, together.
         wall_time_s: f64,
     },
     /// A step.
@@ -50,7 +52,7 @@ impl Line {
     #[must_use]
     pub fn step(&self) -> Option<u64> {
         match self {
-            Self::Start { .. } => None,
+            Self::Time { .. } => None,
             Self::Step(report) => Some(report.step),
             Self::Evaluate(report) => Some(report.step),
             Self::Note { step, .. } | Self::Checkpoint { step, .. } => Some(*step),
@@ -62,7 +64,7 @@ impl Line {
 #[derive(Debug, Error)]
 pub enum LogError {
     /// A line in the middle is not one of ours.
-    #[error("{}:{line}: {why}", path.display())]
+    #[error("{}:{line}: not a line of a log: {why}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
@@ -71,14 +73,9 @@ pub enum LogError {
         /// What is wrong with it.
         why: String,
     },
-    /// The operating system refused.
-    #[error("cannot read {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The disk refused.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 /// What a rewind did.
@@ -93,166 +90,180 @@ pub struct Rewound {
 }
 
 /// The log, open for appending.
-#[derive(Debug)]
 pub struct Log {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
-    file: File,
-    bytes: u64,
+    file: Box<dyn DiskFile>,
     torn: bool,
 }
 
 impl Log {
-    /// Opens or creates the log, and cuts off a torn last line.
+    /// Opens or creates the log, and cuts off a torn last line. Calls `each` with every line that
+    /// can be read, and says how many cannot.
     ///
     /// # Errors
-    /// From the file system.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = appending().open(path)?;
-        let bytes = end_of_last_line(&mut file)?;
-        file.set_len(bytes)?;
-        Ok(Self { path: path.to_owned(), file, bytes, torn: false })
+    /// [`DiskError`].
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        mut each: impl FnMut(&Line),
+    ) -> Result<(Self, usize), DiskError> {
+        let mut unreadable = 0;
+        let torn = disk.exists(path)
+            && scan(&*disk, path, |line, _| {
+                match line {
+                    Ok(line) => each(&line),
+                    Err(_) => unreadable += 1,
+                }
+                Ok(())
+            })?;
+        let file = disk.append(path)?;
+        let mut log = Self { disk, path: path.to_owned(), file, torn };
+        if torn {
+            log.rewrite(|_| true)?;
+        }
+        Ok((log, unreadable))
     }
 
     /// Appends one line. What an error leaves of it is cut off before the next one.
     ///
     /// # Errors
-    /// From the file system.
-    pub fn append(&mut self, line: &Line) -> io::Result<()> {
-        let mut text = serde_json::to_vec(line).map_err(io::Error::other)?;
+    /// [`DiskError`].
+    pub fn append(&mut self, line: &Line) -> Result<(), DiskError> {
+        let mut text = serde_json::to_vec(line).expect("a line has string keys only");
         text.push(b'\n');
         if self.torn {
-            self.file.set_len(self.bytes)?;
+            self.rewrite(|_| true)?;
         }
         self.torn = true;
         self.file.write_all(&text)?;
         self.torn = false;
-        self.bytes += text.len() as u64;
         Ok(())
-    }
-
-    /// Refuses every write, like a disk that is full, or stops refusing.
-    #[cfg(test)]
-    pub(crate) fn refuse_writes(&mut self, refuse: bool) {
-        let options = if refuse { OpenOptions::new().read(true).clone() } else { appending() };
-        self.file = options.open(&self.path).unwrap();
     }
 
     /// Puts everything appended so far on the disk.
     ///
     /// # Errors
-    /// From the file system.
-    pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+    /// [`DiskError`].
+    pub fn sync(&mut self) -> Result<(), DiskError> {
+        self.file.sync()
     }
 
-    /// Drops the lines of steps after `step`, replacing the file in one rename.
+    /// Drops the lines of steps after `step`, replacing the file in one rename. Calls `each` with
+    /// every line that stays.
     ///
     /// # Errors
-    /// From the file system; the old file is then still there.
-    pub fn rewind(&mut self, step: u64) -> io::Result<Rewound> {
-        let temporary = super::temporary_beside(&self.path);
+    /// [`DiskError`]; the old file is then still there.
+    pub fn rewind(&mut self, step: u64, mut each: impl FnMut(&Line)) -> Result<Rewound, DiskError> {
         let mut rewound = Rewound::default();
-        let mut kept = BufWriter::new(File::create(&temporary)?);
-        let mut reader = BufReader::new(File::open(&self.path)?);
-        let mut text = Vec::new();
-        while next_line(&mut reader, &mut text)? {
-            match serde_json::from_slice::<Line>(&text) {
-                Err(_) => rewound.unreadable += 1,
-                Ok(line) if line.step().is_some_and(|of| of > step) => rewound.dropped += 1,
-                Ok(_) => {
-                    kept.write_all(&text)?;
-                    rewound.kept += 1;
-                }
+        self.rewrite(|line| match line {
+            Err(_) => {
+                rewound.unreadable += 1;
+                false
             }
-        }
-        if rewound.dropped + rewound.unreadable == 0 {
-            fs::remove_file(&temporary)?;
-            return Ok(rewound);
-        }
-        kept.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(&temporary, &self.path)?;
-        super::sync_folder_of(&self.path)?;
-        *self = Self::open(&self.path)?;
+            Ok(line) if line.step().is_some_and(|of| of > step) => {
+                rewound.dropped += 1;
+                false
+            }
+            Ok(line) => {
+                rewound.kept += 1;
+                each(line);
+                true
+            }
+        })?;
         Ok(rewound)
     }
-}
 
-fn appending() -> OpenOptions {
-    OpenOptions::new().create(true).read(true).append(true).clone()
+    /// Replaces the file by those of its whole lines that `keep` wants.
+    fn rewrite(
+        &mut self,
+        mut keep: impl FnMut(&Result<Line, String>) -> bool,
+    ) -> Result<(), DiskError> {
+        /// Bytes gathered before a write.
+        const BLOCK: usize = 1 << 20;
+        let temporary = super::temporary_beside(&self.path);
+        let mut kept = self.disk.create(&temporary)?;
+        let mut block = Vec::new();
+        scan(&*self.disk, &self.path, |line, text| {
+            if keep(&line) {
+                block.extend_from_slice(text);
+            }
+            if block.len() >= BLOCK {
+                kept.write_all(&block)?;
+                block.clear();
+            }
+            Ok(())
+        })?;
+        kept.write_all(&block)?;
+        kept.sync()?;
+        self.disk.rename(&temporary, &self.path)?;
+        self.file = self.disk.append(&self.path)?;
+        self.torn = false;
+        super::sync_folder_of(&*self.disk, &self.path)
+    }
 }
 
 /// Calls `each` with every line of a log, in order. A torn last line is not one.
 ///
 /// # Errors
 /// [`LogError`] naming file and line, at the first line that is not one of ours.
-pub fn for_each_line(path: &Path, mut each: impl FnMut(Line)) -> Result<(), LogError> {
-    let refused = |source| LogError::Io { path: path.to_owned(), source };
-    let mut reader = BufReader::new(File::open(path).map_err(refused)?);
-    let mut text = Vec::new();
+pub fn for_each_line(
+    disk: &dyn Disk,
+    path: &Path,
+    mut each: impl FnMut(Line),
+) -> Result<(), LogError> {
     let mut number = 0;
-    while next_line(&mut reader, &mut text).map_err(refused)? {
+    let mut broken = None;
+    scan(disk, path, |line, _| {
         number += 1;
-        each(serde_json::from_slice(&text).map_err(|e| LogError::Line {
-            path: path.to_owned(),
-            line: number,
-            why: format!("not a line of a log: {e}"),
-        })?);
-    }
-    Ok(())
-}
-
-/// Calls `each` with every line that can be read, and counts the others. No log has no lines.
-///
-/// # Errors
-/// From the file system.
-pub fn for_each_readable_line(path: &Path, mut each: impl FnMut(Line)) -> io::Result<usize> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        opened => opened?,
-    };
-    let mut reader = BufReader::new(file);
-    let mut text = Vec::new();
-    let mut unreadable = 0;
-    while next_line(&mut reader, &mut text)? {
-        match serde_json::from_slice(&text) {
-            Ok(line) => each(line),
-            Err(_) => unreadable += 1,
+        match line {
+            Ok(line) if broken.is_none() => each(line),
+            Err(why) if broken.is_none() => broken = Some((number, why)),
+            _ => {}
         }
+        Ok(())
+    })?;
+    match broken {
+        Some((line, why)) => Err(LogError::Line { path: path.to_owned(), line, why }),
+        None => Ok(()),
     }
-    Ok(unreadable)
 }
 
 /// Every line of a log.
 ///
 /// # Errors
 /// As [`for_each_line`].
-pub fn read_lines(path: &Path) -> Result<Vec<Line>, LogError> {
+pub fn read_lines(disk: &dyn Disk, path: &Path) -> Result<Vec<Line>, LogError> {
     let mut lines = Vec::new();
-    for_each_line(path, |line| lines.push(line))?;
+    for_each_line(disk, path, |line| lines.push(line))?;
     Ok(lines)
 }
 
-/// Reads the next whole line with its newline; `false` at the end or at a torn line.
-fn next_line(reader: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<bool> {
-    text.clear();
-    reader.read_until(b'\n', text)?;
-    Ok(text.last() == Some(&b'\n'))
+/// Calls `each` with every whole line: what it says or why it cannot be read, and its bytes.
+/// True: there is a torn line after the last.
+fn scan(
+    disk: &dyn Disk,
+    path: &Path,
+    mut each: impl FnMut(Result<Line, String>, &[u8]) -> Result<(), DiskError>,
+) -> Result<bool, DiskError> {
+    let mut reader = BufReader::with_capacity(1 << 16, Bytes(disk.open(path)?));
+    let mut text = Vec::new();
+    loop {
+        text.clear();
+        let read = reader.read_until(b'\n', &mut text);
+        read.map_err(|why| DiskError { operation: "read", path: path.to_owned(), why })?;
+        if text.last() != Some(&b'\n') {
+            return Ok(!text.is_empty());
+        }
+        each(serde_json::from_slice(&text).map_err(|e| e.to_string()), &text)?;
+    }
 }
 
-/// The length of the file up to its last newline; looks at the end only.
-fn end_of_last_line(file: &mut File) -> io::Result<u64> {
-    const WINDOW: u64 = 64 * 1024;
-    let mut end = file.metadata()?.len();
-    let mut window = Vec::new();
-    while end > 0 {
-        let begin = end.saturating_sub(WINDOW);
-        window.resize((end - begin) as usize, 0);
-        file.seek(SeekFrom::Start(begin))?;
-        io::Read::read_exact(file, &mut window)?;
-        if let Some(newline) = window.iter().rposition(|&byte| byte == b'\n') {
-            return Ok(begin + newline as u64 + 1);
-        }
-        end = begin;
+/// A reader of the disk as the standard library knows readers.
+struct Bytes(Box<dyn DiskReader>);
+
+impl io::Read for Bytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| error.why)
     }
-    Ok(0)
 }

@@ -3,12 +3,15 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::log::{Line, Log, LogError, Rewound, for_each_line, read_lines};
+use super::log::{Line, Log, LogError, Rewound, for_each_line};
 use super::{RunFolder, RunFolderError, Start, read_json, replace_json};
+use crate::outside::faulty::{FaultyDisk, Loss, Moment, Trouble};
+use crate::outside::{Disk, LocalDisk};
 use crate::report::{EvaluationReport, StepReport, WaitMs};
 
 const NO_PATIENCE: Duration = Duration::ZERO;
@@ -46,8 +49,16 @@ fn evaluation(step: u64) -> Line {
     })
 }
 
+fn open(path: &Path) -> Log {
+    Log::open(Arc::new(LocalDisk), path, |_| {}).unwrap().0
+}
+
+fn read_lines(path: &Path) -> Result<Vec<Line>, LogError> {
+    super::log::read_lines(&LocalDisk, path)
+}
+
 fn write_log(path: &Path, lines: &[Line]) {
-    let mut log = Log::open(path).unwrap();
+    let mut log = open(path);
     for line in lines {
         log.append(line).unwrap();
     }
@@ -169,12 +180,12 @@ fn a_folder_of_other_files_is_refused_untouched() {
 fn json_files_are_replaced_whole_and_errors_name_them() {
     let temporary = TempDir::new().unwrap();
     let path = temporary.path().join("summary.json");
-    replace_json(&path, &vec![1, 2]).unwrap();
-    replace_json(&path, &vec![3]).unwrap();
-    assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), [3]);
+    replace_json(&LocalDisk, &path, &vec![1, 2]).unwrap();
+    replace_json(&LocalDisk, &path, &vec![3]).unwrap();
+    assert_eq!(read_json::<Vec<u32>>(&LocalDisk, &path).unwrap(), [3]);
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1, "no temporary file stays");
     fs::write(&path, "[3,\n oops]").unwrap();
-    let sentence = read_json::<Vec<u32>>(&path).unwrap_err().to_string();
+    let sentence = read_json::<Vec<u32>>(&LocalDisk, &path).unwrap_err().to_string();
     assert!(sentence.contains("summary.json") && sentence.contains("line 2"), "{sentence}");
 }
 
@@ -183,7 +194,7 @@ fn lines_come_back_as_they_were_written() {
     let temporary = TempDir::new().unwrap();
     let path = temporary.path().join("log.jsonl");
     let lines = [
-        Line::Start { unix_ms: 1_700_000_000_000, wall_time_s: 0.1 },
+        Line::Time { unix_ms: 1_700_000_000_000, wall_time_s: 0.1 },
         step(1, 0.1 + 0.7),
         evaluation(1),
         Line::Note { step: 1, what: "a \"quoted\"\nword".to_owned() },
@@ -192,7 +203,7 @@ fn lines_come_back_as_they_were_written() {
     write_log(&path, &lines);
     assert_eq!(read_lines(&path).unwrap(), lines);
     let text = fs::read_to_string(&path).unwrap();
-    let kinds = ["start", "step", "evaluate", "note", "checkpoint"];
+    let kinds = ["time", "step", "evaluate", "note", "checkpoint"];
     for (line, kind) in text.lines().zip(kinds) {
         let object: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(object["kind"], kind);
@@ -238,7 +249,7 @@ fn a_broken_line_in_the_middle_is_named() {
     fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"kind\":\n").unwrap();
     write_log(&path, &[step(2, 2.0)]);
     let mut seen = 0;
-    let error = for_each_line(&path, |_| seen += 1).unwrap_err();
+    let error = for_each_line(&LocalDisk, &path, |_| seen += 1).unwrap_err();
     assert!(matches!(error, LogError::Line { line: 2, .. }));
     assert!(error.to_string().contains("log.jsonl:2: not a line"), "{error}");
     assert_eq!(seen, 1);
@@ -248,19 +259,19 @@ fn a_broken_line_in_the_middle_is_named() {
 fn a_rewind_drops_later_steps_and_appending_goes_on() {
     let temporary = TempDir::new().unwrap();
     let path = temporary.path().join("log.jsonl");
-    let start = Line::Start { unix_ms: 5, wall_time_s: 0.0 };
+    let start = Line::Time { unix_ms: 5, wall_time_s: 0.0 };
     let note = Line::Note { step: 2, what: "kept".to_owned() };
     let early = [start.clone(), step(1, 3.0), step(2, 2.0), evaluation(2), note];
-    let mut log = Log::open(&path).unwrap();
+    let mut log = open(&path);
     for line in &early {
         log.append(line).unwrap();
     }
-    assert_eq!(log.rewind(2).unwrap(), Rewound { kept: 5, dropped: 0, unreadable: 0 });
+    assert_eq!(log.rewind(2, |_| {}).unwrap(), Rewound { kept: 5, dropped: 0, unreadable: 0 });
     for line in [step(3, 1.0), evaluation(3), start.clone(), step(4, 1.0)] {
         log.append(&line).unwrap();
     }
     fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\0\0\n").unwrap();
-    assert_eq!(log.rewind(2).unwrap(), Rewound { kept: 6, dropped: 3, unreadable: 1 });
+    assert_eq!(log.rewind(2, |_| {}).unwrap(), Rewound { kept: 6, dropped: 3, unreadable: 1 });
     log.append(&step(3, 0.9)).unwrap();
     let mut expected = early.to_vec();
     expected.extend([start, step(3, 0.9)]);
@@ -270,17 +281,46 @@ fn a_rewind_drops_later_steps_and_appending_goes_on() {
 
 #[test]
 fn what_a_refused_write_leaves_is_cut_off_before_the_next_line() {
-    let temporary = TempDir::new().unwrap();
-    let path = temporary.path().join("log.jsonl");
-    let mut log = Log::open(&path).unwrap();
+    let disk = FaultyDisk::new();
+    let path = Path::new("log.jsonl");
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), path, |_| {}).unwrap();
+    let lines = || super::log::read_lines(&disk, path).unwrap();
     log.append(&step(1, 3.0)).unwrap();
-    log.refuse_writes(true);
-    assert!(log.append(&step(2, 2.0)).is_err());
-    // A disk that fills up in the middle of a line leaves its beginning.
-    let half = b"{\"kind\":\"step\",\"step\":2,";
-    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(half).unwrap();
-    assert_eq!(read_lines(&path).unwrap(), [step(1, 3.0)]);
-    log.refuse_writes(false);
+    // The disk fills up in the middle of the second line.
+    disk.set_capacity(disk.size(path).unwrap() + 20);
+    for _ in 0..3 {
+        assert!(log.append(&step(2, 2.0)).unwrap_err().is_full());
+        assert_eq!(lines(), [step(1, 3.0)]);
+    }
+    disk.set_capacity(u64::MAX);
     log.append(&step(2, 2.0)).unwrap();
-    assert_eq!(read_lines(&path).unwrap(), [step(1, 3.0), step(2, 2.0)]);
+    assert_eq!(lines(), [step(1, 3.0), step(2, 2.0)]);
+}
+
+#[test]
+fn a_crash_anywhere_in_a_rewind_leaves_the_old_log_or_the_new_one() {
+    let path = Path::new("log.jsonl");
+    let before = FaultyDisk::new();
+    let (mut log, _) = Log::open(Arc::new(before.clone()), path, |_| {}).unwrap();
+    let old: Vec<_> = (1..=4).map(|number| step(number, 1.0)).collect();
+    for line in &old {
+        log.append(line).unwrap();
+    }
+    log.sync().unwrap();
+    before.sync_folder(Path::new("")).unwrap();
+    for moment in 0.. {
+        for loss in [Loss::Nothing, Loss::Unsynced, Loss::Contents, Loss::Names] {
+            let disk = before.copy();
+            let (mut log, _) = Log::open(Arc::new(disk.clone()), path, |_| {}).unwrap();
+            disk.plan(Moment::Operation(disk.operations() + moment), Trouble::Crash);
+            let done = log.rewind(2, |_| {});
+            if done.is_ok() {
+                assert!(moment >= 5, "only {moment} operations");
+                return;
+            }
+            disk.reboot(loss);
+            let lines = super::log::read_lines(&disk, path).unwrap();
+            assert!(lines == old || lines == old[..2], "{loss:?} before {moment}: {lines:?}");
+        }
+    }
 }

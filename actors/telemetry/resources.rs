@@ -5,10 +5,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::ffi::CString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use crate::outside::Disk;
 
 /// One look at the machine, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,9 +22,9 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Looks. `folder` says which disk.
+    /// Looks. `folder` says which file system of the disk.
     #[must_use]
-    pub fn read(folder: &Path) -> Self {
+    pub fn read(disk: &dyn Disk, folder: &Path) -> Self {
         let text = |path: &str| fs::read_to_string(path).ok();
         let machine = text("/proc/meminfo").and_then(|t| kilobytes(&t, "MemAvailable:"));
         // Version 2 of control groups, then version 1; a bare machine has neither.
@@ -43,7 +43,7 @@ impl Resources {
         Self {
             resident_bytes: text("/proc/self/status").and_then(|t| kilobytes(&t, "VmRSS:")),
             available_bytes: machine.into_iter().chain(container).min(),
-            free_disk_bytes: free_disk_bytes(folder),
+            free_disk_bytes: disk.free_space(folder).ok(),
         }
     }
 }
@@ -71,20 +71,6 @@ fn room_in_container(
     let kept = used.saturating_sub(cached.unwrap_or(0));
     // A limit beyond any memory is no limit.
     (limit < 1 << 60).then(|| limit.saturating_sub(kept))
-}
-
-fn free_disk_bytes(folder: &Path) -> Option<u64> {
-    let path = CString::new(folder.as_os_str().as_bytes()).ok()?;
-    let mut answer = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: `path` is a C string that lives through the call, and `answer` has room for one
-    // statvfs, which the call fills when it returns 0.
-    let code = unsafe { libc::statvfs(path.as_ptr(), answer.as_mut_ptr()) };
-    if code != 0 {
-        return None;
-    }
-    // SAFETY: the call returned 0, so it has filled `answer`.
-    let answer = unsafe { answer.assume_init() };
-    Some(answer.f_bavail.saturating_mul(answer.f_frsize))
 }
 
 /// Below these a warning is due, in bytes.

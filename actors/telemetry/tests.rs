@@ -1,31 +1,32 @@
-//! Telemetry by its messages, on a real folder and a clock that is told what to show.
+//! Telemetry by its messages, on a disk that fills up and a clock that is told what to show.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, unbounded};
-use tempfile::TempDir;
 
 use super::metrics::Metrics;
 use super::resources::{Floors, Resources};
 use super::status::{RunState, Status};
-use super::totals::{LossAt, Summary, TaskSummary, Totals};
+use super::totals::{LossAt, Summary, TaskSummary};
 use super::{BACKLOG_LINES, Telemetry, TelemetryMessage, TelemetrySetup};
 use crate::actor::{Actor, Closed, Flow, Port};
 use crate::fault::{ActorName, Blame, Fault};
-use crate::outside::{Clock, ManualClock};
+use crate::outside::faulty::FaultyDisk;
+use crate::outside::{Clock, Disk, ManualClock};
 use crate::report::{EvaluationReport, StepReport, WaitMs};
 use crate::run_folder::log::{Line, read_lines};
 use crate::run_folder::read_json;
 
 const GIB: u64 = 1 << 30;
+const LOG: &str = "/run/log.jsonl";
+const SUMMARY: &str = "/run/summary.json";
 
 /// A run folder that outlives the telemetry of one process, and what it shows.
 struct Bench {
-    folder: TempDir,
+    disk: FaultyDisk,
     clock: Arc<ManualClock>,
     metrics: Metrics,
     status: Arc<Status>,
@@ -34,17 +35,19 @@ struct Bench {
 
 impl Bench {
     fn new() -> (Self, Telemetry) {
-        Self::over(TempDir::new().unwrap(), Arc::new(ManualClock::default()))
+        let disk = FaultyDisk::new();
+        disk.create_folders(Path::new("/run")).unwrap();
+        Self::over(disk, Arc::new(ManualClock::new()))
     }
 
     /// Another process on the same folder.
-    fn over(folder: TempDir, clock: Arc<ManualClock>) -> (Self, Telemetry) {
+    fn over(disk: FaultyDisk, clock: Arc<ManualClock>) -> (Self, Telemetry) {
         let metrics = Metrics::new();
         let status = Arc::new(Status::new(clock.monotonic(), Duration::from_secs(60)));
         let (shows, seen) = unbounded();
         let setup = TelemetrySetup {
-            log: folder.path().join("log.jsonl"),
-            summary: folder.path().join("summary.json"),
+            log: LOG.into(),
+            summary: SUMMARY.into(),
             floors: Floors { available_bytes: 2 * GIB, free_disk_bytes: 4 * GIB },
             probe: Box::new(|| Resources {
                 resident_bytes: Some(GIB),
@@ -55,17 +58,29 @@ impl Bench {
             status: status.clone(),
             observer: Box::new(move |line| shows.send(line.clone()).unwrap()),
             clock: clock.clone(),
+            disk: Arc::new(disk.clone()),
         };
         let telemetry = Telemetry::start(setup).unwrap();
-        (Self { folder, clock, metrics, status, seen }, telemetry)
+        (Self { disk, clock, metrics, status, seen }, telemetry)
     }
 
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("log.jsonl")
+    fn lines(&self) -> Vec<Line> {
+        read_lines(&self.disk, Path::new(LOG)).unwrap()
+    }
+
+    /// The disk takes no byte more.
+    fn fill_disk(&self) {
+        self.disk.set_capacity(0);
+    }
+
+    /// The process dies, and another one begins.
+    fn restart(self, telemetry: Telemetry) -> (Self, Telemetry) {
+        drop(telemetry);
+        Self::over(self.disk, self.clock)
     }
 
     fn steps_in_log(&self) -> Vec<u64> {
-        let lines = read_lines(&self.log()).unwrap();
+        let lines = self.lines();
         lines.iter().filter(|l| matches!(l, Line::Step(_))).filter_map(Line::step).collect()
     }
 
@@ -159,10 +174,10 @@ fn each_message_is_a_line_and_a_metric() {
     let fault = Fault::world(ActorName::Loader(1), "the shard is gone");
     tell(&mut telemetry, TelemetryMessage::Restarted { fault });
 
-    let lines = read_lines(&bench.log()).unwrap();
+    let lines = bench.lines();
     let note = |what: &str| Line::Note { step: 1, what: what.to_owned() };
     let expected = [
-        Line::Start { unix_ms: 0, wall_time_s: 0.0 },
+        Line::Time { unix_ms: 0, wall_time_s: 0.0 },
         Line::Step(with_peak),
         Line::Evaluate(held_out),
         Line::Checkpoint { step: 1, ms: 500.0, path },
@@ -256,7 +271,7 @@ fn the_summary_knows_final_and_best_and_how_time_was_spent() {
         digest: Some("abc".to_owned()),
     };
     assert_eq!(summary, expected);
-    let written: Summary = read_json(&bench.folder.path().join("summary.json")).unwrap();
+    let written: Summary = read_json(&bench.disk, Path::new(SUMMARY)).unwrap();
     assert_eq!(written, expected);
 }
 
@@ -273,13 +288,11 @@ fn another_process_goes_on_with_the_totals_of_the_log() {
     for number in 1..=4 {
         step(&mut telemetry, number, 1.0 / number as f64);
     }
-    drop(telemetry);
-    // The first process lived for 20 s; the second begins an hour later, at step 3.
-    let at = std::time::UNIX_EPOCH + Duration::from_secs(20);
-    fs::File::options().append(true).open(bench.log()).unwrap().set_modified(at).unwrap();
+    // The first process ticks at 20 s and is killed; the second begins an hour later, at step 3.
+    bench.clock.advance(Duration::from_secs(20));
+    tell(&mut telemetry, TelemetryMessage::Tick);
     bench.clock.advance(Duration::from_secs(3600));
-    let Bench { folder, clock, .. } = bench;
-    let (bench, mut telemetry) = Bench::over(folder, clock);
+    let (bench, mut telemetry) = bench.restart(telemetry);
     tell(&mut telemetry, TelemetryMessage::RewindLog { step: 3 });
     assert_eq!(bench.steps_in_log(), [1, 2, 3]);
     assert_eq!(bench.status.health(bench.clock.monotonic()).step, 3);
@@ -299,7 +312,7 @@ fn another_process_goes_on_with_the_totals_of_the_log() {
 fn lines_wait_while_the_disk_takes_none_and_none_is_lost() {
     let (bench, mut telemetry) = Bench::new();
     step(&mut telemetry, 1, 3.0);
-    telemetry.log.refuse_writes(true);
+    bench.fill_disk();
     for number in 2..=4 {
         step(&mut telemetry, number, 3.0);
     }
@@ -310,7 +323,7 @@ fn lines_wait_while_the_disk_takes_none_and_none_is_lost() {
     let (samples, _) = parse_metrics(&bench.metrics.render());
     assert_eq!(samples["octet_log_backlog_lines"], 4.0);
 
-    telemetry.log.refuse_writes(false);
+    bench.disk.set_capacity(u64::MAX);
     tell(&mut telemetry, TelemetryMessage::Tick);
     assert_eq!(bench.steps_in_log(), [1, 2, 3, 4]);
     let (samples, _) = parse_metrics(&bench.metrics.render());
@@ -321,10 +334,10 @@ fn lines_wait_while_the_disk_takes_none_and_none_is_lost() {
 fn a_rewind_covers_lines_that_wait() {
     let (bench, mut telemetry) = Bench::new();
     step(&mut telemetry, 1, 3.0);
-    telemetry.log.refuse_writes(true);
+    bench.fill_disk();
     step(&mut telemetry, 2, 2.0);
     step(&mut telemetry, 3, 1.0);
-    telemetry.log.refuse_writes(false);
+    bench.disk.set_capacity(u64::MAX);
     tell(&mut telemetry, TelemetryMessage::RewindLog { step: 2 });
     tell(&mut telemetry, TelemetryMessage::Tick);
     assert_eq!(bench.steps_in_log(), [1, 2]);
@@ -333,8 +346,8 @@ fn a_rewind_covers_lines_that_wait() {
 
 #[test]
 fn a_disk_that_never_takes_lines_is_a_fault_in_the_end() {
-    let (_bench, mut telemetry) = Bench::new();
-    telemetry.log.refuse_writes(true);
+    let (bench, mut telemetry) = Bench::new();
+    bench.fill_disk();
     let told = (1..=BACKLOG_LINES as u64 + 1)
         .map(|number| telemetry.apply(TelemetryMessage::Step(report(number, 1.0))));
     let fault = told.filter_map(Result::err).next().expect("a fault");
@@ -346,12 +359,9 @@ fn a_disk_that_never_takes_lines_is_a_fault_in_the_end() {
 fn broken_lines_are_counted_at_the_start_and_dropped_by_a_rewind() {
     let (bench, mut telemetry) = Bench::new();
     step(&mut telemetry, 1, 3.0);
-    drop(telemetry);
-    let mut text = fs::read(bench.log()).unwrap();
-    text.extend(b"\0\0\0\0\n{\"kind\":\"st");
-    fs::write(bench.log(), text).unwrap();
-    let Bench { folder, clock, .. } = bench;
-    let (bench, mut telemetry) = Bench::over(folder, clock);
+    let torn = b"\0\0\0\0\n{\"kind\":\"st";
+    bench.disk.append(Path::new(LOG)).unwrap().write_all(torn).unwrap();
+    let (bench, mut telemetry) = bench.restart(telemetry);
     assert_eq!(bench.notes_seen(), ["1 lines of the log cannot be read"]);
     tell(&mut telemetry, TelemetryMessage::RewindLog { step: 1 });
     assert_eq!(bench.notes_seen(), ["dropped 1 lines of the log that cannot be read"]);
@@ -399,11 +409,4 @@ fn health_follows_the_state_and_the_age_of_the_last_step() {
         tell(&mut telemetry, TelemetryMessage::State(state));
         assert_eq!(health(&bench).state, state);
     }
-}
-
-#[test]
-fn totals_of_no_log_are_empty() {
-    let folder = TempDir::new().unwrap();
-    let (totals, unreadable) = Totals::of_log(&folder.path().join("log.jsonl")).unwrap();
-    assert_eq!((totals, unreadable), (Totals::default(), 0));
 }

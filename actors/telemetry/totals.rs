@@ -2,14 +2,10 @@
 //!
 //! The log is the only memory: an earlier process, a rewind and a restart are all "sum again".
 
-use std::io;
-use std::path::Path;
-use std::time::UNIX_EPOCH;
-
 use serde::{Deserialize, Serialize};
 
 use crate::report::{EvaluationReport, StepReport};
-use crate::run_folder::log::{Line, for_each_readable_line};
+use crate::run_folder::log::Line;
 
 /// A loss and the step that had it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -65,24 +61,14 @@ pub struct Totals {
     skipped_updates: u64,
     accepted_s: f64,
     tasks: Vec<TaskSummary>,
-    started: Option<(u64, f64)>,
+    wall_time_s: f64,
 }
 
 impl Totals {
-    /// Sums a whole log; also says how many of its lines cannot be read. No log is an empty log.
-    ///
-    /// # Errors
-    /// From the file system.
-    pub fn of_log(path: &Path) -> io::Result<(Self, usize)> {
-        let mut totals = Self::default();
-        let unreadable = for_each_readable_line(path, |line| totals.add(&line))?;
-        Ok((totals, unreadable))
-    }
-
     /// Adds one line.
     pub fn add(&mut self, line: &Line) {
         match line {
-            Line::Start { unix_ms, wall_time_s } => self.started = Some((*unix_ms, *wall_time_s)),
+            Line::Time { wall_time_s, .. } => self.wall_time_s = *wall_time_s,
             Line::Step(report) => self.add_step(report),
             Line::Evaluate(report) => self.add_evaluation(report),
             Line::Note { .. } | Line::Checkpoint { .. } => {}
@@ -132,11 +118,10 @@ impl Totals {
         self.skipped_updates
     }
 
-    /// Wall time of all earlier processes, the last of which wrote last at `last_write_ms`.
+    /// Wall time of the run at its last time line, in seconds.
     #[must_use]
-    pub fn wall_time_until(&self, last_write_ms: u64) -> f64 {
-        let Some((unix_ms, earlier_s)) = self.started else { return 0.0 };
-        earlier_s + last_write_ms.saturating_sub(unix_ms) as f64 / 1e3
+    pub fn wall_time_s(&self) -> f64 {
+        self.wall_time_s
     }
 
     /// Time in accepted steps over wall time.
@@ -168,12 +153,4 @@ fn better(best: Option<LossAt>, at: LossAt) -> Option<LossAt> {
         return best;
     }
     Some(at)
-}
-
-/// When a file was last written, in milliseconds since the Unix epoch; 0 without a file.
-#[must_use]
-pub fn last_write_ms(path: &Path) -> u64 {
-    let modified = std::fs::metadata(path).and_then(|of| of.modified());
-    let since = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -184,9 +184,10 @@ impl<'g, 'v> Sweep<'g, 'v> {
         let node = self.graph.nodes.len();
         let mut outputs = Vec::with_capacity(specs.len());
         for (spec, &tensor) in specs.into_iter().zip(tensors) {
+            let wanted = self.graph.tensors[tensor.0].differentiable;
             let kind = self.graph.tensors[self.graph.root(tensor).0].kind;
             outputs.push(match kind {
-                Kind::Parameter(id) if op.accumulates() => self.gradient_buffer(id),
+                Kind::Parameter(id) if wanted && op.accumulates() => self.gradient_buffer(id),
                 _ => {
                     let made = self.graph.add_tensor(spec, Kind::Intermediate, Some(node), false);
                     (made, Write::Overwrite)
@@ -195,7 +196,8 @@ impl<'g, 'v> Sweep<'g, 'v> {
         }
         self.graph.push_node(op, inputs.to_vec(), outputs.clone());
         for (&tensor, (made, _)) in tensors.iter().zip(outputs) {
-            if self.graph.tensors[made.0].kind == Kind::Intermediate {
+            let wanted = self.graph.tensors[tensor.0].differentiable;
+            if wanted && self.graph.tensors[made.0].kind == Kind::Intermediate {
                 self.share(tensor, made)?;
             }
         }
@@ -317,8 +319,9 @@ impl<'v> Backward<'_, '_, 'v> {
         self.sweep.contribute(tensor, Arc::new(op), inputs)
     }
 
-    /// Output `j` of `op(inputs)` is a term of the gradient with respect to input `targets[j]`. The
-    /// targets are distinct, and an op that accumulates can do so on every output.
+    /// Output `j` of `op(inputs)` is a term of the gradient with respect to input `targets[j]`; what
+    /// nobody asks for is dropped. The targets are distinct, and an op that accumulates can do so on
+    /// every output.
     ///
     /// # Errors
     /// Those of the op's shape rule.

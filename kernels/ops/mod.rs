@@ -13,6 +13,7 @@ use crate::shape::Spec;
 pub mod activation;
 pub mod adamw;
 pub mod add;
+pub mod attention;
 pub mod binary_cross_entropy;
 pub mod column_sum;
 pub mod combine;
@@ -36,6 +37,7 @@ pub mod route;
 pub(crate) mod rows;
 pub mod sample;
 pub mod scatter_rows;
+pub(crate) mod softmax;
 pub mod update_bias;
 
 /// The operands of an op, for its cost and workspace.

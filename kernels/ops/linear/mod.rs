@@ -1,8 +1,8 @@
 //! `linear`: `y = x wᵀ + b`. `x f[N, I], w f[O, I], b f[O]? -> y f[N, O]`, of x's dtype.
 //!
-//! Gradients: `dx = dy w` overwrites or accumulates; `dw = dyᵀ x` and `db = Σ dy` over the live rows
-//! are `f32` and overwrite or accumulate. Every element is one sum in ascending order of its inner
-//! index (`cpu::gemm` says where it is cut). Dead rows are neither read nor written.
+//! Gradients: `dx = dy w` overwrites or accumulates; `dw = dyᵀ x` and `db = Σ dy` over the live
+//! rows are `f32` and overwrite or accumulate. Every element is one sum in ascending order of its
+//! inner index (`cpu::gemm` says where it is cut). Dead rows are neither read nor written.
 
 use crate::cpu::CpuRun;
 use crate::cpu::gemm::{Matrix, Output, Size, gemm_with};

@@ -1,0 +1,160 @@
+//! `attention` on the CPU: one chunk of work per sequence, head and tile of queries; tiles live on
+//! the worker's stack. The key tiles decide where sums are cut, so they are part of the results.
+
+use std::mem::MaybeUninit;
+
+use crate::cpu::gemm::{Matrix, Output, Panels, Size, gemm_inline};
+use crate::cpu::isa::dispatch;
+use crate::cpu::pool::Disjoint;
+use crate::cpu::{CpuRun, vector};
+use crate::ops::attention::HEAD_DIM_MAX;
+use crate::ops::attention::geometry::{Geometry, Meeting, Operands, Relation};
+use crate::ops::softmax::{exp_row, ln, row_max};
+
+/// Queries of a tile.
+pub(super) const QUERIES: usize = 64;
+
+/// Keys of a tile.
+pub(super) const KEYS: usize = 64;
+
+/// A tile of scores: a row of [`KEYS`] per query.
+pub(super) type Scores = Tile<{ QUERIES * KEYS }>;
+
+/// A tile of one head: a row of `head_dim` per query or key.
+pub(super) type HeadTile = Tile<{ QUERIES * HEAD_DIM_MAX }>;
+
+/// Room for a tile on the stack, of which only what is used is touched.
+pub(super) struct Tile<const N: usize>([MaybeUninit<f32>; N]);
+
+impl<const N: usize> Tile<N> {
+    pub(super) fn new() -> Self {
+        Self([const { MaybeUninit::uninit() }; N])
+    }
+
+    /// The first `count` elements, zeroed.
+    pub(super) fn zeroed(&mut self, count: usize) -> &mut [f32] {
+        let part = &mut self.0[..count];
+        part.fill(MaybeUninit::new(0.0));
+        // SAFETY: every element was just written.
+        unsafe { part.assume_init_mut() }
+    }
+}
+
+/// A row's online softmax: the largest scaled score and the sum of exponentials so far.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    max: f32,
+    sum: f32,
+}
+
+impl Row {
+    const EMPTY: Self = Self { max: f32::NEG_INFINITY, sum: 0.0 };
+
+    /// Divides the sums of values and returns logsumexp. Without keys: zeros and minus infinity.
+    fn finish(self, sums: &[f32], out: &mut [f32]) -> f32 {
+        let factor = if self.sum == 0.0 { 0.0 } else { 1.0 / self.sum };
+        out.iter_mut().zip(sums).for_each(|(o, s)| *o = s * factor);
+        self.max + ln(self.sum)
+    }
+}
+
+pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
+    let operands = Operands::new(run, geometry, 0);
+    let (out, logsumexp) = (run.output::<f32>(0), run.output::<f32>(1));
+    let (out, logsumexp) = (Disjoint::new(out), Disjoint::new(logsumexp));
+    let (heads, head_dim) = (geometry.spec.heads, geometry.spec.head_dim);
+    let tiles = geometry.spec.sequence_length.div_ceil(QUERIES);
+    let device = run.device();
+    device.pool.run(operands.sequences() * heads * tiles, &|chunk, worker| {
+        let (sequence, head, tile) = (chunk / tiles / heads, chunk / tiles % heads, chunk % tiles);
+        let (first, count) = operands.queries(sequence);
+        let queries = tile * QUERIES..count.min((tile + 1) * QUERIES);
+        if queries.is_empty() {
+            return;
+        }
+        let (mut sums, mut scores) = (HeadTile::new(), Scores::new());
+        let sums = sums.zeroed(queries.len() * head_dim);
+        let scores = scores.zeroed(queries.len() * KEYS);
+        let mut rows = [Row::EMPTY; QUERIES];
+        let rows = &mut rows[..queries.len()];
+        let mut panels = device.scratch.panels(worker);
+        for meeting in operands.meetings(sequence, queries.clone()) {
+            score(&mut panels, &operands, head, &meeting, scores);
+            let keys = meeting.keys.len();
+            softmax_tile(device.isa, scores, keys, geometry.scale(), rows, sums);
+            let v = operands.v.matrix(meeting.key_row(), head / geometry.group());
+            let size = Size { m: meeting.queries.len(), n: head_dim, k: keys };
+            let output = Output::new(sums, head_dim, true);
+            gemm_inline(&mut panels, size, Matrix::rows(scores, KEYS), v, output);
+        }
+        for ((t, row), sums) in queries.zip(rows).zip(sums.chunks_exact(head_dim)) {
+            let at = (first + t) * heads + head;
+            // SAFETY: each row of a head belongs to one chunk.
+            let (out, logsumexp) = unsafe {
+                (out.range(at * head_dim..(at + 1) * head_dim), logsumexp.range(at..at + 1))
+            };
+            logsumexp[0] = row.finish(sums, out);
+        }
+    });
+}
+
+/// The scores of a meeting, minus infinity where a query does not see a key.
+pub(super) fn score(
+    panels: &mut Panels<'_>,
+    operands: &Operands<'_>,
+    head: usize,
+    meeting: &Meeting,
+    scores: &mut [f32],
+) {
+    let geometry = operands.geometry;
+    let q = operands.q.matrix(meeting.query_row(), head);
+    let k = operands.k.transposed(meeting.key_row(), head / geometry.group());
+    let size = meeting.size(geometry.spec.head_dim);
+    gemm_inline(panels, size, q, k, Output::new(scores, KEYS, false));
+    let keys = meeting.keys.clone();
+    let seen = |key: usize| key.clamp(keys.start, keys.end) - keys.start;
+    for (t, scores) in meeting.queries.clone().zip(scores.chunks_exact_mut(KEYS)) {
+        let scores = &mut scores[..keys.len()];
+        let visible = geometry.visible(t, keys.end);
+        scores[..seen(visible.start)].fill(f32::NEG_INFINITY);
+        scores[seen(visible.end)..].fill(f32::NEG_INFINITY);
+        if meeting.relation == Relation::Mixed {
+            let own = operands.q_segments[meeting.first_query_row + t];
+            let segments = &operands.kv_segments[meeting.key_row()..];
+            for (score, &segment) in scores.iter_mut().zip(segments) {
+                *score = if segment == own { *score } else { f32::NEG_INFINITY };
+            }
+        }
+    }
+}
+
+dispatch! {
+    /// Turns scores into exponentials relative to the rows' new maxima, and brings the rows' sums
+    /// (of exponentials and of values) to the same maxima.
+    fn softmax_tile(
+        scores: &mut [f32],
+        keys: usize,
+        scale: f32,
+        rows: &mut [Row],
+        sums: &mut [f32],
+    ) {
+        let head_dim = sums.len() / rows.len();
+        for (i, row) in rows.iter_mut().enumerate() {
+            let scores = &mut scores[i * KEYS..][..keys];
+            let max = row_max(scores) * scale;
+            let max = if max > row.max { max } else { row.max };
+            if max == f32::NEG_INFINITY {
+                // Nothing seen yet: the sum stays 0, unless a score is NaN.
+                for score in scores {
+                    *score = if score.is_nan() { *score } else { 0.0 };
+                    row.sum += *score;
+                }
+                continue;
+            }
+            let rescale = vector::exp(row.max - max);
+            row.sum = row.sum.mul_add(rescale, exp_row(scores, scale, max));
+            row.max = max;
+            sums[i * head_dim..][..head_dim].iter_mut().for_each(|s| *s *= rescale);
+        }
+    }
+}

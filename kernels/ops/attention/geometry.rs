@@ -1,0 +1,305 @@
+//! Which query sees which key, and where heads lie in rows. Pure bookkeeping: no numbers are read.
+
+use std::ops::Range;
+
+use crate::cpu::CpuRun;
+use crate::cpu::gemm::{Matrix, Size};
+use crate::ops::attention::cpu::{KEYS, QUERIES};
+
+/// What an attention computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionSpec {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements per head, at most 256.
+    pub head_dim: usize,
+    /// Query rows of one sequence.
+    pub sequence_length: usize,
+    /// Who sees whom.
+    pub mask: Mask,
+    /// Only keys less than this many positions away, the query's own included.
+    pub window: Option<usize>,
+    /// What scores are multiplied by; `1 / √head_dim` if not given.
+    pub scale: Option<f32>,
+}
+
+/// Who sees whom inside a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mask {
+    /// A query sees keys up to its own position.
+    Causal,
+    /// Every query sees every key.
+    Bidirectional,
+}
+
+/// How operands are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// One row holds query, key and value heads.
+    Packed,
+    /// Queries alone; keys and values in rows of their own.
+    Separate {
+        /// Key rows of one sequence.
+        kv_length: usize,
+    },
+}
+
+/// A specification and a packing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Geometry {
+    pub(super) spec: AttentionSpec,
+    pub(super) packing: Packing,
+}
+
+impl Geometry {
+    /// Key rows of one sequence.
+    pub(super) fn kv_length(&self) -> usize {
+        match self.packing {
+            Packing::Packed => self.spec.sequence_length,
+            Packing::Separate { kv_length } => kv_length,
+        }
+    }
+
+    /// What scores are multiplied by.
+    pub(super) fn scale(&self) -> f32 {
+        self.spec.scale.unwrap_or_else(|| (1.0 / (self.spec.head_dim as f64).sqrt()) as f32)
+    }
+
+    /// Query heads that read one key head.
+    pub(super) fn group(&self) -> usize {
+        self.spec.heads / self.spec.kv_heads
+    }
+
+    /// The keys that query `t` may see, segments aside, of `keys` in its sequence.
+    pub(super) fn visible(&self, t: usize, keys: usize) -> Range<usize> {
+        let low = self.spec.window.map_or(0, |window| (t + 1).saturating_sub(window));
+        let high = match (self.spec.mask, self.spec.window) {
+            (Mask::Causal, _) => t + 1,
+            (Mask::Bidirectional, Some(window)) => t.saturating_add(window),
+            (Mask::Bidirectional, None) => keys,
+        };
+        let high = high.min(keys);
+        low.min(high)..high
+    }
+
+    /// The keys that any of these queries may see.
+    pub(super) fn visible_to_any(&self, queries: &Range<usize>, keys: usize) -> Range<usize> {
+        let (first, last) =
+            (self.visible(queries.start, keys), self.visible(queries.end - 1, keys));
+        first.start..last.end
+    }
+
+    /// The queries that may see any of these keys, of `queries` in the sequence.
+    pub(super) fn seeing_any(&self, keys: &Range<usize>, queries: usize) -> Range<usize> {
+        let low = match (self.spec.mask, self.spec.window) {
+            (Mask::Causal, _) => keys.start,
+            (Mask::Bidirectional, Some(window)) => (keys.start + 1).saturating_sub(window),
+            (Mask::Bidirectional, None) => 0,
+        };
+        let high = self.spec.window.map_or(queries, |w| (keys.end - 1).saturating_add(w));
+        let high = high.min(queries);
+        low.min(high)..high
+    }
+
+    /// Pairs of one sequence that see each other, segments aside.
+    pub(super) fn pairs(&self) -> usize {
+        let keys = self.kv_length();
+        (0..self.spec.sequence_length).map(|t| self.visible(t, keys).len()).sum()
+    }
+}
+
+/// Heads inside rows of a matrix.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) first: usize,
+    pub(super) head_dim: usize,
+}
+
+impl<'a> Heads<'a> {
+    /// Where a head of a row begins.
+    pub(super) fn at(&self, row: usize, head: usize) -> usize {
+        row * self.stride + self.first + head * self.head_dim
+    }
+
+    /// A head from `row` on: one row of the matrix per row.
+    pub(super) fn matrix(&self, row: usize, head: usize) -> Matrix<'a> {
+        Matrix::rows(&self.data[self.at(row, head)..], self.stride)
+    }
+
+    /// Likewise with rows and columns exchanged.
+    pub(super) fn transposed(&self, row: usize, head: usize) -> Matrix<'a> {
+        Matrix::transposed(&self.data[self.at(row, head)..], self.stride)
+    }
+}
+
+/// The operands of one run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operands<'a> {
+    pub(super) geometry: &'a Geometry,
+    pub(super) q: Heads<'a>,
+    pub(super) k: Heads<'a>,
+    pub(super) v: Heads<'a>,
+    pub(super) q_segments: &'a [i32],
+    pub(super) kv_segments: &'a [i32],
+    q_live: usize,
+    kv_live: usize,
+}
+
+impl<'a> Operands<'a> {
+    /// Reads the operands from input `first` on.
+    pub(super) fn new(run: &CpuRun<'a>, geometry: &'a Geometry, first: usize) -> Self {
+        let spec = &geometry.spec;
+        let (head_dim, stride) = (spec.head_dim, run.input_spec(first).columns());
+        let data = run.input::<f32>(first);
+        let q = Heads { data, stride, first: 0, head_dim };
+        let (k, kv, segments) = match geometry.packing {
+            Packing::Packed => (Heads { first: spec.heads * head_dim, ..q }, first, [1, 1]),
+            Packing::Separate { .. } => {
+                let (data, stride) =
+                    (run.input::<f32>(first + 1), run.input_spec(first + 1).columns());
+                (Heads { data, stride, first: 0, head_dim }, first + 1, [2, 3])
+            }
+        };
+        let [q_segments, kv_segments] = segments.map(|i| run.input::<i32>(first + i));
+        Self {
+            geometry,
+            q,
+            k,
+            v: Heads { first: k.first + spec.kv_heads * head_dim, ..k },
+            q_segments,
+            kv_segments,
+            q_live: run.live_input(first),
+            kv_live: run.live_input(kv),
+        }
+    }
+
+    /// Sequences with any live query or key.
+    pub(super) fn sequences(&self) -> usize {
+        let queries = self.q_live.div_ceil(self.geometry.spec.sequence_length);
+        queries.max(self.kv_live.div_ceil(self.geometry.kv_length()))
+    }
+
+    /// Live queries of a sequence: its first row, and how many.
+    pub(super) fn queries(&self, sequence: usize) -> (usize, usize) {
+        part(sequence, self.geometry.spec.sequence_length, self.q_live)
+    }
+
+    /// Live keys of a sequence: its first row, and how many.
+    pub(super) fn keys(&self, sequence: usize) -> (usize, usize) {
+        part(sequence, self.geometry.kv_length(), self.kv_live)
+    }
+
+    /// Live query rows.
+    pub(super) fn q_live(&self) -> usize {
+        self.q_live
+    }
+}
+
+fn part(sequence: usize, length: usize, live: usize) -> (usize, usize) {
+    let first = sequence * length;
+    (first, live.saturating_sub(first).min(length))
+}
+
+/// How the segments of a tile's queries and keys relate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// All are one segment.
+    Same,
+    /// No query has the segment of a key.
+    Apart,
+    /// Each pair must be looked at.
+    Mixed,
+}
+
+impl Relation {
+    /// By the smallest and largest segment on either side.
+    fn of(queries: &[i32], keys: &[i32]) -> Self {
+        let bounds = |segments: &[i32]| {
+            let first = segments.first().copied().unwrap_or(0);
+            segments.iter().fold((first, first), |(low, high), &s| (low.min(s), high.max(s)))
+        };
+        let (queries, keys) = (bounds(queries), bounds(keys));
+        if queries.1 < keys.0 || keys.1 < queries.0 {
+            Self::Apart
+        } else if queries == keys && queries.0 == queries.1 {
+            Self::Same
+        } else {
+            Self::Mixed
+        }
+    }
+}
+
+/// Queries and keys of one sequence that meet in a tile, by position in the sequence.
+#[derive(Debug, Clone)]
+pub(super) struct Meeting {
+    pub(super) first_query_row: usize,
+    pub(super) first_key_row: usize,
+    pub(super) queries: Range<usize>,
+    pub(super) keys: Range<usize>,
+    pub(super) relation: Relation,
+}
+
+impl Meeting {
+    /// Row of its first query.
+    pub(super) fn query_row(&self) -> usize {
+        self.first_query_row + self.queries.start
+    }
+
+    /// Row of its first key.
+    pub(super) fn key_row(&self) -> usize {
+        self.first_key_row + self.keys.start
+    }
+
+    /// Of the scores, products over `k` elements.
+    pub(super) fn size(&self, k: usize) -> Size {
+        Size { m: self.queries.len(), n: self.keys.len(), k }
+    }
+}
+
+impl Operands<'_> {
+    /// The tiles of keys that queries of a sequence meet, in ascending order.
+    pub(super) fn meetings(
+        &self,
+        sequence: usize,
+        queries: Range<usize>,
+    ) -> impl Iterator<Item = Meeting> {
+        let (_, count) = self.keys(sequence);
+        let visible = self.geometry.visible_to_any(&queries, count);
+        tiles(visible, KEYS)
+            .map(move |keys| self.meeting(sequence, queries.clone(), keys))
+            .filter(|meeting| meeting.relation != Relation::Apart)
+    }
+
+    /// The tiles of queries that keys of a sequence meet, in ascending order.
+    pub(super) fn meetings_of_keys(
+        &self,
+        sequence: usize,
+        keys: Range<usize>,
+    ) -> impl Iterator<Item = Meeting> {
+        let (_, count) = self.queries(sequence);
+        let seeing = self.geometry.seeing_any(&keys, count);
+        tiles(seeing, QUERIES)
+            .map(move |queries| self.meeting(sequence, queries, keys.clone()))
+            .filter(|meeting| meeting.relation != Relation::Apart)
+    }
+
+    fn meeting(&self, sequence: usize, queries: Range<usize>, keys: Range<usize>) -> Meeting {
+        let (first_query_row, _) = self.queries(sequence);
+        let (first_key_row, _) = self.keys(sequence);
+        let of_queries = &self.q_segments[first_query_row..][queries.clone()];
+        let of_keys = &self.kv_segments[first_key_row..][keys.clone()];
+        let relation = Relation::of(of_queries, of_keys);
+        Meeting { first_query_row, first_key_row, queries, keys, relation }
+    }
+}
+
+/// Cuts a range at multiples of `size`.
+fn tiles(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let first = range.start / size;
+    let last = if range.is_empty() { first } else { range.end.div_ceil(size) };
+    (first..last).map(move |i| range.start.max(i * size)..range.end.min((i + 1) * size))
+}

@@ -1,0 +1,195 @@
+//! `attention` against pairs in f64: odd lengths, grouped heads, documents, windows, dead rows,
+//! rows that see nothing, outliers.
+
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops::attention::oracle::Case;
+use crate::ops::attention::{AttentionSpec, Mask, attention, cross_attention};
+use crate::testing::{Array, assert_close, forward, gradients, noise, numeric_gradient, wide};
+
+fn spec(heads: usize, kv_heads: usize, head_dim: usize, length: usize) -> AttentionSpec {
+    AttentionSpec {
+        heads,
+        kv_heads,
+        head_dim,
+        sequence_length: length,
+        mask: Mask::Causal,
+        window: None,
+        scale: None,
+    }
+}
+
+/// Documents of 1, 2, 3, ... rows, numbered across sequences.
+fn documents(rows: usize) -> Vec<i32> {
+    let mut segments: Vec<i32> = (0..).flat_map(|d| vec![d; d as usize + 1]).take(rows).collect();
+    segments.rotate_left(rows / 3);
+    segments
+}
+
+fn specs() -> Vec<(AttentionSpec, usize)> {
+    let base = vec![
+        (spec(1, 1, 1, 1), 1),
+        (spec(2, 1, 3, 5), 2),
+        (spec(4, 2, 8, 33), 2),
+        (spec(2, 2, 32, 64), 1),
+        (spec(3, 1, 20, 65), 1),
+        (spec(2, 1, 5, 150), 1),
+    ];
+    let mut all = Vec::new();
+    for (spec, sequences) in base {
+        all.push((spec, sequences));
+        all.push((AttentionSpec { mask: Mask::Bidirectional, ..spec }, sequences));
+        all.push((AttentionSpec { window: Some(7), scale: Some(0.3), ..spec }, sequences));
+        let local = AttentionSpec { mask: Mask::Bidirectional, window: Some(70), ..spec };
+        all.push((local, sequences));
+    }
+    all
+}
+
+fn packed_columns(spec: &AttentionSpec) -> usize {
+    (spec.heads + 2 * spec.kv_heads) * spec.head_dim
+}
+
+fn packed_inputs(spec: &AttentionSpec, sequences: usize, segments: Vec<i32>) -> [Array; 2] {
+    let (n, columns) = (sequences * spec.sequence_length, packed_columns(spec));
+    [Array::f32(&[n, columns], noise(1, n * columns)), Array::i32(&[n], segments)]
+}
+
+fn truth(spec: AttentionSpec, segments: &[i32], qkv: &[f64]) -> Vec<f64> {
+    let kv_length = spec.sequence_length;
+    let case = Case { spec, kv_length, q_segments: segments, kv_segments: segments };
+    let [q, kv] = case.unpack(qkv);
+    case.forward(&q, &kv)
+}
+
+#[test]
+fn outputs_agree_with_pairs_in_f64() {
+    for (spec, sequences) in specs() {
+        let n = sequences * spec.sequence_length;
+        for segments in [vec![0; n], documents(n)] {
+            let inputs = packed_inputs(&spec, sequences, segments.clone());
+            let got = forward(&inputs, &|g, x| Ok(vec![attention(g, x[0], x[1], spec)?])).unwrap();
+            let expected = truth(spec, &segments, &wide(inputs[0].floats()));
+            assert_close(got[0].floats(), &expected, 2e-4, 2e-4, &format!("{spec:?}"));
+        }
+    }
+}
+
+#[test]
+fn gradients_agree_with_differences_of_the_oracle() {
+    let mut small = vec![
+        (spec(1, 1, 1, 1), 1),
+        (spec(2, 1, 3, 5), 2),
+        (spec(2, 2, 2, 9), 1),
+        (spec(2, 1, 2, 70), 1),
+    ];
+    small.push((AttentionSpec { mask: Mask::Bidirectional, ..small[1].0 }, 2));
+    small.push((AttentionSpec { window: Some(3), ..small[2].0 }, 2));
+    small.push((AttentionSpec { window: Some(30), ..small[3].0 }, 1));
+    for (spec, sequences) in small {
+        let n = sequences * spec.sequence_length;
+        for segments in [vec![0; n], documents(n)] {
+            let inputs = packed_inputs(&spec, sequences, segments.clone());
+            let dout = noise(2, n * spec.heads * spec.head_dim);
+            let seed = [Array::f32(&[n, spec.heads * spec.head_dim], dout.clone())];
+            let got = gradients(&inputs, &seed, &|g, x| Ok(vec![attention(g, x[0], x[1], spec)?]));
+            let x = [wide(inputs[0].floats())];
+            let f = |x: &[Vec<f64>]| truth(spec, &segments, &x[0]);
+            let expected = numeric_gradient(&x, 0, &wide(&dout), &f);
+            let got = got.unwrap();
+            assert_close(got[0].floats(), &expected, 1e-3, 1e-3, &format!("{spec:?}"));
+        }
+    }
+}
+
+#[test]
+fn cross_attention_agrees_with_f64_both_ways() {
+    let spec = AttentionSpec { mask: Mask::Bidirectional, ..spec(2, 1, 3, 4) };
+    let (sequences, kv_length) = (2, 7);
+    let (n, m) = (sequences * 4, sequences * kv_length);
+    let q_segments = vec![0, 0, 1, 5, 0, 0, 0, 1];
+    let kv_segments = vec![0, 1, 1, 0, 0, 2, 0, 0, 0, 0, 1, 1, 1, 3];
+    let inputs = [
+        Array::f32(&[n, 6], noise(1, n * 6)),
+        Array::f32(&[m, 6], noise(2, m * 6)),
+        Array::i32(&[n], q_segments.clone()),
+        Array::i32(&[m], kv_segments.clone()),
+    ];
+    let trace = |g: &mut Graph<'_>, x: &[Tensor]| -> Result<Vec<Tensor>> {
+        Ok(vec![cross_attention(g, x[0], x[1], [x[2], x[3]], kv_length, spec)?])
+    };
+    let case = Case { spec, kv_length, q_segments: &q_segments, kv_segments: &kv_segments };
+    let x = [wide(inputs[0].floats()), wide(inputs[1].floats())];
+    let f = |x: &[Vec<f64>]| case.forward(&x[0], &x[1]);
+    let got = forward(&inputs, &trace).unwrap();
+    assert_close(got[0].floats(), &f(&x), 1e-5, 1e-5, "out");
+    // Query 3 has a segment that no key has.
+    assert_eq!(got[0].floats()[18..24], [0.0; 6]);
+    let dout = noise(3, n * 6);
+    let got = gradients(&inputs, &[Array::f32(&[n, 6], dout.clone())], &trace).unwrap();
+    for (i, got) in got.iter().enumerate() {
+        let expected = numeric_gradient(&x, i, &wide(&dout), &f);
+        assert_close(got.floats(), &expected, 1e-4, 1e-3, "gradient");
+    }
+}
+
+#[test]
+fn large_scores_do_not_overflow() {
+    let spec = AttentionSpec { scale: Some(1.0), ..spec(1, 1, 2, 3) };
+    let qkv = vec![
+        1e4, 0.0, 1e4, 0.0, 1.0, 2.0, //
+        1e4, 0.0, -1e4, 0.0, 3.0, 4.0, //
+        -1e4, 0.0, 0.0, 0.0, 5.0, 6.0,
+    ];
+    let inputs = [Array::f32(&[3, 6], qkv), Array::i32(&[3], vec![0; 3])];
+    let got = forward(&inputs, &|g, x| Ok(vec![attention(g, x[0], x[1], spec)?])).unwrap();
+    assert_eq!(got[0].floats(), [1.0, 2.0, 1.0, 2.0, 3.0, 4.0]);
+}
+
+#[test]
+fn nan_is_not_hidden_by_the_mask_of_a_first_tile() {
+    let spec = spec(1, 1, 1, 2);
+    let qkv = vec![1.0, f32::NAN, 1.0, 1.0, 1.0, 1.0];
+    let inputs = [Array::f32(&[2, 3], qkv), Array::i32(&[2], vec![0, 1])];
+    let got = forward(&inputs, &|g, x| Ok(vec![attention(g, x[0], x[1], spec)?])).unwrap();
+    assert!(got[0].floats()[0].is_nan());
+    assert_eq!(got[0].floats()[1], 1.0);
+}
+
+#[test]
+fn dead_rows_are_neither_read_nor_written() {
+    let (spec, sequences, live) = (spec(2, 1, 3, 70), 3, 99);
+    let (n, columns, own) = (210, packed_columns(&spec), 6);
+    let segments = documents(n);
+    let mut inputs = packed_inputs(&spec, sequences, segments.clone()).to_vec();
+    let whole = truth(spec, &segments, &wide(&inputs[0].floats()[..live * columns]));
+    let Array::Float(_, data, _) = &mut inputs[0] else { unreachable!("qkv is a float") };
+    data[live * columns..].fill(f32::NAN);
+    inputs.push(Array::i32(&[], vec![live as i32]));
+    let trace = |g: &mut Graph<'_>, x: &[Tensor]| -> Result<Vec<Tensor>> {
+        let rows = g.with_live(x[0], x[2]);
+        Ok(vec![attention(g, rows, x[1], spec)?])
+    };
+    let got = forward(&inputs, &trace).unwrap();
+    assert_close(&got[0].floats()[..live * own], &whole, 1e-4, 1e-4, "out");
+    assert!(got[0].floats()[live * own..].iter().all(|x| x.is_nan()));
+    let mut dout = noise(2, n * own);
+    dout[live * own..].fill(f32::NAN);
+    let got = gradients(&inputs, &[Array::f32(&[n, own], dout)], &trace).unwrap();
+    assert!(got[0].floats()[..live * columns].iter().all(|x| x.is_finite()));
+    assert!(got[0].floats()[live * columns..].iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let inputs = packed_inputs(&spec(2, 1, 3, 4), 1, vec![0; 4]);
+    let refusal = |spec: AttentionSpec| {
+        forward(&inputs, &|g, x| Ok(vec![attention(g, x[0], x[1], spec)?])).unwrap_err().to_string()
+    };
+    assert_eq!(refusal(spec(3, 2, 3, 4)), "attention at : 3 query heads over 2 key heads");
+    let expected = "attention at : qkv is f32[4, 12]: no whole sequences of 3";
+    assert_eq!(refusal(spec(2, 1, 3, 3)), expected);
+    let expected = "attention at : qkv is f32[4, 12], not a float [4, 16]";
+    assert_eq!(refusal(spec(2, 1, 4, 4)), expected);
+    assert!(refusal(spec(2, 1, 257, 4)).contains("heads of 257 elements"));
+}

@@ -1,0 +1,77 @@
+//! What attention and the loss share: a logarithm with the same bits everywhere and the pieces of a
+//! softmax row. Nothing here calls the C library.
+
+use crate::cpu::vector;
+
+#[cfg(test)]
+mod tests;
+
+/// Lanes of row reductions.
+const LANES: usize = 16;
+
+/// ln(x) within one ulp: computed in `f64`, rounded once. 0 gives minus infinity, less gives NaN.
+pub(crate) fn ln(x: f32) -> f32 {
+    if x <= 0.0 || !x.is_finite() {
+        return match x {
+            0.0 => f32::NEG_INFINITY,
+            f32::INFINITY => x,
+            _ => f32::NAN,
+        };
+    }
+    let bits = f64::from(x).to_bits();
+    let mut exponent = (bits >> 52) as i32 - 1023;
+    let mut mantissa = f64::from_bits(bits & ((1 << 52) - 1) | 1023 << 52);
+    if mantissa > std::f64::consts::SQRT_2 {
+        mantissa *= 0.5;
+        exponent += 1;
+    }
+    // 2 artanh(s) with |s| < 0.172: the first term left out is below 1e-16.
+    let s = (mantissa - 1.0) / (mantissa + 1.0);
+    let square = s * s;
+    let mut series = 0.0;
+    for odd in [19, 17, 15, 13, 11, 9, 7, 5, 3, 1] {
+        series = series * square + 1.0 / f64::from(odd);
+    }
+    (f64::from(exponent) * std::f64::consts::LN_2 + 2.0 * s * series) as f32
+}
+
+/// Largest value of a row; minus infinity if it is empty. A NaN is ignored here and comes back in
+/// the sum.
+#[inline(always)]
+pub(crate) fn row_max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (blocks, tail) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for lane in 0..LANES {
+            lanes[lane] = larger(lanes[lane], block[lane]);
+        }
+    }
+    let max = lanes.into_iter().fold(f32::NEG_INFINITY, larger);
+    tail.iter().fold(max, |max, &x| larger(max, x))
+}
+
+/// Replaces every x by e^(scale x - shift) and returns their sum in fixed lanes.
+#[inline(always)]
+pub(crate) fn exp_row(x: &mut [f32], scale: f32, shift: f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (blocks, tail) = x.as_chunks_mut::<LANES>();
+    for block in blocks {
+        for lane in 0..LANES {
+            block[lane] = vector::exp(block[lane].mul_add(scale, -shift));
+            lanes[lane] += block[lane];
+        }
+    }
+    for (lane, x) in tail.iter_mut().enumerate() {
+        *x = vector::exp(x.mul_add(scale, -shift));
+        lanes[lane] += *x;
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}

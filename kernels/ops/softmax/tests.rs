@@ -1,0 +1,43 @@
+//! The logarithm and the pieces of a softmax row.
+
+use crate::ops::softmax::{exp_row, ln, row_max};
+use crate::testing::noise;
+
+#[test]
+fn the_logarithm_is_that_of_f64_rounded() {
+    for bits in (1..f32::INFINITY.to_bits()).step_by(9973) {
+        let x = f32::from_bits(bits);
+        let truth = f64::from(x).ln() as f32;
+        let apart = ln(x).to_bits().abs_diff(truth.to_bits());
+        assert!(apart <= 1, "ln({x}) is {}, not {truth}", ln(x));
+    }
+    assert_eq!([ln(0.0), ln(1.0), ln(f32::INFINITY)], [f32::NEG_INFINITY, 0.0, f32::INFINITY]);
+    assert!(ln(-1.0).is_nan() && ln(f32::NAN).is_nan());
+}
+
+#[test]
+fn rows_of_every_length_are_covered() {
+    for n in [0, 1, 15, 16, 17, 50, 64] {
+        let x = noise(1, n);
+        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        assert_eq!(row_max(&x), max);
+        let mut y = x.clone();
+        let sum = exp_row(&mut y, 0.5, 0.25);
+        let truth = |x: f32| (0.5 * f64::from(x) - 0.25).exp();
+        for (&x, &y) in x.iter().zip(&y) {
+            assert!(
+                (f64::from(y) - truth(x)).abs() <= 4e-7 * truth(x) * (1.0 + truth(x).ln().abs())
+            );
+        }
+        let total: f64 = y.iter().map(|&y| f64::from(y)).sum();
+        assert!((f64::from(sum) - total).abs() <= 1e-6 * total);
+    }
+}
+
+#[test]
+fn masked_values_weigh_nothing() {
+    let mut x = vec![f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY];
+    assert_eq!(row_max(&x), 2.0);
+    assert_eq!(exp_row(&mut x, 1.0, 2.0), 1.0);
+    assert_eq!(x, [0.0, 1.0, 0.0]);
+}

@@ -7,6 +7,7 @@ pub mod log;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -90,12 +91,15 @@ impl RunFolder {
         let begun = Instant::now();
         let mut moved_to = None;
         loop {
-            if !is_empty(&path)? && !path.join("config.toml").exists() && !is_started(&path) {
+            if is_foreign(&path)? {
                 return Err(RunFolderError::NotARun { path });
             }
             fs::create_dir_all(&path).map_err(io_error("create", &path))?;
-            let lock = take_lock(&path, begun, patience)?;
-            // Between opening and locking, another start may have moved the folder aside.
+            // Before and after opening the lock, another start may move the folder aside.
+            let lock = match take_lock(&path, begun, patience) {
+                Err(RunFolderError::Disk(error)) if error.is_missing() => continue,
+                taken => taken?,
+            };
             if !is_file_at(&lock, &path.join("lock")) {
                 continue;
             }
@@ -118,7 +122,7 @@ impl RunFolder {
         &self.path
     }
 
-    /// Where the previous run went, if `Start::Fresh` moved one aside.
+    /// Where the run that was here went, if `Start::Fresh` moved one aside.
     #[must_use]
     pub fn moved_to(&self) -> Option<&Path> {
         self.moved_to.as_deref()
@@ -246,25 +250,26 @@ fn io_error<'a>(
     move |why| DiskError { operation, path: path.to_owned(), why }.into()
 }
 
-fn is_empty(path: &Path) -> Result<bool, RunFolderError> {
-    match fs::read_dir(path) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(source) => Err(io_error("read", path)(source)),
-    }
+/// The names in a folder, in one look; none without a folder.
+fn names_in(path: &Path) -> Result<Vec<OsString>, RunFolderError> {
+    let entries = match fs::read_dir(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened.map_err(io_error("read", path))?,
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<_>>();
+    names.map_err(io_error("read", path))
 }
 
-/// A start that ended before it wrote its configuration leaves this.
-fn is_started(path: &Path) -> bool {
-    path.join("lock").exists() && path.join("checkpoints").exists()
-        || fs::read_dir(path)
-            .is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == "lock"))
+/// It holds files, and not even the lock of a start that ended early, which is made first.
+fn is_foreign(path: &Path) -> Result<bool, RunFolderError> {
+    let names = names_in(path)?;
+    Ok(!names.is_empty() && !names.iter().any(|name| name == "lock" || name == "config.toml"))
 }
 
 fn holds_run(path: &Path) -> Result<bool, RunFolderError> {
     Ok(path.join("config.toml").exists()
         || path.join("log.jsonl").exists()
-        || !is_empty(&path.join("checkpoints"))?)
+        || !names_in(&path.join("checkpoints"))?.is_empty())
 }
 
 /// Opens and locks `lock`, and writes our process number into it.

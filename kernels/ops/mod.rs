@@ -31,6 +31,7 @@ pub mod grouped_linear;
 pub mod integers;
 pub mod layer_norm;
 pub mod linear;
+pub mod linear_cross_entropy;
 pub mod load_balance_loss;
 mod loss;
 pub mod route;

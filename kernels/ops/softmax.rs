@@ -9,13 +9,13 @@ mod tests;
 /// Lanes of row reductions.
 const LANES: usize = 16;
 
-/// ln(x) within one ulp: computed in `f64`, rounded once. 0 gives minus infinity, less gives NaN.
-pub(crate) fn ln(x: f32) -> f32 {
+/// ln(x) of an `f32`, in `f64` to some 1e-15. 0 gives minus infinity, less gives NaN.
+pub(crate) fn ln(x: f32) -> f64 {
     if x <= 0.0 || !x.is_finite() {
         return match x {
-            0.0 => f32::NEG_INFINITY,
-            f32::INFINITY => x,
-            _ => f32::NAN,
+            0.0 => f64::NEG_INFINITY,
+            f32::INFINITY => f64::INFINITY,
+            _ => f64::NAN,
         };
     }
     let bits = f64::from(x).to_bits();
@@ -32,7 +32,7 @@ pub(crate) fn ln(x: f32) -> f32 {
     for odd in [19, 17, 15, 13, 11, 9, 7, 5, 3, 1] {
         series = series * square + 1.0 / f64::from(odd);
     }
-    (f64::from(exponent) * std::f64::consts::LN_2 + 2.0 * s * series) as f32
+    f64::from(exponent) * std::f64::consts::LN_2 + 2.0 * s * series
 }
 
 /// Largest value of a row; minus infinity if it is empty. A NaN is ignored here and comes back in

@@ -54,7 +54,7 @@ impl Row {
     fn finish(self, sums: &[f32], out: &mut [f32]) -> f32 {
         let factor = if self.sum == 0.0 { 0.0 } else { 1.0 / self.sum };
         out.iter_mut().zip(sums).for_each(|(o, s)| *o = s * factor);
-        self.max + ln(self.sum)
+        (f64::from(self.max) + ln(self.sum)) as f32
     }
 }
 

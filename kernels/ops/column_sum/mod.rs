@@ -1,8 +1,8 @@
 //! `column_sum`: the gradient of a bias. `dy f[N, D] -> f32[D]`, the sum of the live rows in fixed
 //! blocks; overwrites or accumulates. Has no gradient of its own.
 
-use crate::cpu::CpuRun;
 use crate::cpu::isa::dispatch;
+use crate::cpu::{CpuDevice, CpuRun};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::Cost;
@@ -41,14 +41,25 @@ impl Op for ColumnSum {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let (dy, out, device) = (run.input::<f32>(0), run.output::<f32>(0), run.device());
-        let (stride, live) = (out.len(), run.live_input(0));
-        column_sums(&device.pool, live, out, run.accumulate(0), |rows, columns, partial| {
-            let from = rows.start * stride + columns.start;
-            add_rows(device.isa, &dy[from..], rows.len(), stride, partial);
-        });
+        let (dy, out) = (run.input::<f32>(0), run.output::<f32>(0));
+        add_column_sums(run.device(), dy, run.live_input(0), out, run.accumulate(0));
         Ok(())
     }
+}
+
+/// Column sums of the first `rows` rows of `dy`, which are as long as `out`.
+pub(crate) fn add_column_sums(
+    device: &CpuDevice,
+    dy: &[f32],
+    rows: usize,
+    out: &mut [f32],
+    accumulate: bool,
+) {
+    let stride = out.len();
+    column_sums(&device.pool, rows, out, accumulate, |rows, columns, partial| {
+        let from = rows.start * stride + columns.start;
+        add_rows(device.isa, &dy[from..], rows.len(), stride, partial);
+    });
 }
 
 dispatch! {

@@ -1,0 +1,224 @@
+//! `linear_cross_entropy`: the last linear layer and softmax cross-entropy in one, chunk by chunk of
+//! rows, so that the logits of all rows are never held (the idea: Wijmans et al., arXiv:2411.09009).
+//!
+//! `hidden f[N, D], w f[V, D], bias f[V]?, labels i32[N], scale f32[] -> loss f32[], loss_sum f32[],
+//! targets i32[]`, saved `logsumexp f32[N]`. Logits are `z = hidden wᵀ + bias`, then
+//! `cap · tanh(z / cap)` with a soft cap. The term of a row with a label of at least 0 is
+//! `(1 - s) (L - z[label]) + s (L - mean z) + c L²`, L the logsumexp of z, s the label smoothing, c
+//! the z-loss. `loss` is `scale` times the sum of the terms, `loss_sum` the sum of `L - z[label]`
+//! alone; both are added in f64 in row order. `targets` counts the terms; without any, all are 0. A
+//! label of V or more gives NaN.
+//!
+//! Gradient: recomputes the logits; `dhidden` overwrites (0 in ignored rows), `dw` and `dbias` are
+//! `f32`, summed chunk by chunk, overwriting or accumulating. `chunk_rows` decides where those sums
+//! are cut and is part of the results. Nothing flows back to the scale or from `loss_sum`. Dead
+//! rows are neither read nor written.
+
+use crate::cpu::CpuRun;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
+use crate::ops::rows::{Shapes, expect_float, expect_i32, matrix};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+mod cpu;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// What the loss is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossOptions {
+    /// Rows whose logits are held at a time.
+    pub chunk_rows: usize,
+    /// Factor of the squared logsumexp; 0 for none.
+    pub z_loss: f32,
+    /// Share of the uniform distribution in the target; 0 for none.
+    pub label_smoothing: f32,
+    /// Bound of the logits.
+    pub softcap: Option<f32>,
+}
+
+impl Default for LossOptions {
+    fn default() -> Self {
+        Self { chunk_rows: 512, z_loss: 0.0, label_smoothing: 0.0, softcap: None }
+    }
+}
+
+/// What [`linear_cross_entropy`] gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinearLoss {
+    /// `scale` times the sum of the terms, `f32[]`.
+    pub loss: Tensor,
+    /// Sum of the cross-entropies alone, `f32[]`.
+    pub loss_sum: Tensor,
+    /// Number of terms, `i32[]`.
+    pub targets: Tensor,
+}
+
+/// The loss.
+#[derive(Debug, Clone, Copy)]
+struct LinearCrossEntropy {
+    options: LossOptions,
+    bias: bool,
+}
+
+/// `dhidden`, and `dw` and `dbias` where they are wanted, from the forward operands, `logsumexp`
+/// and `dloss f32[]`.
+#[derive(Debug)]
+struct Gradient {
+    forward: LinearCrossEntropy,
+    weight: bool,
+    bias: bool,
+}
+
+/// The cross-entropy of `hidden wᵀ + bias` against `labels`.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] when shapes or dtypes differ from the above or an option is out
+/// of range.
+pub fn linear_cross_entropy(
+    g: &mut Graph<'_>,
+    hidden: Tensor,
+    w: Tensor,
+    bias: Option<Tensor>,
+    labels: Tensor,
+    scale: Tensor,
+    options: LossOptions,
+) -> Result<LinearLoss> {
+    let op = LinearCrossEntropy { options, bias: bias.is_some() };
+    let inputs: Vec<Tensor> = [hidden, w].into_iter().chain(bias).chain([labels, scale]).collect();
+    let outputs = apply_loss(g, op, &inputs)?;
+    Ok(LinearLoss { loss: outputs[0], loss_sum: outputs[1], targets: outputs[2] })
+}
+
+impl LinearCrossEntropy {
+    /// Number of operands.
+    fn operands(&self) -> usize {
+        4 + usize::from(self.bias)
+    }
+
+    /// Rows, columns and classes.
+    fn check(&self, inputs: &[&Spec]) -> std::result::Result<[usize; 3], String> {
+        if inputs.len() != self.operands() {
+            return Err(format!("{} operands, not {}", inputs.len(), self.operands()));
+        }
+        let ([rows, columns], [classes, inner]) =
+            (matrix(inputs[0], "hidden")?, matrix(inputs[1], "the weight")?);
+        if columns != inner {
+            return Err(format!("hidden is {}, the weight {}", inputs[0], inputs[1]));
+        }
+        if self.bias {
+            expect_float(inputs[2], &[classes], "the bias")?;
+        }
+        expect_i32(inputs[self.operands() - 2], &[rows], "labels")?;
+        expect_scalar(inputs[self.operands() - 1], "the scale")?;
+        let LossOptions { chunk_rows, z_loss, label_smoothing, softcap } = self.options;
+        let fair = z_loss >= 0.0 && (0.0..1.0).contains(&label_smoothing);
+        if chunk_rows == 0 || !fair || softcap.is_some_and(|cap| cap <= 0.0) {
+            return Err(format!("{:?} is out of range", self.options));
+        }
+        Ok([rows, columns, classes])
+    }
+
+    /// Bytes of the logits of one chunk.
+    fn chunk_bytes(&self, io: &Io) -> usize {
+        let rows = self.options.chunk_rows.min(io.inputs[0].leading());
+        rows * io.inputs[1].leading() * size_of::<f32>()
+    }
+
+    /// FLOPs of the logits.
+    fn product_flops(io: &Io) -> f64 {
+        2.0 * io.inputs[0].elements() as f64 * io.inputs[1].leading() as f64
+    }
+}
+
+impl Op for LinearCrossEntropy {
+    fn name(&self) -> &'static str {
+        "linear_cross_entropy"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [rows, _, _] = self.check(inputs)?;
+        let [loss, sum] = loss_specs();
+        let live = inputs[0].live.or(inputs[self.operands() - 2].live);
+        let logsumexp = Spec::new(&[rows], DType::F32).with_live(live);
+        Ok(vec![loss, sum, Spec::scalar(DType::I32), logsumexp])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let Some(dloss) = backward.gradient(0) else { return Ok(()) };
+        let mut inputs = Vec::with_capacity(self.operands() + 2);
+        for i in 0..self.operands() {
+            inputs.push(backward.input(i)?);
+        }
+        inputs.extend([backward.output(3)?, dloss]);
+        let (weight, bias) = (backward.wants(1), self.bias && backward.wants(2));
+        let wanted = [(0, true), (1, weight), (2, bias)];
+        let targets: Vec<usize> = wanted.into_iter().filter(|w| w.1).map(|w| w.0).collect();
+        backward.give_all(&targets, Gradient { forward: *self, weight, bias }, &inputs)
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: Self::product_flops(io), bytes: io.bytes() as f64 }
+    }
+
+    fn workspace(&self, io: &Io) -> usize {
+        cpu::record_bytes(io.inputs[0].leading()) + self.chunk_bytes(io)
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::forward(run, self);
+        Ok(())
+    }
+}
+
+impl Op for Gradient {
+    fn name(&self) -> &'static str {
+        "linear_cross_entropy_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let count = self.forward.operands();
+        if inputs.len() != count + 2 {
+            return Err(format!("{} operands, not {}", inputs.len(), count + 2));
+        }
+        let [rows, columns, classes] = self.forward.check(&inputs[..count])?;
+        expect_float(inputs[count], &[rows], "logsumexp")?;
+        expect_scalar(inputs[count + 1], "the gradient")?;
+        let mut outputs = vec![inputs[0].clone().with_live(inputs[count].live)];
+        if self.weight {
+            outputs.push(Spec::new(&[classes, columns], DType::F32));
+        }
+        if self.bias {
+            outputs.push(Spec::new(&[classes], DType::F32));
+        }
+        Ok(outputs)
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let products = if self.weight { 3.0 } else { 2.0 };
+        let flops = products * LinearCrossEntropy::product_flops(io);
+        Cost { flops, bytes: io.bytes() as f64 }
+    }
+
+    fn workspace(&self, io: &Io) -> usize {
+        self.forward.chunk_bytes(io)
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::gradient(run, self);
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! `linear_cross_entropy` against f64: odd sizes, every option, ignored and dead rows, chunks,
+//! a weight used twice, no targets, outliers.
+
+use crate::error::Result;
+use crate::graph::{Graph, Tensor};
+use crate::ops::embedding::embedding;
+use crate::ops::linear_cross_entropy::{LossOptions, linear_cross_entropy, oracle};
+use crate::testing::{Array, Trial, assert_close, noise, numeric_gradient, wide};
+
+const SCALE: f32 = 0.25;
+
+fn every_option() -> [LossOptions; 4] {
+    let plain = LossOptions::default();
+    [
+        plain,
+        LossOptions { chunk_rows: 2, z_loss: 1e-2, ..plain },
+        LossOptions { chunk_rows: 3, label_smoothing: 0.1, ..plain },
+        LossOptions { chunk_rows: 64, softcap: Some(2.0), label_smoothing: 0.2, z_loss: 1e-3 },
+    ]
+}
+
+fn labels(n: usize, v: usize) -> Vec<i32> {
+    (0..n).map(|i| if i % 4 == 2 { -1 } else { (i * 5 % v) as i32 }).collect()
+}
+
+fn inputs([n, d, v]: [usize; 3]) -> Vec<Array> {
+    vec![
+        Array::f32(&[n, d], noise(1, n * d)),
+        Array::f32(&[v, d], noise(2, v * d)),
+        Array::f32(&[v], noise(3, v)),
+        Array::i32(&[n], labels(n, v)),
+        Array::f32(&[], vec![SCALE]),
+    ]
+}
+
+fn trace(options: LossOptions) -> impl Fn(&mut Graph<'_>, &[Tensor]) -> Result<Vec<Tensor>> {
+    move |g, x| {
+        let loss = linear_cross_entropy(g, x[0], x[1], Some(x[2]), x[3], x[4], options)?;
+        Ok(vec![loss.loss, loss.loss_sum, loss.targets])
+    }
+}
+
+#[test]
+fn loss_and_gradients_match_the_oracle() {
+    for size in [[1, 1, 1], [3, 5, 7], [9, 4, 33], [20, 3, 70]] {
+        for options in every_option() {
+            let [n, d, v] = size;
+            let inputs = inputs(size);
+            let seeds = [Array::f32(&[], vec![3.0])];
+            let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+            let got = trial.run(&trace(options)).unwrap();
+            let x: Vec<Vec<f64>> = inputs[..3].iter().map(|x| wide(x.floats())).collect();
+            let sums =
+                |x: &[Vec<f64>]| oracle::sums([&x[0], &x[1], &x[2]], &labels(n, v), d, &options);
+            let [terms, cross_entropies] = sums(&x);
+            let loss = f64::from(SCALE) * terms;
+            assert_close(got.outputs[0].floats(), &[loss], 1e-5, 1e-5, "loss");
+            assert_close(got.outputs[1].floats(), &[cross_entropies], 1e-5, 1e-5, "sum");
+            let targets = labels(n, v).iter().filter(|l| **l >= 0).count();
+            assert_eq!(got.outputs[2].ints(), [targets as i32]);
+            let seed = [3.0 * f64::from(SCALE)];
+            for (i, got) in got.gradients[..3].iter().enumerate() {
+                let expected = numeric_gradient(&x, i, &seed, &|x| vec![sums(x)[0]]);
+                let what = format!("{size:?} {options:?} gradient {i}");
+                assert_close(got.floats(), &expected, 5e-5, 2e-4, &what);
+            }
+            let alone = Trial { threads: 1, ..trial }.run(&trace(options)).unwrap();
+            assert_eq!(got.outputs, alone.outputs);
+            assert_eq!(got.gradients[..3], alone.gradients[..3]);
+        }
+    }
+}
+
+#[test]
+fn a_tied_weight_gathers_both_gradients() {
+    let (n, d, v) = (6, 5, 7);
+    let tokens = vec![3, 1, 3, 0, 6, 2];
+    let inputs = [
+        Array::f32(&[v, d], noise(2, v * d)),
+        Array::i32(&[n], tokens.clone()),
+        Array::i32(&[n], labels(n, v)),
+        Array::f32(&[], vec![SCALE]),
+    ];
+    let seeds = [Array::f32(&[], vec![1.0])];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    let options = LossOptions { chunk_rows: 4, ..LossOptions::default() };
+    let got = trial.run(&|g, x| {
+        let hidden = embedding(g, x[1], x[0])?;
+        Ok(vec![linear_cross_entropy(g, hidden, x[0], None, x[2], x[3], options)?.loss])
+    });
+    let f = |x: &[Vec<f64>]| {
+        let row = |&t: &i32| x[0][t as usize * d..][..d].to_vec();
+        let hidden: Vec<f64> = tokens.iter().flat_map(row).collect();
+        vec![oracle::sums([&hidden, &x[0], &[]], &labels(n, v), d, &options)[0]]
+    };
+    let x = [wide(inputs[0].floats())];
+    let expected = numeric_gradient(&x, 0, &[f64::from(SCALE)], &f);
+    assert_close(got.unwrap().gradients[0].floats(), &expected, 1e-4, 1e-4, "dw");
+}
+
+#[test]
+fn without_targets_everything_is_zero() {
+    let mut inputs = inputs([3, 2, 4]);
+    inputs[3] = Array::i32(&[3], vec![-1; 3]);
+    inputs[4] = Array::f32(&[], vec![f32::INFINITY]);
+    let seeds = [Array::f32(&[], vec![0.0])];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    let got = trial.run(&trace(LossOptions::default())).unwrap();
+    assert_eq!(got.outputs[0].floats(), [0.0]);
+    assert_eq!(got.outputs[1].floats(), [0.0]);
+    assert_eq!(got.outputs[2].ints(), [0]);
+    for gradient in &got.gradients[..3] {
+        assert!(gradient.floats().iter().all(|&x| x == 0.0));
+    }
+}
+
+#[test]
+fn dead_rows_are_neither_read_nor_written() {
+    let [n, d, v] = [7, 3, 5];
+    for live in [0, 4] {
+        let mut data = noise(1, n * d);
+        data[live * d..].fill(f32::NAN);
+        let mut ids = labels(n, v);
+        ids[live..].fill(0);
+        let mut inputs = inputs([n, d, v]);
+        inputs[0] = Array::f32(&[n, d], data);
+        inputs[3] = Array::i32(&[n], ids.clone());
+        inputs.push(Array::i32(&[], vec![live as i32]));
+        let seeds = [Array::f32(&[], vec![1.0])];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        let options = LossOptions { chunk_rows: 3, ..LossOptions::default() };
+        let got = trial
+            .run(&|g, x| {
+                let hidden = g.with_live(x[0], x[5]);
+                trace(options)(g, &[hidden, x[1], x[2], x[3], x[4]])
+            })
+            .unwrap();
+        let x: Vec<Vec<f64>> = inputs[..3].iter().map(|x| wide(x.floats())).collect();
+        let rows = [&x[0][..live * d], &x[1], &x[2]];
+        let [sum, _] = oracle::sums(rows, &ids, d, &options);
+        assert_close(got.outputs[0].floats(), &[f64::from(SCALE) * sum], 1e-6, 1e-6, "loss");
+        let dhidden = got.gradients[0].floats();
+        assert!(dhidden[..live * d].iter().all(|x| x.is_finite()));
+        assert!(dhidden[live * d..].iter().all(|x| x.is_nan()));
+        for gradient in &got.gradients[1..3] {
+            assert!(gradient.floats().iter().all(|x| x.is_finite() && (live > 0 || *x == 0.0)));
+        }
+    }
+}
+
+#[test]
+fn logits_that_would_overflow_an_exponential_do_not() {
+    let inputs = [
+        Array::f32(&[1, 1], vec![1000.0]),
+        Array::f32(&[3, 1], vec![1.0, -1.0, 0.9]),
+        Array::i32(&[1], vec![2]),
+        Array::f32(&[], vec![1.0]),
+    ];
+    let seeds = [Array::f32(&[], vec![1.0])];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    let options = LossOptions::default();
+    let got = trial
+        .run(&|g, x| Ok(vec![linear_cross_entropy(g, x[0], x[1], None, x[2], x[3], options)?.loss]))
+        .unwrap();
+    assert_close(got.outputs[0].floats(), &[100.0], 1e-3, 0.0, "loss");
+    assert_eq!(got.gradients[1].floats(), [1000.0, 0.0, -1000.0]);
+}
+
+#[test]
+fn a_label_outside_the_classes_is_not_a_number() {
+    let mut inputs = inputs([2, 2, 3]);
+    inputs[3] = Array::i32(&[2], vec![0, 3]);
+    let trial = Trial { inputs: &inputs, ..Trial::default() };
+    let got = trial.run(&trace(LossOptions::default())).unwrap();
+    assert!(got.outputs[0].floats()[0].is_nan());
+}
+
+#[test]
+fn wrong_options_and_operands_are_refused() {
+    let inputs = inputs([2, 2, 3]);
+    let trial = Trial { inputs: &inputs, ..Trial::default() };
+    let options = LossOptions { chunk_rows: 0, ..LossOptions::default() };
+    let error = trial.run(&trace(options)).unwrap_err().to_string();
+    assert!(error.contains("out of range"), "{error}");
+    let swapped = |g: &mut Graph<'_>, x: &[Tensor]| {
+        trace(LossOptions::default())(g, &[x[0], x[1], x[1], x[3], x[4]])
+    };
+    let error = trial.run(&swapped).unwrap_err().to_string();
+    assert!(error.contains("the bias is f32[3, 2], not a float [3]"), "{error}");
+}

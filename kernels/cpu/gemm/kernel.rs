@@ -9,6 +9,9 @@ use crate::cpu::isa::{Isa, Level};
 /// every instruction set. It is also the distance between the packed rows of A.
 pub(super) const KC: usize = 384;
 
+/// Rows of B that a kernel fetches ahead from the second-level cache.
+const AHEAD: usize = 8;
+
 /// Multiplies `MR` rows of A by `NV` vectors of columns of B over `k <= KC`.
 ///
 /// Row `i` of A starts at `a + i * KC`, row `p` of B at `b + p * b_stride`, row `i` of C at
@@ -65,7 +68,7 @@ macro_rules! kernel {
     (
         $(#[$feature:meta])*
         $name:ident, $lanes:literal,
-        $zero:path, $load:path, $store:path, $splat:path, $fma:path, $plus:path
+        $zero:path, $load:path, $store:path, $splat:path, $fma:path, $plus:path, $prefetch:path
     ) => {
         $(#[$feature])*
         unsafe fn $name<const MR: usize, const NV: usize>(
@@ -81,6 +84,7 @@ macro_rules! kernel {
             let mut row = [$zero(); NV];
             for p in 0..k {
                 for v in 0..NV {
+                    $prefetch(b.wrapping_add((p + AHEAD) * b_stride + v * $lanes));
                     // SAFETY: the caller has `k` rows of B with `NV` vectors each.
                     row[v] = unsafe { $load(b.add(p * b_stride + v * $lanes)) };
                 }
@@ -125,7 +129,8 @@ kernel!(
     arch::_mm512_storeu_ps,
     arch::_mm512_set1_ps,
     arch::_mm512_fmadd_ps,
-    arch::_mm512_add_ps
+    arch::_mm512_add_ps,
+    prefetch
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -148,7 +153,8 @@ kernel!(
     arch::_mm256_storeu_ps,
     arch::_mm256_set1_ps,
     arch::_mm256_fmadd_ps,
-    arch::_mm256_add_ps
+    arch::_mm256_add_ps,
+    prefetch
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -160,6 +166,13 @@ static AVX2: Kernels = Kernels {
     narrow: table!(avx2, 1, 1 2 3 4 5 6),
     wide: table!(avx2, 2, 1 2 3 4 5 6),
 };
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    // SAFETY: a hint that touches no memory and accepts every address.
+    unsafe { arch::_mm_prefetch::<{ arch::_MM_HINT_T0 }>(at.cast()) };
+}
 
 /// A vector without instructions of its own.
 mod lanes {
@@ -191,12 +204,24 @@ mod lanes {
         std::array::from_fn(|i| x[i].mul_add(y[i], z[i]))
     }
 
+    pub(super) fn prefetch(_: *const f32) {}
+
     pub(super) fn plus(x: Vector, y: Vector) -> Vector {
         std::array::from_fn(|i| x[i] + y[i])
     }
 }
 
-kernel!(plain, 4, lanes::zero, lanes::load, lanes::store, lanes::splat, lanes::fma, lanes::plus);
+kernel!(
+    plain,
+    4,
+    lanes::zero,
+    lanes::load,
+    lanes::store,
+    lanes::splat,
+    lanes::fma,
+    lanes::plus,
+    lanes::prefetch
+);
 
 static PLAIN: Kernels = Kernels {
     rows: 8,

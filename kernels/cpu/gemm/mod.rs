@@ -8,8 +8,8 @@
 //! between threads.
 //!
 //! A tile goes through the k blocks one by one. Per block its columns of B are packed into panels
-//! that stay in the second-level cache, then groups of rows of A are packed, and each strip of rows
-//! meets all panels (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",
+//! that stay in the second-level cache, then rows of A are packed, and each strip of them meets all
+//! panels (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",
 //! 2008, with A and B swapped since C is row-major). No call allocates.
 
 mod kernel;
@@ -27,8 +27,8 @@ use pack::Window;
 pub use scratch::{Panels, Scratch};
 use tile::Product;
 
-/// Rows of C in the largest tile. More would not make packing B noticeably cheaper.
-const TILE_ROWS: usize = 512;
+/// Rows of C in the largest tile: how often a packed column of B is used.
+const TILE_ROWS: usize = 1024;
 
 /// Multiplications that are worth a tile of their own: some ten microseconds.
 const TILE_PRODUCTS: usize = 1 << 19;
@@ -185,29 +185,30 @@ struct Tiling {
 }
 
 impl Tiling {
+    /// As many tiles for every thread, of the shape that needs the least packing.
     fn choose(size: Size, threads: usize, kernels: &Kernels) -> Self {
-        let mut across = size.n.div_ceil(kernels.block_columns);
-        let mut down = size.m.div_ceil(TILE_ROWS);
-        // Several tiles for each thread, so that a slow thread takes fewer; equally many for all.
-        let worth = size.m * size.n * size.k / TILE_PRODUCTS;
-        let wanted = if threads == 1 { 1 } else { worth.min(4 * threads).max(1) };
-        let (rows_min, columns_min) = (2 * kernels.rows, kernels.panel());
-        while across * down < wanted {
-            let (rows, columns) = (size.m.div_ceil(down), size.n.div_ceil(across));
-            if columns >= rows && columns > columns_min {
-                across += 1;
-            } else if rows > rows_min {
-                down += 1;
-            } else if columns > columns_min {
-                across += 1;
-            } else {
-                break;
-            }
-        }
+        let (m, n) = (size.m, size.n);
+        let (down_min, across_min) = (m.div_ceil(TILE_ROWS), n.div_ceil(kernels.block_columns));
+        let (down_max, across_max) = (m.div_ceil(kernels.rows), n.div_ceil(kernels.panel()));
+        let worth = m * n * size.k / TILE_PRODUCTS;
+        let wanted = match worth / threads {
+            _ if threads == 1 || worth < 2 => 1,
+            0..16 => threads,
+            16..64 => 2 * threads,
+            _ => 4 * threads,
+        };
+        let candidates = (down_min..=down_max.min(down_min.max(wanted))).filter_map(|down| {
+            let multiple = if wanted == 1 { 1 } else { threads / common_divisor(threads, down) };
+            let across = across_min.max(wanted.div_ceil(down)).next_multiple_of(multiple);
+            (across <= across_max).then_some((down, across))
+        });
+        // Packing costs 1 / rows + 1 / columns for each multiplication.
+        let packing = |&(down, across): &(usize, usize)| down * n + across * m;
+        let (down, across) = candidates.min_by_key(packing).unwrap_or((down_min, across_min));
         Self {
             size,
-            rows: size.m.div_ceil(down).next_multiple_of(kernels.rows),
-            columns: size.n.div_ceil(across).next_multiple_of(kernels.panel()),
+            rows: m.div_ceil(down).next_multiple_of(kernels.rows),
+            columns: n.div_ceil(across).next_multiple_of(kernels.panel()),
         }
     }
 
@@ -225,4 +226,8 @@ impl Tiling {
         let rows = self.rows.min(self.size.m - row);
         Window { row, rows, column, columns: self.columns.min(self.size.n - column) }
     }
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }

@@ -5,7 +5,7 @@
 
 use super::Matrix;
 use super::kernel::KC;
-use crate::cpu::isa::{Isa, Level};
+use crate::cpu::isa::{Isa, Level, dispatch};
 
 /// A block of an operand: `rows x columns` from `(row, column)`.
 #[derive(Clone, Copy)]
@@ -41,20 +41,16 @@ pub(super) fn pack_a(isa: Isa, a: &Matrix<'_>, window: Window, to: &mut [f32]) {
 pub(super) fn pack_b(isa: Isa, b: &Matrix<'_>, window: Window, panel: usize, to: &mut [f32]) {
     let Window { row, rows, column, columns } = window;
     let size = rows * panel;
-    let (whole, rest) = (columns / panel, columns % panel);
-    if rest > 0 {
-        to[whole * size..(whole + 1) * size].fill(0.0);
+    if !columns.is_multiple_of(panel) {
+        to[columns / panel * size..][..size].fill(0.0);
     }
     if b.column_stride == 1 {
-        for p in 0..rows {
-            let from = (row + p) * b.row_stride + column;
-            let from = &b.data[from..from + columns];
-            for (index, part) in from.chunks(panel).enumerate() {
-                let at = index * size + p * panel;
-                to[at..at + part.len()].copy_from_slice(part);
-            }
-        }
-        return;
+        let from = &b.data[row * b.row_stride + column..];
+        return match panel {
+            32 => copy_panels_32(isa, from, b.row_stride, [rows, columns], to),
+            16 => copy_panels_16(isa, from, b.row_stride, [rows, columns], to),
+            _ => copy_panels_8(isa, from, b.row_stride, [rows, columns], to),
+        };
     }
     for (index, to) in to.chunks_mut(size).take(columns.div_ceil(panel)).enumerate() {
         let first = column + index * panel;
@@ -68,6 +64,40 @@ pub(super) fn pack_b(isa: Isa, b: &Matrix<'_>, window: Window, panel: usize, to:
                     *to = b.at(row + p, first + j);
                 }
             }
+        }
+    }
+}
+
+dispatch! {
+    fn copy_panels_32(from: &[f32], from_stride: usize, size: [usize; 2], to: &mut [f32]) {
+        copy_panels::<32>(from, from_stride, size, to);
+    }
+
+    fn copy_panels_16(from: &[f32], from_stride: usize, size: [usize; 2], to: &mut [f32]) {
+        copy_panels::<16>(from, from_stride, size, to);
+    }
+
+    fn copy_panels_8(from: &[f32], from_stride: usize, size: [usize; 2], to: &mut [f32]) {
+        copy_panels::<8>(from, from_stride, size, to);
+    }
+}
+
+/// Copies `rows x columns` elements of a row-major matrix into panels of `N` columns.
+#[inline(always)]
+fn copy_panels<const N: usize>(
+    from: &[f32],
+    from_stride: usize,
+    [rows, columns]: [usize; 2],
+    to: &mut [f32],
+) {
+    let (to, _) = to.as_chunks_mut::<N>();
+    for p in 0..rows {
+        let (whole, rest) = from[p * from_stride..][..columns].as_chunks::<N>();
+        for (index, part) in whole.iter().enumerate() {
+            to[index * rows + p] = *part;
+        }
+        if !rest.is_empty() {
+            to[whole.len() * rows + p][..rest.len()].copy_from_slice(rest);
         }
     }
 }

@@ -252,7 +252,8 @@ fn tiles_cover_c_once_and_suit_the_threads() {
         let tiles = |m, n, k| Tiling::choose(Size { m, n, k }, 2, kernels).tiles();
         assert_eq!(tiles(16, 16, 16), 1);
         assert!(tiles(1024, 3072, 768) >= 8);
-        assert!(tiles(192, 384, 128) >= 2);
+        assert_eq!(tiles(192, 384, 128), 2);
+        assert_eq!(tiles(768, 128, 512), 4);
     }
 }
 

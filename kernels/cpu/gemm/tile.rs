@@ -11,6 +11,9 @@ use super::{Block, Epilogue, Matrix, Output, Panels, Size};
 /// Tiles with at most this many strips of rows read a row-major B in place.
 const STRIPS_UNPACKED: usize = 2;
 
+/// A block of k of a row-major B up to this many elements (with gaps) is read in place too.
+const ELEMENTS_UNPACKED: usize = 16 * 1024;
+
 /// Elements of the largest kernel's part of C.
 const PART_ELEMENTS: usize = 14 * 32;
 
@@ -73,6 +76,7 @@ impl<'a> Product<'a> {
         }
         let (isa, kernels) = (panels.isa(), panels.kernels());
         let (packed_a, packed_b) = panels.buffers();
+        let (height, group_rows) = self.strips(tile, kernels);
         for start in (0..self.k).step_by(KC) {
             let depth = KC.min(self.k - start);
             let panel = kernels.panel();
@@ -87,12 +91,12 @@ impl<'a> Product<'a> {
             };
             let (add, last) = (start > 0 || self.accumulate, start + depth == self.k);
             let block = Depth { kernels, tile, depth, add, last, b, b_stride, panel_stride };
-            for group in (0..tile.rows).step_by(kernels.group_rows) {
-                let rows = kernels.group_rows.min(tile.rows - group);
+            for group in (0..tile.rows).step_by(group_rows) {
+                let rows = group_rows.min(tile.rows - group);
                 let window = Window { row: tile.row + group, rows, column: start, columns: depth };
                 pack_a(isa, &self.a, window, packed_a);
-                for strip in (0..rows).step_by(kernels.rows) {
-                    let strip_rows = kernels.rows.min(rows - strip);
+                for strip in (0..rows).step_by(height) {
+                    let strip_rows = height.min(rows - strip);
                     // SAFETY: the caller's tile; A's strip and B's panels are packed.
                     unsafe {
                         self.strip(&block, group + strip, strip_rows, &packed_a[strip * KC..])
@@ -102,11 +106,23 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Few rows do not repay packing, if B's rows are whole vectors.
+    /// Rows of a strip, and rows that are packed at a time.
+    ///
+    /// A single strip of a row-major A stays in the first-level cache, and strips of equal height
+    /// avoid a low one, which could not keep the multipliers busy. A transposition wants whole blocks.
+    fn strips(&self, tile: Window, kernels: &Kernels) -> (usize, usize) {
+        if self.a.column_stride != 1 {
+            return (kernels.rows, kernels.group_rows);
+        }
+        let height = tile.rows.div_ceil(tile.rows.div_ceil(kernels.rows));
+        (height, height)
+    }
+
+    /// Few rows or a small B do not repay packing, if B's rows are whole vectors.
     fn reads_b_in_place(&self, tile: Window, kernels: &Kernels) -> bool {
-        self.b.column_stride == 1
-            && tile.rows <= STRIPS_UNPACKED * kernels.rows
-            && tile.columns.is_multiple_of(kernels.lanes)
+        let few = tile.rows <= STRIPS_UNPACKED * kernels.rows;
+        let small = self.k.min(KC) * self.b.row_stride <= ELEMENTS_UNPACKED;
+        (few || small) && self.b.column_stride == 1 && tile.columns.is_multiple_of(kernels.lanes)
     }
 
     /// Adds a block of k to `rows` rows of a tile, from its row `first` on.

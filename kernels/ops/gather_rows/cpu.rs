@@ -3,6 +3,7 @@
 
 use crate::cpu::{CpuRun, vector};
 use crate::ops::rows::map_rows;
+use crate::shape::Spec;
 
 /// Chunks into which `x` is cut at most; every chunk reads all of `index`.
 const CHUNKS_MAX: usize = 64;
@@ -27,9 +28,11 @@ pub(super) fn forward(run: &CpuRun<'_>) {
     });
 }
 
-pub(super) fn gradient(run: &CpuRun<'_>) {
+pub(super) fn gradient(run: &CpuRun<'_>, x: &Spec) {
     let (index, dy) = (&run.input::<i32>(0)[..run.live_input(0)], run.input::<f32>(1));
-    let (rows_of_x, columns) = (run.live_output(0), run.output_spec(0).elements_per_row());
+    let live = |i| usize::try_from(run.input::<i32>(i)[0]).unwrap_or(0).min(x.leading());
+    let rows_of_x = if run.inputs() > 2 { live(2) } else { x.leading() };
+    let columns = x.elements_per_row();
     let dx = &mut run.output::<f32>(0)[..rows_of_x * columns];
     let rows = (CHUNK_ELEMENTS / columns).max(rows_of_x.div_ceil(CHUNKS_MAX)).max(1);
     let (accumulate, isa) = (run.accumulate(0), run.device().isa);

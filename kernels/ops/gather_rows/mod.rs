@@ -24,6 +24,7 @@ mod tests;
 pub struct GatherRows;
 
 /// The gradient of [`GatherRows`] with respect to `x`: `index i32[M], dy f[M, ..] -> f[N, ..]`.
+/// A third input is the live extent of `x`, if it has one.
 #[derive(Debug)]
 pub struct GatherRowsGradient {
     /// What `x` is.
@@ -57,7 +58,8 @@ impl Op for GatherRows {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let (dy, index) = (backward.need(0)?, backward.input(1)?);
         let x = backward.input_spec(0).clone();
-        backward.give(0, GatherRowsGradient { x }, &[index, dy])
+        let inputs: Vec<Tensor> = [index, dy].into_iter().chain(x.live).collect();
+        backward.give(0, GatherRowsGradient { x }, &inputs)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -76,7 +78,7 @@ impl Op for GatherRowsGradient {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [index, dy] = operands(inputs)?;
+        let [index, dy] = operands(&inputs[..inputs.len().min(2)])?;
         expect_i32(index, &[dy.leading()], "index")?;
         if dy.elements_per_row() != self.x.elements_per_row() {
             return Err(format!("a gradient {dy} for rows of {}", self.x));
@@ -97,7 +99,7 @@ impl Op for GatherRowsGradient {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run);
+        cpu::gradient(run, &self.x);
         Ok(())
     }
 }

@@ -60,6 +60,19 @@ fn dead_rows_on_both_sides_are_neither_read_nor_written() {
     dy[6..].fill(f32::NAN);
     let got = gradients(&inputs, &[Array::f32(&[4, 2], dy)], &trace).unwrap();
     assert_eq!(got[0].floats()[..6], [0.0, 0.0, 0.0, 0.0, 2.0, 2.0]);
+    assert!(got[0].floats()[6..].iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn rows_of_a_reshaped_weight_are_picked() {
+    let inputs = [Array::f32(&[2, 6], noise(1, 12)), Array::i32(&[2], vec![2, 2])];
+    let seeds = [Array::f32(&[2, 3], vec![1.0, 2.0, 3.0, 10.0, 20.0, 30.0])];
+    let got = gradients(&inputs, &seeds, &|g, x| {
+        let rows = g.reshape(x[0], &[4, 3])?;
+        Ok(vec![gather_rows(g, rows, x[1])?])
+    });
+    let expected = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 11.0, 22.0, 33.0, 0.0, 0.0, 0.0];
+    assert_eq!(got.unwrap()[0].floats(), expected);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::cpu::gemm::{Matrix, Output, Size};
 
 pub(super) fn forward(run: &CpuRun<'_>) {
     let (x, w) = (run.input::<f32>(0), run.input::<f32>(1));
-    let (n, k) = (run.output_spec(0).columns(), run.input_spec(1).columns());
+    let (n, k) = (run.input_spec(1).shape[1], run.input_spec(1).columns());
     let y = run.output::<f32>(0);
     for (expert, rows) in ranges(run.input(2)).enumerate() {
         let size = Size { m: rows.len(), n, k };

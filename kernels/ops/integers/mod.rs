@@ -1,7 +1,6 @@
 //! `integers`: elementwise rules on `i32` tensors of one shape. No gradient.
 //!
-//! Elements beyond the live extent (of the first operand that has one) are neither read nor written.
-//! Sums wrap.
+//! Elements beyond a live extent are neither read nor written. Sums wrap.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
@@ -100,7 +99,8 @@ impl Op for Integers {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let live = run.live_output(0) * run.output_spec(0).elements_per_row();
+        let live = (0..run.inputs()).map(|i| run.live_input(i)).min().unwrap_or(0);
+        let live = live * run.input_spec(0).elements_per_row();
         let out = &mut run.output::<i32>(0)[..live];
         let a = run.input::<i32>(0);
         let b = if matches!(self.rule, Rule::LessThan(_)) { a } else { run.input::<i32>(1) };

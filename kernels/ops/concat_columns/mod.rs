@@ -1,0 +1,108 @@
+//! `concat_columns`: matrices side by side. `x_1 T[.., C_1], .. -> T[.., Σ C_i]`, T any float or `i32`.
+//!
+//! All operands have the same leading dimensions and one dtype; bits are copied. Gradients: the
+//! columns of the output gradient; overwrite or accumulate. Rows beyond a live extent are neither read nor written. `concat_rows` puts tensors one after the other
+//! along the leading dimension, where all rows must be live.
+
+use crate::cpu::CpuRun;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, map_rows};
+use crate::ops::slice_columns::{SliceColumns, expect_columns};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+#[cfg(test)]
+mod tests;
+
+/// Joins matrices.
+#[derive(Debug)]
+pub struct ConcatColumns;
+
+/// The operands side by side.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] when leading dimensions or dtypes differ.
+pub fn concat_columns(g: &mut Graph<'_>, xs: &[Tensor]) -> Result<Tensor> {
+    g.apply_one(ConcatColumns, xs)
+}
+
+/// The operands one after the other.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] when other dimensions or dtypes differ, or one has a live extent.
+pub fn concat_rows(g: &mut Graph<'_>, xs: &[Tensor]) -> Result<Tensor> {
+    let specs: Vec<Spec> = xs.iter().map(|&x| g.spec(x).clone()).collect();
+    let alike = |s: &Spec| !s.shape.is_empty() && s.shape.get(1..) == specs[0].shape.get(1..);
+    if specs.is_empty() || !specs.iter().all(alike) {
+        return Err(g.refuse("concat_rows", format!("rows of {specs:?}")));
+    }
+    let mut flat = Vec::with_capacity(xs.len());
+    for (&x, spec) in xs.iter().zip(&specs) {
+        flat.push(g.reshape(x, &[1, spec.elements()])?);
+    }
+    let joined = concat_columns(g, &flat)?;
+    let mut shape = specs[0].shape.clone();
+    shape[0] = specs.iter().map(Spec::leading).sum();
+    g.reshape(joined, &shape)
+}
+
+impl Op for ConcatColumns {
+    fn name(&self) -> &'static str {
+        "concat_columns"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let Some(first) = inputs.first() else { return Err("nothing to join".to_string()) };
+        for x in inputs {
+            expect_columns(x)?;
+            let leading = |x: &Spec| x.shape[..x.shape.len() - 1].to_vec();
+            if leading(x) != leading(first) || x.dtype != first.dtype {
+                return Err(format!("{x} beside {first}"));
+            }
+        }
+        let columns = inputs.iter().map(|x| x.columns()).sum();
+        let live = inputs.iter().find_map(|x| x.live);
+        Ok(vec![(*first).clone().with_columns(columns).with_live(live)])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let dy = backward.need(0)?;
+        let mut start = 0;
+        for i in 0..backward.inputs() {
+            let count = backward.input_spec(i).columns();
+            if backward.wants(i) {
+                backward.give(i, SliceColumns { start, count }, &[dy])?;
+            }
+            start += count;
+        }
+        Ok(())
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 0.0, bytes: 2.0 * io.outputs[0].bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let spec = run.input_spec(0);
+        let columns: usize = (0..run.inputs()).map(|i| run.input_spec(i).columns()).sum();
+        let live = (0..run.inputs()).map(|i| run.live_input(i)).min().unwrap_or(0);
+        let rows = match spec.shape.len() {
+            1 => 1,
+            _ => live * spec.elements_per_row() / spec.columns(),
+        };
+        // Bits, so that integers go the same way.
+        let (out, pool) = (run.output::<u32>(0), &run.device().pool);
+        let mut start = 0;
+        for i in 0..run.inputs() {
+            let (x, count) = (run.input::<u32>(i), run.input_spec(i).columns());
+            map_rows(pool, rows, count, [(&mut *out, columns)], |rows, [out]| {
+                for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
+                    out[start..start + count].copy_from_slice(&x[row * count..][..count]);
+                }
+            });
+            start += count;
+        }
+        Ok(())
+    }
+}

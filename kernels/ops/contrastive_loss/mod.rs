@@ -1,0 +1,143 @@
+//! `contrastive_loss`: pairs find each other in a group (symmetric InfoNCE; Radford et al., CLIP,
+//! arXiv:2103.00020). `a f[G, D], b f[G, D], log_scale f[], scale f32[] -> loss f32[], loss_sum f32[]`.
+//!
+//! With logits `L_ij = e^log_scale · a_i · b_j`, the term of pair i is the mean of the cross-entropies
+//! of row i and of column i with label i; `loss_sum` adds the terms in f64 in order, `loss` is `scale`
+//! times it. Whoever wants cosines normalises a and b before; log_scale is not clamped. Gradients to
+//! a, b and log_scale, those that are wanted, in one op that overwrites. Logits are made [`BLOCK`] rows
+//! at a time, twice forward (rows, then columns) and once backward; the sums of db run over blocks in
+//! order. Rows beyond the live extent are neither read nor written.
+
+use crate::cpu::CpuRun;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
+use crate::ops::rows::{Shapes, expect_float, matrix, operands};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+mod cpu;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// Rows of logits that exist at a time.
+pub const BLOCK: usize = 64;
+
+/// The loss. Its third output, `f32[4, G]`, holds the largest product of each row, the sum of the
+/// row's exponentials relative to it, and both for each column.
+#[derive(Debug)]
+pub struct ContrastiveLoss;
+
+/// Its gradients: `a, b, log_scale, scale, dloss, the third output -> da, db, dlog_scale`.
+#[derive(Debug)]
+pub struct ContrastiveLossGradient {
+    /// Which of the three are made.
+    pub wanted: [bool; 3],
+}
+
+/// Loss and its unscaled sum over the pairs of a group. Nothing flows back through the sum or to the
+/// scale.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless `a` and `b` are float matrices of one shape and the scales
+/// single floats.
+pub fn contrastive_loss(
+    g: &mut Graph<'_>,
+    a: Tensor,
+    b: Tensor,
+    log_scale: Tensor,
+    scale: Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let outputs = apply_loss(g, ContrastiveLoss, &[a, b, log_scale, scale])?;
+    Ok((outputs[0], outputs[1]))
+}
+
+fn check(a: &Spec, b: &Spec, log_scale: &Spec, scale: &Spec) -> std::result::Result<usize, String> {
+    let [group, columns] = matrix(a, "a")?;
+    expect_float(b, &[group, columns], "b")?;
+    if log_scale.elements() != 1 || !log_scale.dtype.is_float() {
+        return Err(format!("log_scale is {log_scale}, not one float"));
+    }
+    expect_scalar(scale, "the scale")?;
+    Ok(group)
+}
+
+/// FLOPs of `count` products of all rows with all rows.
+fn cost(io: &Io, count: f64) -> Cost {
+    let group = io.inputs[0].leading() as f64;
+    Cost { flops: count * 2.0 * group * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+}
+
+impl Op for ContrastiveLoss {
+    fn name(&self) -> &'static str {
+        "contrastive_loss"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [a, b, log_scale, scale] = operands(inputs)?;
+        let group = check(a, b, log_scale, scale)?;
+        let [loss, sum] = loss_specs();
+        Ok(vec![loss, sum, Spec::new(&[4, group], DType::F32)])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let Some(dloss) = backward.gradient(0) else { return Ok(()) };
+        let mut inputs = Vec::with_capacity(6);
+        for i in 0..4 {
+            inputs.push(backward.input(i)?);
+        }
+        inputs.extend([dloss, backward.output(2)?]);
+        let wanted = std::array::from_fn(|i| backward.wants(i));
+        let made = backward.graph().apply(ContrastiveLossGradient { wanted }, &inputs)?;
+        let inputs = (0..3).filter(|&i| wanted[i]);
+        inputs.zip(made).try_for_each(|(i, gradient)| backward.pass(i, gradient))
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        cost(io, 2.0)
+    }
+
+    fn workspace(&self, io: &Io) -> usize {
+        BLOCK * io.inputs[0].leading() * size_of::<f32>()
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::forward(run);
+        Ok(())
+    }
+}
+
+impl Op for ContrastiveLossGradient {
+    fn name(&self) -> &'static str {
+        "contrastive_loss_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [a, b, log_scale, scale, dloss, parts] = operands(inputs)?;
+        let group = check(a, b, log_scale, scale)?;
+        expect_scalar(dloss, "the gradient")?;
+        expect_float(parts, &[4, group], "the sums")?;
+        let all = [a.clone(), b.clone(), log_scale.clone().with_dtype(DType::F32)];
+        Ok(all.into_iter().zip(self.wanted).filter(|(_, w)| *w).map(|(s, _)| s).collect())
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        cost(io, 1.0 + f64::from(u8::from(self.wanted[0]) + u8::from(self.wanted[1])))
+    }
+
+    fn workspace(&self, io: &Io) -> usize {
+        BLOCK * (io.inputs[0].leading() + 1) * size_of::<f32>()
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::gradient(run, self.wanted);
+        Ok(())
+    }
+}

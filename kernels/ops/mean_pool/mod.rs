@@ -1,0 +1,126 @@
+//! `mean_pool`: one row per sequence. `x f[B, T, D], mask i32[B, T]? -> f[B, D]`, of x's dtype.
+//!
+//! The mean over the positions whose mask is not 0, or over all T without a mask; zeros if there is
+//! none. Positions are added in order by fma from 0, then multiplied by 1 / count. Masked positions
+//! are not read. Gradient: `dy / count` at every counted position, 0 at the others; overwrites or
+//! accumulates. Sequences beyond the live extent are neither read nor written.
+
+use crate::cpu::CpuRun;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, expect_i32, operands};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+mod cpu;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// Means over positions.
+#[derive(Debug)]
+pub struct MeanPool;
+
+/// Its gradient: `dy f[B, D], mask i32[B, T]? -> f[B, T, D]`.
+#[derive(Debug)]
+pub struct MeanPoolGradient {
+    /// Positions T.
+    pub positions: usize,
+}
+
+/// The mean of each sequence. `x` is `f[B, T, D]`, or `f[B·T, D]` if all rows are live; `mask` is
+/// `i32[B, T]` or `i32[B·T]`.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless shapes are these.
+pub fn mean_pool(
+    g: &mut Graph<'_>,
+    x: Tensor,
+    positions: usize,
+    mask: Option<Tensor>,
+) -> Result<Tensor> {
+    let shape = g.spec(x).shape.clone();
+    let x = match shape[..] {
+        [rows, columns] if positions > 0 => {
+            g.reshape(x, &[rows / positions, positions, columns])?
+        }
+        _ => x,
+    };
+    let sequences = g.spec(x).leading();
+    match mask {
+        Some(mask) => {
+            let mask = match g.spec(mask).shape.len() {
+                1 => g.reshape(mask, &[sequences, positions])?,
+                _ => mask,
+            };
+            g.apply_one(MeanPool, &[x, mask])
+        }
+        None => g.apply_one(MeanPool, &[x]),
+    }
+}
+
+impl Op for MeanPool {
+    fn name(&self) -> &'static str {
+        "mean_pool"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [x] = operands(&inputs[..inputs.len().min(1)])?;
+        let [sequences, positions, columns] = x.shape[..] else {
+            return Err(format!("x is {x}, not [sequences, positions, columns]"));
+        };
+        if let [mask] = inputs[1..] {
+            expect_i32(mask, &[sequences, positions], "the mask")?;
+        }
+        Ok(vec![Spec::new(&[sequences, columns], x.dtype).with_live(x.live)])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let dy = backward.need(0)?;
+        let rule = MeanPoolGradient { positions: backward.input_spec(0).shape[1] };
+        if backward.inputs() > 1 {
+            let mask = backward.input(1)?;
+            return backward.give(0, rule, &[dy, mask]);
+        }
+        backward.give(0, rule, &[dy])
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::forward(run);
+        Ok(())
+    }
+}
+
+impl Op for MeanPoolGradient {
+    fn name(&self) -> &'static str {
+        "mean_pool_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let dy = inputs[0];
+        let shape = [dy.leading(), self.positions, dy.columns()];
+        Ok(vec![Spec::new(&shape, dy.dtype).with_live(dy.live)])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.outputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::gradient(run, self.positions);
+        Ok(())
+    }
+}

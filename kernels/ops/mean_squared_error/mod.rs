@@ -1,0 +1,138 @@
+//! `mean_squared_error`: `a f[N, ..], b f[N, ..], scale f32[] -> loss f32[], loss_sum f32[]`.
+//!
+//! `loss_sum` is Σ (a - b)² over all live elements, in f64: inside a row of the leading dimension in
+//! order, then over rows in order. `loss` is `scale` times it; a mean has the scale 1 / elements.
+//! Gradients: `2 · scale · (a - b)` of a, its negative of b; overwrite or accumulate. Rows beyond the
+//! live extent are neither read nor written.
+
+use crate::cpu::CpuRun;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::loss::{apply_loss, expect_scalar, loss_specs, write_loss};
+use crate::ops::rows::{Shapes, expect_float, map_rows, operands};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// The loss.
+#[derive(Debug)]
+pub struct MeanSquaredError;
+
+/// The gradient of its first operand: `a, b, scale f32[], dloss f32[] -> f[N, ..]`. With operands
+/// exchanged it is that of the second.
+#[derive(Debug)]
+pub struct MeanSquaredErrorGradient;
+
+/// Loss and its unscaled sum. Nothing flows back through the sum or to the scale.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless `a` and `b` are floats of one shape and the scale one `f32`.
+pub fn mean_squared_error(
+    g: &mut Graph<'_>,
+    a: Tensor,
+    b: Tensor,
+    scale: Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let outputs = apply_loss(g, MeanSquaredError, &[a, b, scale])?;
+    Ok((outputs[0], outputs[1]))
+}
+
+fn check(a: &Spec, b: &Spec, scale: &Spec) -> std::result::Result<(), String> {
+    expect_float(a, &a.shape, "a")?;
+    expect_float(b, &a.shape, "b")?;
+    expect_scalar(scale, "the scale")
+}
+
+impl Op for MeanSquaredError {
+    fn name(&self) -> &'static str {
+        "mean_squared_error"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [a, b, scale] = operands(inputs)?;
+        check(a, b, scale)?;
+        Ok(loss_specs().to_vec())
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let Some(dloss) = backward.gradient(0) else { return Ok(()) };
+        let (a, b, scale) = (backward.input(0)?, backward.input(1)?, backward.input(2)?);
+        for (i, operands) in [[a, b], [b, a]].into_iter().enumerate() {
+            if backward.wants(i) {
+                let inputs = [operands[0], operands[1], scale, dloss];
+                backward.give(i, MeanSquaredErrorGradient, &inputs)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 3.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn workspace(&self, io: &Io) -> usize {
+        io.inputs[0].leading() * size_of::<f64>()
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let (a, b) = (run.input::<f32>(0), run.input::<f32>(1));
+        let columns = run.input_spec(0).elements_per_row();
+        let live = run.live_input(0).min(run.live_input(1));
+        let terms = &mut run.workspace::<f64>()[..live];
+        let pool = &run.device().pool;
+        map_rows(pool, live, columns, [(&mut *terms, 1)], |rows, [terms]| {
+            for (row, term) in rows.zip(terms) {
+                let (a, b) = (&a[row * columns..][..columns], &b[row * columns..][..columns]);
+                let square = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).powi(2);
+                *term = a.iter().zip(b).map(square).sum();
+            }
+        });
+        write_loss(run, run.input::<f32>(2)[0], terms.iter().sum());
+        Ok(())
+    }
+}
+
+impl Op for MeanSquaredErrorGradient {
+    fn name(&self) -> &'static str {
+        "mean_squared_error_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [a, b, scale, dloss] = operands(inputs)?;
+        check(a, b, scale)?;
+        expect_scalar(dloss, "the gradient")?;
+        Ok(vec![a.clone().with_live(a.live.or(b.live))])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 2.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let (a, b) = (run.input::<f32>(0), run.input::<f32>(1));
+        let factor = 2.0 * run.input::<f32>(2)[0] * run.input::<f32>(3)[0];
+        let columns = run.input_spec(0).elements_per_row();
+        let live = run.live_input(0).min(run.live_input(1));
+        let (da, accumulate) = (run.output::<f32>(0), run.accumulate(0));
+        map_rows(&run.device().pool, live, columns, [(da, columns)], |rows, [da]| {
+            let span = rows.start * columns..rows.end * columns;
+            for (da, (a, b)) in da.iter_mut().zip(a[span.clone()].iter().zip(&b[span])) {
+                let term = factor * (a - b);
+                *da = if accumulate { *da + term } else { term };
+            }
+        });
+        Ok(())
+    }
+}

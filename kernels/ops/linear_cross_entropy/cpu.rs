@@ -1,4 +1,5 @@
-//! `linear_cross_entropy` on the CPU: per chunk of rows a matrix product, then the rows in parallel.
+//! `linear_cross_entropy` on the CPU: per chunk of rows a matrix product, then the rows in
+//! parallel.
 
 use std::ops::Range;
 

@@ -1,0 +1,144 @@
+//! `rms_norm`: rows of root mean square 1, then a weight (Zhang and Sennrich, arXiv:1910.07467).
+//! `x f[N, D], w f[D] -> y f[N, D]` (dtype of x), saved `rstd f32[N]`: `y = x * rstd * w`,
+//! `rstd = 1 / sqrt(mean(x²) + eps)`, the mean over D.
+//!
+//! Gradients: `dx` overwrites or accumulates; `dw = Σ dy x rstd` over rows overwrites or
+//! accumulates in `f32`, summed in fixed blocks. Dead rows are left untouched.
+
+use crate::cpu::CpuRun;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, expect_float, matrix, operands};
+use crate::ops::{Class, Io, Op};
+use crate::shape::Spec;
+
+pub(crate) mod cpu;
+#[cfg(test)]
+pub(crate) mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// Normalises rows.
+#[derive(Debug)]
+pub struct RmsNorm {
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// `dx` from `dy f[N, D], x f[N, D], w f[D], rstd f32[N]`.
+#[derive(Debug)]
+struct InputGradient;
+
+/// `dw f32[D]` from `dy f[N, D], x f[N, D], rstd f32[N]`.
+#[derive(Debug)]
+struct WeightGradient;
+
+/// Normalises the rows of `x` and applies `w`.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless `x` is a float matrix and `w` is as long as a row.
+pub fn rms_norm(g: &mut Graph<'_>, x: Tensor, w: Tensor, eps: f32) -> Result<Tensor> {
+    Ok(g.apply(RmsNorm { eps }, &[x, w])?[0])
+}
+
+impl Op for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms_norm"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [x, w] = operands(inputs)?;
+        let [rows, columns] = matrix(x, "x")?;
+        expect_float(w, &[columns], "the weight")?;
+        Ok(vec![x.clone(), Spec::new(&[rows], DType::F32).with_live(x.live)])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let Some(dy) = backward.gradient(0) else { return Ok(()) };
+        let (x, w, rstd) = (backward.input(0)?, backward.input(1)?, backward.output(1)?);
+        if backward.wants(0) {
+            backward.give(0, InputGradient, &[dy, x, w, rstd])?;
+        }
+        if backward.wants(1) {
+            backward.give(1, WeightGradient, &[dy, x, rstd])?;
+        }
+        Ok(())
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 4.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn class(&self) -> Class {
+        Class::Norm
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::forward(run, self.eps);
+        Ok(())
+    }
+}
+
+impl Op for InputGradient {
+    fn name(&self) -> &'static str {
+        "rms_norm_input_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [dy, x, w, rstd] = operands(inputs)?;
+        let [rows, columns] = matrix(x, "x")?;
+        expect_float(dy, &x.shape, "the gradient")?;
+        expect_float(w, &[columns], "the weight")?;
+        expect_float(rstd, &[rows], "rstd")?;
+        Ok(vec![dy.clone()])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 8.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::input_gradient(run);
+        Ok(())
+    }
+}
+
+impl Op for WeightGradient {
+    fn name(&self) -> &'static str {
+        "rms_norm_weight_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [dy, x, rstd] = operands(inputs)?;
+        let [rows, columns] = matrix(x, "x")?;
+        expect_float(dy, &x.shape, "the gradient")?;
+        expect_float(rstd, &[rows], "rstd")?;
+        Ok(vec![Spec::new(&[columns], DType::F32)])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 3.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::weight_gradient(run);
+        Ok(())
+    }
+}

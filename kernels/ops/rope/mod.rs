@@ -1,0 +1,189 @@
+//! `rope`: rotary position embedding (Su et al., arXiv:2104.09864), the half-rotation layout of
+//! Hugging Face. `x f[N, C], positions i32[N] -> y`, of x's shape and dtype.
+//!
+//! The first `heads` heads of each row are rotated, the rest is copied. In a head, element i of the
+//! first half and element i of the second half are one pair, turned by `position · frequency(i)`,
+//! `frequency(i) = theta^(-2i / head_dim)`, perhaps rescaled. Angles are computed in f64 when the
+//! table is built; a run only reads the table. A position outside it gives NaN in the rotated
+//! heads. Gradient: the inverse rotation, overwrites. Dead rows are left untouched.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::cpu::CpuRun;
+use crate::cpu::isa::dispatch;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, expect_i32, map_rows, matrix, operands};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
+/// What a rotation is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeSpec {
+    /// Elements per head; even.
+    pub head_dim: usize,
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// How frequencies are rescaled for longer contexts.
+    pub scaling: RopeScaling,
+    /// Positions 0.. that the table holds.
+    pub max_positions: usize,
+}
+
+/// How frequencies are rescaled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Llama 3.1: wavelengths above `original_length / low` are stretched by `factor`, those below
+    /// `original_length / high` are kept, between them the two are mixed (`rope_type = "llama3"`).
+    Llama3 {
+        /// Stretch of long wavelengths.
+        factor: f64,
+        /// `low_freq_factor`.
+        low: f64,
+        /// `high_freq_factor`.
+        high: f64,
+        /// Context that the frequencies were trained for.
+        original_length: f64,
+    },
+}
+
+impl RopeSpec {
+    /// Radians per position of pair `i`.
+    fn frequency(&self, i: usize) -> f64 {
+        let frequency = self.theta.powf(-2.0 * i as f64 / self.head_dim as f64);
+        let RopeScaling::Llama3 { factor, low, high, original_length } = self.scaling else {
+            return frequency;
+        };
+        let turns = original_length * frequency / std::f64::consts::TAU;
+        let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+        frequency * (kept + (1.0 - kept) / factor)
+    }
+}
+
+/// Cosines and sines of all positions: `head_dim / 2` each per position. One for all layers.
+pub struct RopeTable {
+    spec: RopeSpec,
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl RopeTable {
+    /// Computes the table. Panics if `head_dim` is odd or 0.
+    pub fn new(spec: RopeSpec) -> Arc<Self> {
+        let half = spec.head_dim / 2;
+        assert!(half > 0 && spec.head_dim.is_multiple_of(2), "heads of {}", spec.head_dim);
+        let frequencies: Vec<f64> = (0..half).map(|i| spec.frequency(i)).collect();
+        let angle = |n: usize| (n / half) as f64 * frequencies[n % half];
+        let (cosines, sines) = (0..spec.max_positions * half)
+            .map(|n| (angle(n).cos() as f32, angle(n).sin() as f32))
+            .unzip();
+        Arc::new(Self { spec, cosines, sines })
+    }
+
+    /// What it was made from.
+    pub fn spec(&self) -> &RopeSpec {
+        &self.spec
+    }
+}
+
+impl fmt::Debug for RopeTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RopeTable").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// Rotates heads.
+#[derive(Debug, Clone)]
+struct Rope {
+    table: Arc<RopeTable>,
+    heads: usize,
+    inverse: bool,
+}
+
+/// Rotates the first `heads` heads of every row of `x` by its position.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless `x` is a float matrix with room for the heads and
+/// `positions` is `i32[N]`.
+pub fn rope(
+    g: &mut Graph<'_>,
+    x: Tensor,
+    positions: Tensor,
+    table: &Arc<RopeTable>,
+    heads: usize,
+) -> Result<Tensor> {
+    g.apply_one(Rope { table: table.clone(), heads, inverse: false }, &[x, positions])
+}
+
+impl Op for Rope {
+    fn name(&self) -> &'static str {
+        if self.inverse { "rope_gradient" } else { "rope" }
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [x, positions] = operands(inputs)?;
+        let [rows, columns] = matrix(x, "x")?;
+        expect_i32(positions, &[rows], "positions")?;
+        let (heads, head_dim) = (self.heads, self.table.spec.head_dim);
+        if heads * head_dim > columns {
+            return Err(format!("x is {x}: no room for {heads} heads of {head_dim}"));
+        }
+        Ok(vec![x.clone()])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let (dy, positions) = (backward.need(0)?, backward.input(1)?);
+        backward.give(0, Self { inverse: !self.inverse, ..self.clone() }, &[dy, positions])
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 3.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let (x, positions, y) = (run.input::<f32>(0), run.input::<i32>(1), run.output::<f32>(0));
+        let RopeTable { spec, cosines, sines } = &*self.table;
+        let (columns, half) = (run.input_spec(0).columns(), spec.head_dim / 2);
+        let (rotated, device) = (self.heads * spec.head_dim, run.device());
+        let sign = if self.inverse { -1.0 } else { 1.0 };
+        map_rows(&device.pool, run.live_input(0), columns, [(y, columns)], |rows, [y]| {
+            for (row, y) in rows.zip(y.chunks_exact_mut(columns)) {
+                let x = &x[row * columns..][..columns];
+                y[rotated..].copy_from_slice(&x[rotated..]);
+                match usize::try_from(positions[row]) {
+                    Ok(position) if position < spec.max_positions => {
+                        let angles = position * half..(position + 1) * half;
+                        let (cosines, sines) = (&cosines[angles.clone()], &sines[angles]);
+                        rotate(device.isa, &x[..rotated], cosines, sines, sign, &mut y[..rotated]);
+                    }
+                    _ => y[..rotated].fill(f32::NAN),
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+dispatch! {
+    /// Rotates all heads of a row by one position.
+    fn rotate(x: &[f32], cosines: &[f32], sines: &[f32], sign: f32, y: &mut [f32]) {
+        let half = cosines.len();
+        for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
+            let ((x1, x2), (y1, y2)) = (x.split_at(half), y.split_at_mut(half));
+            let pairs = x1.iter().zip(x2).zip(cosines.iter().zip(sines));
+            for (((x1, x2), (cos, sin)), (y1, y2)) in pairs.zip(y1.iter_mut().zip(y2)) {
+                let sin = sign * sin;
+                *y1 = x1.mul_add(*cos, -(x2 * sin));
+                *y2 = x2.mul_add(*cos, x1 * sin);
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `scale`: a tensor times a constant. `x f[..] -> f[..]`, same shape and dtype. Gradient: the same
+//! op on dy; overwrites or accumulates. Elements beyond the live extent are neither read nor
+//! written.
+
+use crate::cpu::CpuRun;
+use crate::cpu::isa::dispatch;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, expect_float, operands};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+#[cfg(test)]
+mod tests;
+
+/// Elements of one chunk.
+const CHUNK: usize = 16 * 1024;
+
+/// `x` times a constant.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale(pub f32);
+
+/// `x · factor`.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless `x` is a float.
+pub fn scale(g: &mut Graph<'_>, x: Tensor, factor: f32) -> Result<Tensor> {
+    g.apply_one(Scale(factor), &[x])
+}
+
+impl Op for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [x] = operands(inputs)?;
+        expect_float(x, &x.shape, "x")?;
+        Ok(vec![x.clone()])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let dy = backward.need(0)?;
+        backward.give(0, *self, &[dy])
+    }
+
+    fn accumulates(&self) -> bool {
+        true
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: io.outputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let live = run.live_input(0) * run.input_spec(0).elements_per_row();
+        let (x, device, accumulate) = (run.input::<f32>(0), run.device(), run.accumulate(0));
+        device.pool.map_chunks(&mut run.output::<f32>(0)[..live], CHUNK, |chunk, out| {
+            scaled(device.isa, &x[chunk * CHUNK..][..out.len()], self.0, out, accumulate);
+        });
+        Ok(())
+    }
+}
+
+dispatch! {
+    fn scaled(x: &[f32], factor: f32, out: &mut [f32], accumulate: bool) {
+        if accumulate {
+            out.iter_mut().zip(x).for_each(|(o, x)| *o += x * factor);
+        } else {
+            out.iter_mut().zip(x).for_each(|(o, x)| *o = x * factor);
+        }
+    }
+}

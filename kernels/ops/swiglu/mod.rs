@@ -1,0 +1,127 @@
+//! `swiglu`: a gated activation (Shazeer, arXiv:2002.05202). `x f[N, 2F] -> y f[N, F]`, of x's
+//! dtype: `y = silu(first half of x) * second half of x`.
+//!
+//! Gradient: `dx f[N, 2F]`, overwrites; backward reads x, not y. Dead rows are left untouched.
+
+use crate::cpu::isa::dispatch;
+use crate::cpu::{CpuRun, vector};
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::rows::{Shapes, expect_float, map_rows, matrix, operands};
+use crate::ops::{Class, Io, Op};
+use crate::shape::Spec;
+
+#[cfg(test)]
+mod tests;
+
+/// The gated activation.
+#[derive(Debug)]
+pub struct SwiGlu;
+
+/// `dx f[N, 2F]` from `dy f[N, F], x f[N, 2F]`.
+#[derive(Debug)]
+struct Gradient;
+
+/// `silu(gate) * up`, where a row of `gate_up` is the gate and then the rest.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless it is a float matrix with an even number of columns.
+pub fn swiglu(g: &mut Graph<'_>, gate_up: Tensor) -> Result<Tensor> {
+    g.apply_one(SwiGlu, &[gate_up])
+}
+
+/// Rows of `x`, and half its columns.
+fn halves(x: &Spec) -> std::result::Result<[usize; 2], String> {
+    let [rows, columns] = matrix(x, "x")?;
+    if columns % 2 != 0 {
+        return Err(format!("x is {x}: its columns have no halves"));
+    }
+    Ok([rows, columns / 2])
+}
+
+impl Op for SwiGlu {
+    fn name(&self) -> &'static str {
+        "swiglu"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [x] = operands(inputs)?;
+        let [_, half] = halves(x)?;
+        Ok(vec![x.clone().with_columns(half)])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let (dy, x) = (backward.need(0)?, backward.input(0)?);
+        backward.give(0, Gradient, &[dy, x])
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 16.0 * io.outputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn class(&self) -> Class {
+        Class::Activation
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let (x, y, device) = (run.input::<f32>(0), run.output::<f32>(0), run.device());
+        let half = run.output_spec(0).columns();
+        map_rows(&device.pool, run.live_input(0), 2 * half, [(y, half)], |rows, [y]| {
+            for (row, y) in rows.zip(y.chunks_exact_mut(half)) {
+                let (gate, up) = x[row * 2 * half..][..2 * half].split_at(half);
+                forward(device.isa, gate, up, y);
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Op for Gradient {
+    fn name(&self) -> &'static str {
+        "swiglu_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [dy, x] = operands(inputs)?;
+        let [rows, half] = halves(x)?;
+        expect_float(dy, &[rows, half], "the gradient")?;
+        Ok(vec![dy.clone().with_columns(2 * half)])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 24.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        let (dy, x, device) = (run.input::<f32>(0), run.input::<f32>(1), run.device());
+        let (half, dx) = (run.input_spec(0).columns(), run.output::<f32>(0));
+        map_rows(&device.pool, run.live_input(0), 3 * half, [(dx, 2 * half)], |rows, [dx]| {
+            for (row, dx) in rows.zip(dx.chunks_exact_mut(2 * half)) {
+                let (gate, up) = x[row * 2 * half..][..2 * half].split_at(half);
+                let (dgate, dup) = dx.split_at_mut(half);
+                backward(device.isa, &dy[row * half..][..half], gate, up, dgate, dup);
+            }
+        });
+        Ok(())
+    }
+}
+
+dispatch! {
+    fn forward(gate: &[f32], up: &[f32], y: &mut [f32]) {
+        for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+            *y = vector::silu(gate) * up;
+        }
+    }
+
+    fn backward(dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+        let inputs = dy.iter().zip(gate).zip(up);
+        for (((&dy, &gate), &up), (dgate, dup)) in inputs.zip(dgate.iter_mut().zip(dup)) {
+            *dgate = dy * up * vector::silu_derivative(gate);
+            *dup = dy * vector::silu(gate);
+        }
+    }
+}

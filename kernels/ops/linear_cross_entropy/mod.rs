@@ -3,8 +3,9 @@
 //! arXiv:2411.09009).
 //!
 //! `hidden f[N, D], w f[V, D], bias f[V]?, labels i32[N], scale f32[] ->
-//! loss f32[], loss_sum f32[], targets i32[]`, saved `logsumexp f32[N]`. Logits are `z = hidden wᵀ + bias`, then `cap · tanh(z / cap)` with a
-//! soft cap. The term of a row with a label of at least 0 is
+//! loss f32[], loss_sum f32[], targets i32[]`, saved `logsumexp f32[N]`. Logits are
+//! `z = hidden wᵀ + bias`, then `cap · tanh(z / cap)` with a soft cap. The term of a row with a
+//! label of at least 0 is
 //! `(1 - s) (L - z[label]) + s (L - mean z) + c L²`, L the logsumexp of z, s the label smoothing, c
 //! the z-loss. `loss` is `scale` times the sum of the terms, `loss_sum` the sum of `L - z[label]`
 //! alone; both are added in f64 in row order. `targets` counts the terms; without any, all are 0. A

@@ -1,3 +1,7 @@
 //! Placeholder
 
+pub mod config;
 pub mod data;
+pub mod models;
+pub mod objectives;
+pub mod schedule;

@@ -1,0 +1,197 @@
+//! The configuration of a run: one TOML file, and `--set section.key=value` on top of it.
+//!
+//! Duty: reads, checks and completes a configuration before anything else happens, and writes the
+//! form that is stored with the run. Each section is defined by its owner; this file only joins
+//! them. Prohibition: touches no data and no device, and opens no file but the configuration.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::data::{DataConfig, DataError};
+use crate::models::ModelConfig;
+use crate::objectives::ObjectiveConfig;
+use crate::schedule::ScheduleConfig;
+
+pub use error::{ConfigError, Invalid, Place};
+pub use sections::{
+    BatchConfig, CheckpointConfig, Device, EvaluateConfig, OptimizerConfig, RunConfig,
+    SampleConfig, WebConfig,
+};
+
+pub(crate) mod error;
+pub(crate) mod fields;
+mod load;
+pub(crate) mod sections;
+pub(crate) mod tagged;
+#[cfg(test)]
+mod tests;
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How long, on what, and with which numbers.
+    pub run: RunConfig,
+    /// The text and its tokens.
+    pub data: DataConfig,
+    /// How the sequences of a step are cut.
+    pub batch: BatchConfig,
+    /// What is trained.
+    pub model: ModelConfig,
+    /// What it is trained for.
+    pub objective: ObjectiveConfig,
+    /// How an update is made.
+    pub optimizer: OptimizerConfig,
+    /// The learning rate of each step.
+    pub schedule: ScheduleConfig,
+    /// What is kept on disk.
+    pub checkpoint: CheckpointConfig,
+    /// The loss on held-out data.
+    pub evaluate: EvaluateConfig,
+    /// Text that the model writes while it is trained.
+    pub sample: SampleConfig,
+    /// Metrics, dashboard and control over HTTP.
+    pub web: WebConfig,
+}
+
+/// Keys that do not change a single bit of what is trained, each with the reason. Everything else
+/// is part of a run's identity.
+const WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("run.ranks", "sums follow the lanes, not the ranks"),
+    ("run.device", "CPU and GPU differ; the device stands in the manifest with its model"),
+    ("run.threads", "CPU sums follow fixed chunks, not threads"),
+    ("run.zero", "it decides where state lies, not what it is"),
+    ("run.steps", "only through the schedule: it is replaced by the steps of the schedule"),
+    ("data.text", "the text may move; its content is the identity of the prepared data"),
+    ("data.cache", "where files lie"),
+    ("model.recompute", "what is computed twice is computed alike"),
+    ("checkpoint.every", "saving observes"),
+    ("checkpoint.keep", "saving observes"),
+    ("evaluate.every", "evaluating observes"),
+    ("evaluate.batches", "evaluating observes"),
+    ("sample.every", "sampling observes, with random numbers of its own"),
+    ("sample.prompt", "sampling observes"),
+    ("sample.tokens", "sampling observes"),
+    ("sample.temperature", "sampling observes"),
+    ("sample.top_k", "sampling observes"),
+    ("web.address", "serving observes"),
+];
+
+impl Config {
+    /// Reads a file, applies `--set` arguments (`section.key=value`) in order, checks every key and
+    /// what keys say about each other, and fills in what depends on other keys.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: one sentence with file, line, key and what was expected.
+    pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
+            place: Place::File(path.to_owned()),
+            key: None,
+            problem: format!("cannot read the configuration: {error}"),
+        })?;
+        Self::parse(&text, path, sets)
+    }
+
+    /// As [`Self::load`], from text; `path` is only for errors.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        let mut document = load::Document::parse(text, path)?;
+        for argument in sets {
+            document.set(argument)?;
+        }
+        let mut config = document.read()?;
+        config.resolve();
+        config.validate().map_err(|invalid| document.locate(invalid))?;
+        Ok(config)
+    }
+
+    /// Writes out defaults that depend on other keys, so that the stored form says everything.
+    fn resolve(&mut self) {
+        self.batch.resolve();
+        self.model.resolve();
+    }
+
+    /// Checks everything that needs neither data nor device.
+    ///
+    /// # Errors
+    /// The first key with an unusable value.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        self.run.validate()?;
+        self.data.validate().map_err(|error| match error {
+            DataError::Config { key, problem } => Invalid::new(key, problem),
+            other => Invalid::new("data", other.to_string()),
+        })?;
+        self.batch.validate()?;
+        self.model.validate()?;
+        self.objective.get().validate()?;
+        self.optimizer.validate()?;
+        self.schedule.validate(self.run.steps)?;
+        self.checkpoint.validate()?;
+        self.evaluate.validate()?;
+        self.sample.validate()?;
+        self.web.validate()?;
+        self.validate_across()
+    }
+
+    fn validate_across(&self) -> Result<(), Invalid> {
+        let (ranks, lanes) = (self.run.ranks, self.batch.lanes());
+        if ranks > lanes {
+            let problem = format!("expected at most batch.lanes = {lanes}, got {ranks}");
+            return Err(Invalid::new("run.ranks", problem)
+                .with("batch.lanes")
+                .with("batch.global")
+                .with("batch.micro"));
+        }
+        if self.evaluate.every > 0 && self.data.validation_fraction == 0.0 {
+            let every = self.evaluate.every;
+            let problem = format!(
+                "expected 0, because data.validation_fraction = 0 holds nothing out, got {every}"
+            );
+            return Err(Invalid::new("evaluate.every", problem).with("data.validation_fraction"));
+        }
+        Ok(())
+    }
+
+    /// The resolved form. Reading it again gives an equal configuration.
+    ///
+    /// # Panics
+    /// Never for a configuration that [`Self::validate`] accepts.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every key has a form in TOML")
+    }
+
+    /// blake3 over what decides the numbers of a run, in hexadecimal. Ranks, places and intervals
+    /// are not part of it, and neither is the text itself: that is the prepared data's identity.
+    ///
+    /// # Panics
+    /// As [`Self::to_toml`].
+    pub fn digest(&self) -> String {
+        let table = Table::try_from(self).expect("every key has a form in TOML");
+        let mut keys = BTreeMap::new();
+        for (section, value) in &table {
+            for (key, value) in value.as_table().into_iter().flatten() {
+                keys.insert(format!("{section}.{key}"), value.clone());
+            }
+        }
+        for (key, _reason) in WITHOUT_EFFECT {
+            keys.remove(*key);
+        }
+        let horizon = self.schedule.horizon(self.run.steps);
+        match horizon {
+            Some(steps) => {
+                keys.insert("schedule.steps".to_owned(), Value::String(steps.to_string()))
+            }
+            None => keys.remove("schedule.steps"),
+        };
+        let mut hasher = blake3::Hasher::new();
+        for (key, value) in keys {
+            hasher.update(format!("{key} = {value}\n").as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}

@@ -1,0 +1,291 @@
+//! The sections that belong to the run as a whole.
+//!
+//! Duty: keys, defaults, and the checks of one section. Sections of models, objectives, data and
+//! the learning rate stand with their owners.
+
+use std::net::SocketAddr;
+
+use octet_kernels::collectives::LANES_MAX;
+use serde::{Deserialize, Serialize};
+
+use super::error::{Invalid, require};
+
+/// `[run]`: how long, on what, and with which numbers.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Devices, or simulated devices on the CPU. At most `batch.lanes`.
+    pub ranks: usize,
+    /// `"auto"` takes CUDA where there is a GPU, else the CPU.
+    pub device: Device,
+    /// The same bits for any number of ranks. Without it the fastest routes are allowed.
+    pub deterministic: bool,
+    /// ZeRO stage: 0 keeps the optimizer state on every rank, 1 shards it.
+    pub zero: u8,
+    /// Threads of a rank on the CPU; by default the cores shared among the ranks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+}
+
+/// The kind of device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// CUDA where there is a GPU, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// CUDA.
+    Cuda,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            seed: 1337,
+            ranks: 1,
+            device: Device::Auto,
+            deterministic: true,
+            zero: 1,
+            threads: None,
+        }
+    }
+}
+
+impl RunConfig {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        require(self.steps > 0, "run.steps", || expected("at least 1", self.steps))?;
+        require(self.ranks > 0, "run.ranks", || expected("at least 1", self.ranks))?;
+        require(self.zero <= 1, "run.zero", || expected("0 or 1", self.zero))?;
+        require(self.threads != Some(0), "run.threads", || expected("at least 1", 0))
+    }
+}
+
+/// `[batch]`: how the sequences of a step are cut.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Sequences of a micro-batch: what one rank computes at once.
+    pub micro: usize,
+    /// Sequences of a step.
+    pub global: usize,
+    /// Tokens of a sequence.
+    pub sequence_length: usize,
+    /// Lanes, in which micro-batches are added up; part of the run's identity. By default the
+    /// largest power of two up to 8 that divides `global / micro`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<usize>,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { micro: 8, global: 8, sequence_length: 256, lanes: None }
+    }
+}
+
+impl BatchConfig {
+    /// Micro-batches of a step.
+    pub fn micro_batches(&self) -> usize {
+        self.global / self.micro
+    }
+
+    /// Lanes of a step, given or by default.
+    pub fn lanes(&self) -> usize {
+        let default = || 1 << self.micro_batches().trailing_zeros().min(3);
+        self.lanes.unwrap_or_else(default)
+    }
+
+    /// Tokens of a micro-batch: the rows of the model's matrices.
+    pub fn micro_tokens(&self) -> usize {
+        self.micro * self.sequence_length
+    }
+
+    /// Tokens of a step.
+    pub fn global_tokens(&self) -> usize {
+        self.global * self.sequence_length
+    }
+
+    pub(super) fn resolve(&mut self) {
+        if self.cut().is_ok() {
+            self.lanes = Some(self.lanes());
+        }
+    }
+
+    fn cut(&self) -> Result<(), Invalid> {
+        let Self { micro, global, sequence_length, .. } = *self;
+        require(micro > 0, "batch.micro", || expected("at least 1", micro))?;
+        require(global > 0, "batch.global", || expected("at least 1", global))?;
+        let length = || expected("at least 1", sequence_length);
+        require(sequence_length > 0, "batch.sequence_length", length)?;
+        let tokens = sequence_length.checked_mul(global).filter(|&n| i32::try_from(n).is_ok());
+        if tokens.is_none() {
+            let problem = format!(
+                "expected fewer than 2^31 tokens in a step, got batch.global = {global} times \
+                 batch.sequence_length = {sequence_length}"
+            );
+            return Err(Invalid::new("batch.global", problem).with("batch.sequence_length"));
+        }
+        if global % micro != 0 {
+            let problem = format!("expected a multiple of batch.micro = {micro}, got {global}");
+            return Err(Invalid::new("batch.global", problem).with("batch.micro"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        self.cut()?;
+        let (lanes, micro_batches) = (self.lanes(), self.micro_batches());
+        if !lanes.is_power_of_two() || lanes > LANES_MAX || micro_batches % lanes != 0 {
+            let problem = format!(
+                "expected a power of two up to {LANES_MAX} that divides batch.global / \
+                 batch.micro = {micro_batches}, got {lanes}"
+            );
+            return Err(Invalid::new("batch.lanes", problem)
+                .with("batch.global")
+                .with("batch.micro"));
+        }
+        Ok(())
+    }
+}
+
+/// `[optimizer]`: AdamW with decoupled decay, after clipping by global norm.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Weight decay of matrices; norms and biases do not decay.
+    pub weight_decay: f64,
+    /// Largest global norm of a gradient; `inf` for no clipping.
+    pub clip_norm: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip_norm: 1.0 }
+    }
+}
+
+impl OptimizerConfig {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        for (key, beta) in [("optimizer.beta1", self.beta1), ("optimizer.beta2", self.beta2)] {
+            require((0.0..1.0).contains(&beta), key, || expected("at least 0 and below 1", beta))?;
+        }
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let epsilon = || expected("a number above 0", self.epsilon);
+        require(positive(self.epsilon), "optimizer.epsilon", epsilon)?;
+        let decay = || expected("a number of at least 0", self.weight_decay);
+        let usable = (0.0..f64::INFINITY).contains(&self.weight_decay);
+        require(usable, "optimizer.weight_decay", decay)?;
+        let clip = || expected("a number above 0, or inf for no clipping", self.clip_norm);
+        require(self.clip_norm > 0.0, "optimizer.clip_norm", clip)
+    }
+}
+
+/// `[checkpoint]`: what is kept on disk.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Steps between checkpoints; 0 for the last one only.
+    pub every: u64,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self { every: 500, keep: 3 }
+    }
+}
+
+impl CheckpointConfig {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        require(self.keep > 0, "checkpoint.keep", || expected("at least 1", self.keep))
+    }
+}
+
+/// `[evaluate]`: the loss on held-out data.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluateConfig {
+    /// Steps between evaluations, with one more at the end; 0 for none.
+    pub every: u64,
+    /// At most so many micro-batches; by default the whole held-out split.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batches: Option<u64>,
+}
+
+impl Default for EvaluateConfig {
+    fn default() -> Self {
+        Self { every: 500, batches: None }
+    }
+}
+
+impl EvaluateConfig {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        require(self.batches != Some(0), "evaluate.batches", || expected("at least 1", 0))
+    }
+}
+
+/// `[sample]`: text that the model writes while it is trained.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SampleConfig {
+    /// Steps between samples, with one more at the end; 0 for none.
+    pub every: u64,
+    /// What the text begins with.
+    pub prompt: String,
+    /// Tokens to write.
+    pub tokens: usize,
+    /// 0 takes the most likely token; 1 draws from the model's distribution.
+    pub temperature: f64,
+    /// Draws among the most likely tokens only; 0 for all.
+    pub top_k: usize,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        Self { every: 0, prompt: "\n".to_owned(), tokens: 128, temperature: 0.8, top_k: 50 }
+    }
+}
+
+impl SampleConfig {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        require(self.tokens > 0, "sample.tokens", || expected("at least 1", self.tokens))?;
+        let usable = (0.0..f64::INFINITY).contains(&self.temperature);
+        let temperature = || expected("a number of at least 0", self.temperature);
+        require(usable, "sample.temperature", temperature)
+    }
+}
+
+/// `[web]`: metrics, dashboard and control over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebConfig {
+    /// `"127.0.0.1:0"` picks a free port and writes it to `web.json`. No server by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+impl WebConfig {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        let Some(address) = &self.address else { return Ok(()) };
+        let problem = || format!("expected ADDRESS:PORT like 127.0.0.1:0, got \"{address}\"");
+        require(address.parse::<SocketAddr>().is_ok(), "web.address", problem)
+    }
+}
+
+/// `expected …, got …`.
+pub(crate) fn expected(what: &str, got: impl std::fmt::Display) -> String {
+    format!("expected {what}, got {got}")
+}

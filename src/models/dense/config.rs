@@ -1,0 +1,276 @@
+//! The keys of the `dense` family, their defaults and their checks.
+
+use octet_kernels::dtype::DType;
+use octet_kernels::error::{Error, Result};
+use octet_kernels::graph::Variables;
+use octet_kernels::ops::attention::HEAD_DIM_MAX;
+use octet_kernels::ops::rope::{self, RopeSpec};
+use serde::{Deserialize, Serialize};
+
+use super::Dense;
+use crate::config::error::{Invalid, require};
+use crate::config::sections::expected;
+use crate::models::{Family, LanguageModel, ModelSize};
+
+/// A decoder by its parts. The defaults are those of Llama, small.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DenseConfig {
+    /// Blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads, a divisor of `heads`; by default as many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<usize>,
+    /// Elements of a token's row.
+    pub width: usize,
+    /// Elements of a head; by default `width / heads`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
+    /// Elements between the two feed-forward layers. By default `4 · width` for GELU, and `8/3 ·
+    /// width` rounded up to a multiple of 64 for SwiGLU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feed_forward: Option<usize>,
+    /// The norm before attention, before feed-forward and before the head.
+    pub norm: NormKind,
+    /// Added to the variance or mean square in norms.
+    pub norm_epsilon: f64,
+    /// How a token knows its position.
+    pub positions: Positions,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// The function between the two feed-forward layers.
+    pub activation: ActivationKind,
+    /// Biases in all linear layers but the head. Layer norms always have one.
+    pub bias: bool,
+    /// Biases in the query, key and value layer even without `bias` (Qwen2).
+    pub qkv_bias: bool,
+    /// RMS norms on every query and key head (Qwen3).
+    pub qk_norm: bool,
+    /// The head is the embedding.
+    pub tied: bool,
+    /// Share of elements that are zeroed in training: of embeddings, and of what attention and
+    /// feed-forward add to the residual stream.
+    pub dropout: f64,
+    /// How parameters and activations are stored. Gradients and optimizer state are `f32`.
+    pub dtype: StorageType,
+    /// Standard deviation of first weights; layers that write to the residual stream have
+    /// `init_std / √(2 · layers)`.
+    pub init_std: f64,
+    /// Stretches rotary frequencies for longer sequences than a model was first trained on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
+}
+
+/// A norm over the elements of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    /// Mean and variance, weight and bias.
+    LayerNorm,
+    /// Mean square, weight.
+    RmsNorm,
+}
+
+/// How a token knows its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// A trained row per position, added to the embedding.
+    Learned,
+    /// Rotations of queries and keys.
+    Rope,
+}
+
+/// The function between the two feed-forward layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActivationKind {
+    /// GELU with tanh.
+    Gelu,
+    /// SiLU of one half times the other.
+    Swiglu,
+}
+
+/// How parameters and activations are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StorageType {
+    /// IEEE binary32.
+    F32,
+    /// bfloat16.
+    Bf16,
+}
+
+impl From<StorageType> for DType {
+    fn from(storage: StorageType) -> Self {
+        match storage {
+            StorageType::F32 => Self::F32,
+            StorageType::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+impl Default for DenseConfig {
+    fn default() -> Self {
+        Self {
+            layers: 4,
+            heads: 4,
+            kv_heads: None,
+            width: 128,
+            head_dim: None,
+            feed_forward: None,
+            norm: NormKind::RmsNorm,
+            norm_epsilon: 1e-5,
+            positions: Positions::Rope,
+            rope_theta: 10_000.0,
+            activation: ActivationKind::Swiglu,
+            bias: false,
+            qkv_bias: false,
+            qk_norm: false,
+            tied: true,
+            dropout: 0.0,
+            dtype: StorageType::F32,
+            init_std: 0.02,
+            rope_scaling: None,
+        }
+    }
+}
+
+/// Largest number of blocks.
+const LAYERS_MAX: usize = 1024;
+/// Largest width, and largest feed-forward width.
+const WIDTH_MAX: usize = 1 << 20;
+
+impl DenseConfig {
+    /// Key and value heads.
+    pub fn kv_heads(&self) -> usize {
+        self.kv_heads.unwrap_or(self.heads)
+    }
+
+    /// Elements of a head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim.unwrap_or(self.width / self.heads.max(1))
+    }
+
+    /// Elements between the two feed-forward layers.
+    pub fn feed_forward(&self) -> usize {
+        self.feed_forward.unwrap_or(match self.activation {
+            ActivationKind::Gelu => 4 * self.width,
+            ActivationKind::Swiglu => (8 * self.width / 3).next_multiple_of(64),
+        })
+    }
+
+    /// The rotations of queries and keys, unless positions are learned.
+    pub(super) fn rope(&self, max_positions: usize) -> Option<RopeSpec> {
+        let scaling = match self.rope_scaling {
+            None => rope::RopeScaling::None,
+            Some(s) => rope::RopeScaling::Llama3 {
+                factor: s.factor,
+                low: s.low_frequency,
+                high: s.high_frequency,
+                original_length: s.original_positions as f64,
+            },
+        };
+        let (head_dim, theta) = (self.head_dim(), self.rope_theta);
+        let rotated = self.positions == Positions::Rope;
+        rotated.then_some(RopeSpec { head_dim, theta, scaling, max_positions })
+    }
+
+    fn check_sizes(&self) -> std::result::Result<(), Invalid> {
+        let range = |key, value: usize, max: usize| {
+            let wanted = format!("a whole number from 1 to {max}");
+            require((1..=max).contains(&value), key, || expected(&wanted, value))
+        };
+        range("model.layers", self.layers, LAYERS_MAX)?;
+        range("model.width", self.width, WIDTH_MAX)?;
+        range("model.heads", self.heads, WIDTH_MAX)?;
+        range("model.kv_heads", self.kv_heads(), WIDTH_MAX)?;
+        range("model.feed_forward", self.feed_forward(), WIDTH_MAX)?;
+        let Self { width, heads, .. } = *self;
+        if self.head_dim.is_none() && width % heads != 0 {
+            let wanted = format!("a multiple of model.heads = {heads}, or model.head_dim");
+            let invalid = Invalid::new("model.width", expected(&wanted, width));
+            return Err(invalid.with("model.heads"));
+        }
+        if heads % self.kv_heads() != 0 {
+            let wanted = format!("a divisor of model.heads = {heads}");
+            let invalid = Invalid::new("model.kv_heads", expected(&wanted, self.kv_heads()));
+            return Err(invalid.with("model.heads"));
+        }
+        let head = self.head_dim();
+        let rotated = self.positions == Positions::Rope;
+        if head == 0 || head > HEAD_DIM_MAX || (rotated && !head.is_multiple_of(2)) {
+            let even = if rotated { "an even number" } else { "a whole number" };
+            let wanted = format!("{even} from 1 to {HEAD_DIM_MAX}");
+            let invalid = Invalid::new("model.head_dim", expected(&wanted, head));
+            return Err(invalid.with("model.width").with("model.heads"));
+        }
+        Ok(())
+    }
+}
+
+impl Family for DenseConfig {
+    fn validate(&self) -> std::result::Result<(), Invalid> {
+        self.check_sizes()?;
+        let positive = |key, value: f64| {
+            let usable = value > 0.0 && (value as f32).is_finite();
+            require(usable, key, || expected("a number above 0", value))
+        };
+        positive("model.norm_epsilon", self.norm_epsilon)?;
+        positive("model.rope_theta", self.rope_theta)?;
+        positive("model.init_std", self.init_std)?;
+        let dropout = || expected("at least 0 and below 1", self.dropout);
+        let usable = (0.0..1.0).contains(&(self.dropout as f32));
+        require(usable, "model.dropout", dropout)?;
+        let Some(scaling) = &self.rope_scaling else { return Ok(()) };
+        scaling.validate()?;
+        let rotated = self.positions == Positions::Rope;
+        let problem = || "expected model.positions = \"rope\" beside it".to_owned();
+        require(rotated, "model.rope_scaling", problem)
+    }
+
+    fn resolve(&mut self) {
+        if self.check_sizes().is_ok() {
+            self.kv_heads = Some(self.kv_heads());
+            self.head_dim = Some(self.head_dim());
+            self.feed_forward = Some(self.feed_forward());
+        }
+    }
+
+    fn build(&self, size: ModelSize, variables: &mut Variables) -> Result<Box<dyn LanguageModel>> {
+        self.validate().map_err(|i| Error::Plan(format!("{}: {}", i.keys[0], i.problem)))?;
+        Ok(Box::new(Dense::new(self, size, variables)))
+    }
+}
+
+/// Llama 3.1's stretching: slow rotations are divided by `factor`, fast ones stay, those between
+/// are blended.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct RopeScaling {
+    /// How much longer sequences become.
+    pub factor: f64,
+    /// Fewer turns than this in the original length are divided.
+    pub low_frequency: f64,
+    /// More turns than this stay.
+    pub high_frequency: f64,
+    /// Positions of the original length.
+    pub original_positions: usize,
+}
+
+impl RopeScaling {
+    fn validate(&self) -> std::result::Result<(), Invalid> {
+        let Self { factor, low_frequency: low, high_frequency: high, original_positions } = *self;
+        let key = "model.rope_scaling";
+        let finite = factor.is_finite() && high.is_finite();
+        require(finite && factor >= 1.0, key, || expected("a factor of at least 1", factor))?;
+        let frequencies = || {
+            expected("low_frequency above 0 and below high_frequency", format!("{low} and {high}"))
+        };
+        require(low > 0.0 && low < high, key, frequencies)?;
+        let positions = || expected("original_positions of at least 1", original_positions);
+        require(original_positions > 0, key, positions)
+    }
+}

@@ -1,0 +1,150 @@
+//! The parameters of the `dense` family: names, shapes, first values.
+//!
+//! Names are the keys of checkpoints; they never change. Matrices decay, vectors do not.
+
+use octet_kernels::dtype::DType;
+use octet_kernels::graph::{Init, Parameter, ParameterId, Variables};
+
+use super::config::{ActivationKind, DenseConfig, NormKind, Positions};
+use crate::models::ModelSize;
+
+/// A norm's parameters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Norm {
+    pub(super) weight: ParameterId,
+    /// Of layer norms only.
+    pub(super) bias: Option<ParameterId>,
+}
+
+/// A linear layer's parameters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Linear {
+    pub(super) weight: ParameterId,
+    pub(super) bias: Option<ParameterId>,
+}
+
+/// A block's parameters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block {
+    pub(super) attention_norm: Norm,
+    /// Rows: all query heads, then all key heads, then all value heads.
+    pub(super) qkv: Linear,
+    pub(super) q_norm: Option<ParameterId>,
+    pub(super) k_norm: Option<ParameterId>,
+    pub(super) output: Linear,
+    pub(super) feed_forward_norm: Norm,
+    /// `up` for GELU; for SwiGLU `gate_up`: all rows of the gate, then all rows of up.
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+}
+
+/// All parameters of a model.
+#[derive(Debug, Clone)]
+pub(super) struct Parameters {
+    pub(super) embedding: ParameterId,
+    pub(super) positions: Option<ParameterId>,
+    pub(super) blocks: Vec<Block>,
+    pub(super) final_norm: Norm,
+    /// `None` when the embedding is the head.
+    pub(super) head: Option<ParameterId>,
+}
+
+/// Adds parameters that have things in common.
+struct Registrar<'v> {
+    variables: &'v mut Variables,
+    dtype: DType,
+    norm: NormKind,
+    /// Of first weights.
+    std: f64,
+    /// Of first weights that write to the residual stream.
+    residual_std: f64,
+}
+
+impl Parameters {
+    /// Registers everything: embedding first, head last.
+    pub(super) fn new(config: &DenseConfig, size: ModelSize, variables: &mut Variables) -> Self {
+        let std = config.init_std;
+        let mut add = Registrar {
+            variables,
+            dtype: config.dtype.into(),
+            norm: config.norm,
+            std,
+            residual_std: std / (2.0 * config.layers as f64).sqrt(),
+        };
+        let width = config.width;
+        let embedding = add.matrix("embedding.weight", [size.vocabulary, width], std);
+        let learned = config.positions == Positions::Learned;
+        let positions =
+            learned.then(|| add.matrix("positions.weight", [size.max_positions, width], std));
+        let blocks =
+            (0..config.layers).map(|i| add.block(&format!("blocks.{i}"), config)).collect();
+        let final_norm = add.norm("final_norm", width);
+        let head = !config.tied;
+        let head = head.then(|| add.matrix("head.weight", [size.vocabulary, width], std));
+        Self { embedding, positions, blocks, final_norm, head }
+    }
+}
+
+impl Registrar<'_> {
+    fn matrix(&mut self, name: &str, shape: [usize; 2], std: f64) -> ParameterId {
+        let init = Init::Normal { std: std as f32 };
+        self.parameter(name, &shape, init)
+    }
+
+    fn vector(&mut self, name: &str, length: usize, value: f32) -> ParameterId {
+        self.parameter(name, &[length], Init::Constant(value))
+    }
+
+    fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> ParameterId {
+        self.variables.parameter(Parameter {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            dtype: self.dtype,
+            trainable: true,
+            decay: shape.len() >= 2,
+            init,
+        })
+    }
+
+    fn norm(&mut self, name: &str, width: usize) -> Norm {
+        let weight = self.vector(&format!("{name}.weight"), width, 1.0);
+        let bias = self.norm == NormKind::LayerNorm;
+        let bias = bias.then(|| self.vector(&format!("{name}.bias"), width, 0.0));
+        Norm { weight, bias }
+    }
+
+    /// A weight of shape `[out, in]`.
+    fn linear(&mut self, name: &str, shape: [usize; 2], std: f64, bias: bool) -> Linear {
+        let weight = self.matrix(&format!("{name}.weight"), shape, std);
+        let bias = bias.then(|| self.vector(&format!("{name}.bias"), shape[0], 0.0));
+        Linear { weight, bias }
+    }
+
+    fn block(&mut self, name: &str, config: &DenseConfig) -> Block {
+        let (width, inner, bias) = (config.width, config.feed_forward(), config.bias);
+        let (head_dim, heads) = (config.head_dim(), config.heads);
+        let rows = (heads + 2 * config.kv_heads()) * head_dim;
+        let (std, residual_std) = (self.std, self.residual_std);
+        let attention_norm = self.norm(&format!("{name}.attention_norm"), width);
+        let attention = format!("{name}.attention");
+        let qkv_bias = bias || config.qkv_bias;
+        let qkv = self.linear(&format!("{attention}.qkv"), [rows, width], std, qkv_bias);
+        let mut head_norm = |part: &str| {
+            let name = format!("{attention}.{part}.weight");
+            config.qk_norm.then(|| self.vector(&name, head_dim, 1.0))
+        };
+        let (q_norm, k_norm) = (head_norm("q_norm"), head_norm("k_norm"));
+        let output = format!("{attention}.output");
+        let output = self.linear(&output, [width, heads * head_dim], residual_std, bias);
+        let feed_forward_norm = self.norm(&format!("{name}.feed_forward_norm"), width);
+        let (up, up_rows) = match config.activation {
+            ActivationKind::Gelu => ("up", inner),
+            ActivationKind::Swiglu => ("gate_up", 2 * inner),
+        };
+        let up = format!("{name}.feed_forward.{up}");
+        let up = self.linear(&up, [up_rows, width], std, bias);
+        let down = format!("{name}.feed_forward.down");
+        let down = self.linear(&down, [width, inner], residual_std, bias);
+        Block { attention_norm, qkv, q_norm, k_norm, output, feed_forward_norm, up, down }
+    }
+}

@@ -1,0 +1,198 @@
+//! Tests of the `dense` family: sizes of published models, and that what is traced is a decoder.
+
+use octet_kernels::dtype::DType;
+use octet_kernels::graph::{Goal, Policy, Variables};
+use octet_kernels::ops::linear::linear;
+
+use super::{ActivationKind, DenseConfig, NormKind, Positions};
+use crate::models::testing::{Bench, Field};
+use crate::models::{Family, ModelSize, TokenBatch};
+
+fn gpt2() -> DenseConfig {
+    DenseConfig {
+        layers: 12,
+        heads: 12,
+        width: 768,
+        norm: NormKind::LayerNorm,
+        positions: Positions::Learned,
+        activation: ActivationKind::Gelu,
+        bias: true,
+        ..DenseConfig::default()
+    }
+}
+
+fn llama_8b() -> DenseConfig {
+    DenseConfig {
+        layers: 32,
+        heads: 32,
+        kv_heads: Some(8),
+        width: 4096,
+        feed_forward: Some(14336),
+        tied: false,
+        ..DenseConfig::default()
+    }
+}
+
+/// Parameters in all, and those in matrix products.
+fn sizes(config: &DenseConfig, vocabulary: usize, max_positions: usize) -> (usize, usize) {
+    let mut variables = Variables::new();
+    let model = config.build(ModelSize { vocabulary, max_positions }, &mut variables).unwrap();
+    let all = variables.parameters().iter().map(|p| p.elements()).sum();
+    (all, model.matrix_parameters())
+}
+
+#[test]
+fn published_models_have_their_published_sizes() {
+    // Hugging Face: gpt2, meta-llama/Llama-3.1-8B, Qwen/Qwen2.5-1.5B, Qwen/Qwen3-0.6B.
+    let (all, matrices) = sizes(&gpt2(), 50257, 1024);
+    assert_eq!(all, 124_439_808);
+    // Everything but positions, norms and biases; the embedding counts as the head.
+    assert_eq!(matrices, all - 1024 * 768 - 25 * 2 * 768 - 12 * 9 * 768);
+    let (all, matrices) = sizes(&llama_8b(), 128_256, 8192);
+    assert_eq!(all, 8_030_261_248);
+    assert_eq!(matrices, all - 128_256 * 4096 - 65 * 4096);
+    let qwen2 = DenseConfig {
+        layers: 28,
+        heads: 12,
+        kv_heads: Some(2),
+        width: 1536,
+        feed_forward: Some(8960),
+        qkv_bias: true,
+        ..DenseConfig::default()
+    };
+    assert_eq!(sizes(&qwen2, 151_936, 1024).0, 1_543_714_304);
+    let qwen3 = DenseConfig {
+        layers: 28,
+        heads: 16,
+        kv_heads: Some(8),
+        width: 1024,
+        head_dim: Some(128),
+        feed_forward: Some(3072),
+        qk_norm: true,
+        ..DenseConfig::default()
+    };
+    assert_eq!(sizes(&qwen3, 151_936, 1024).0, 596_049_920);
+}
+
+#[test]
+fn names_and_first_values_are_fixed() {
+    let mut variables = Variables::new();
+    let config = DenseConfig {
+        qk_norm: true,
+        qkv_bias: true,
+        tied: false,
+        layers: 2,
+        ..DenseConfig::default()
+    };
+    config.build(ModelSize { vocabulary: 9, max_positions: 4 }, &mut variables).unwrap();
+    let names: Vec<&str> = variables.parameters().iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(
+        names[..11],
+        [
+            "embedding.weight",
+            "blocks.0.attention_norm.weight",
+            "blocks.0.attention.qkv.weight",
+            "blocks.0.attention.qkv.bias",
+            "blocks.0.attention.q_norm.weight",
+            "blocks.0.attention.k_norm.weight",
+            "blocks.0.attention.output.weight",
+            "blocks.0.feed_forward_norm.weight",
+            "blocks.0.feed_forward.gate_up.weight",
+            "blocks.0.feed_forward.down.weight",
+            "blocks.1.attention_norm.weight",
+        ]
+    );
+    assert_eq!(names[names.len() - 2..], ["final_norm.weight", "head.weight"]);
+    for p in variables.parameters() {
+        assert_eq!(p.decay, p.shape.len() == 2, "{}", p.name);
+        let residual = p.name.ends_with("output.weight") || p.name.ends_with("down.weight");
+        let wanted = match p.shape.len() {
+            2 if residual => octet_kernels::graph::Init::Normal { std: 0.01 },
+            2 => octet_kernels::graph::Init::Normal { std: 0.02 },
+            _ if p.name.ends_with("bias") => octet_kernels::graph::Init::Constant(0.0),
+            _ => octet_kernels::graph::Init::Constant(1.0),
+        };
+        assert_eq!(p.init, wanted, "{}", p.name);
+    }
+}
+
+#[test]
+fn flops_are_those_of_the_mfu_definition() {
+    let config = gpt2();
+    let mut variables = Variables::new();
+    let size = ModelSize { vocabulary: 50304, max_positions: 1024 };
+    let model = config.build(size, &mut variables).unwrap();
+    let matrices = 12 * 12 * 768 * 768 + 50304 * 768;
+    assert_eq!(model.flops_per_token(1024), (6 * matrices + 6 * 12 * 768 * 1024) as f64);
+}
+
+/// Logits of one sequence of tokens, all in one document unless segments say otherwise.
+fn logits(config: &DenseConfig, tokens: &[i32], positions: &[i32], segments: &[i32]) -> Vec<f32> {
+    let mut variables = Variables::new();
+    let length = tokens.len();
+    let size = ModelSize { vocabulary: 11, max_positions: 16 };
+    let model = config.build(size, &mut variables).unwrap();
+    let mut bench = Bench::new(variables);
+    let program = bench.compile(Policy::default(), |g| {
+        let mut input = |name| g.input(name, &[length], DType::I32);
+        let batch = TokenBatch {
+            tokens: input("tokens"),
+            positions: input("positions"),
+            segments: input("segments"),
+            sequence_length: length,
+            training: false,
+        };
+        let hidden = model.hidden(g, &batch).unwrap();
+        let head = model.head(g);
+        let logits = linear(g, hidden, head, None).unwrap();
+        g.fetch("logits", logits);
+        Goal::Forward
+    });
+    let fields = [("tokens", tokens), ("positions", positions), ("segments", segments)];
+    let fields = fields.map(|(name, values)| (name, Field::Integers(values.to_vec())));
+    bench.run(&program, &fields).remove("logits").unwrap()
+}
+
+fn small(config: DenseConfig) -> DenseConfig {
+    DenseConfig { layers: 2, heads: 4, width: 32, init_std: 0.3, ..config }
+}
+
+fn small_models() -> [DenseConfig; 2] {
+    let llama =
+        DenseConfig { kv_heads: Some(2), qk_norm: true, tied: false, ..DenseConfig::default() };
+    [small(gpt2()), small(llama)]
+}
+
+#[test]
+fn a_token_sees_only_what_came_before_in_its_document() {
+    for config in small_models() {
+        let (tokens, positions) = ([3, 1, 4, 1, 5, 9], [0, 1, 2, 0, 1, 2]);
+        let segments = [0, 0, 0, 1, 1, 1];
+        let base = logits(&config, &tokens, &positions, &segments);
+        // Another last token changes its own row only, another first one its own document only.
+        let last = logits(&config, &[3, 1, 4, 1, 5, 2], &positions, &segments);
+        assert_eq!(base[..5 * 11], last[..5 * 11]);
+        assert_ne!(base[5 * 11..], last[5 * 11..]);
+        let first = logits(&config, &[2, 1, 4, 1, 5, 9], &positions, &segments);
+        assert_eq!(base[3 * 11..], first[3 * 11..]);
+        for row in 0..3 {
+            assert_ne!(base[row * 11..][..11], first[row * 11..][..11], "row {row}");
+        }
+        // A document gives what it gives alone.
+        let alone = logits(&config, &[1, 5, 9], &[0, 1, 2], &[0, 0, 0]);
+        for (packed, alone) in base[3 * 11..].iter().zip(&alone) {
+            assert!((packed - alone).abs() < 1e-5, "{packed} {alone}");
+        }
+    }
+}
+
+#[test]
+fn positions_matter() {
+    for config in small_models() {
+        let base = logits(&config, &[3, 3, 3], &[0, 1, 2], &[0, 0, 0]);
+        let other = logits(&config, &[3, 3, 3], &[0, 2, 1], &[0, 0, 0]);
+        // The first token attends to itself alone: its rotation cannot matter.
+        assert_eq!(base[..11], other[..11]);
+        assert_ne!(base[11..], other[11..]);
+    }
+}

@@ -1,0 +1,190 @@
+//! The models, by family, and what objectives may ask of one.
+//!
+//! Duty: `[model]`, and the traits between configuration, model and objective. A new family is one
+//! file and one line in [`FamilyConfig`]. Prohibition: a model is architecture only, written as if
+//! there were one device: no data, no threads, no optimizer.
+
+use std::fmt::Debug;
+
+use octet_kernels::error::Result;
+use octet_kernels::graph::{Graph, Policy, Recompute, Tensor, Variables};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::config::error::{Invalid, require};
+use crate::config::sections::expected;
+use crate::config::tagged::{tagged, take};
+
+pub mod dense;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use dense::{Dense, DenseConfig};
+
+tagged! {
+    /// The family of a model with the keys of that family.
+    FamilyConfig by "family" as Family;
+    /// Decoder-only, every token through every weight: GPT-2, Llama, Qwen.
+    "dense" => Dense(DenseConfig),
+}
+
+/// What the configuration of every family can do.
+pub trait Family {
+    /// Checks every key, and keys against each other.
+    ///
+    /// # Errors
+    /// The first key with an unusable value.
+    fn validate(&self) -> std::result::Result<(), Invalid>;
+
+    /// Writes out defaults that depend on other keys.
+    fn resolve(&mut self);
+
+    /// Registers the model's parameters.
+    ///
+    /// # Errors
+    /// [`octet_kernels::error::Error::Plan`] for a configuration that [`Self::validate`] refuses.
+    fn build(&self, size: ModelSize, variables: &mut Variables) -> Result<Box<dyn LanguageModel>>;
+}
+
+/// What the data decide about a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelSize {
+    /// Rows of the embedding: tokens, padding included.
+    pub vocabulary: usize,
+    /// Positions of the longest sequence.
+    pub max_positions: usize,
+}
+
+/// Packed sequences of one length: N rows, one per token.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenBatch {
+    /// `i32[N]`.
+    pub tokens: Tensor,
+    /// `i32[N]`: the place of each token in its document.
+    pub positions: Tensor,
+    /// `i32[N]`: tokens of one sequence see each other only within a segment.
+    pub segments: Tensor,
+    /// Tokens of a sequence; divides N.
+    pub sequence_length: usize,
+    /// Whether dropout applies.
+    pub training: bool,
+}
+
+/// What objectives and samplers need of a decoder.
+pub trait LanguageModel: Debug + Send + Sync {
+    /// What the head turns into logits: `f[N, D]`, after the last norm.
+    ///
+    /// # Errors
+    /// [`octet_kernels::error::Error::Shape`] when the batch does not fit the model.
+    fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch) -> Result<Tensor>;
+
+    /// The weight of the output layer: `f[V, D]`.
+    fn head(&self, g: &mut Graph<'_>) -> Tensor;
+
+    /// Parameters that stand in matrix products for a token, the head included and the embedding
+    /// table not.
+    fn matrix_parameters(&self) -> usize;
+
+    /// FLOPs of one trained token, forward and backward, in sequences of `sequence_length` causal
+    /// tokens: `6 N + 6 L d T`. Recompute does not count.
+    fn flops_per_token(&self, sequence_length: usize) -> f64;
+}
+
+/// `[model]`: the keys of all families, and those of one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct ModelConfig {
+    /// The family and its keys.
+    #[serde(flatten)]
+    pub family: FamilyConfig,
+    /// Rows of the embedding. By default the tokenizer's size, rounded up to a multiple of 64 if it
+    /// is more than 512; a tokenizer that exceeds a given size is an error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<usize>,
+    /// What backward computes again instead of keeping.
+    pub recompute: RecomputeConfig,
+}
+
+/// How much of the forward pass is computed twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecomputeConfig {
+    /// Keep everything.
+    #[default]
+    None,
+    /// Norms and activation functions.
+    NormActivation,
+    /// The feed-forward part of each block, norms and activation functions.
+    FeedForward,
+    /// Everything inside a block.
+    Block,
+}
+
+/// Largest size of a vocabulary that is not rounded up.
+const EXACT_VOCABULARY_MAX: usize = 512;
+/// Larger ones are rounded up to a multiple of this, so that rows of logits suit matrix units.
+const VOCABULARY_MULTIPLE: usize = 64;
+/// Largest vocabulary.
+const VOCABULARY_MAX: usize = 1 << 24;
+
+impl ModelConfig {
+    /// The keys of `[model]` for a family; for an unknown family only the shared ones.
+    pub(crate) fn keys(family: Option<&str>) -> Vec<&'static str> {
+        let own = FamilyConfig::keys(family.unwrap_or(FamilyConfig::NAMES[0]));
+        let shared = [FamilyConfig::TAG, "vocabulary", "recompute"];
+        own.unwrap_or_default().iter().copied().chain(shared).collect()
+    }
+
+    pub(crate) fn resolve(&mut self) {
+        self.family.get_mut().resolve();
+    }
+
+    pub(crate) fn validate(&self) -> std::result::Result<(), Invalid> {
+        if let Some(size) = self.vocabulary {
+            let usable = (1..=VOCABULARY_MAX).contains(&size);
+            let wanted = format!("a whole number from 1 to {VOCABULARY_MAX}");
+            require(usable, "model.vocabulary", || expected(&wanted, size))?;
+        }
+        self.family.get().validate()
+    }
+
+    /// Rows of the embedding for a tokenizer of `tokens` tokens.
+    pub fn padded_vocabulary(&self, tokens: usize) -> usize {
+        let exact = tokens <= EXACT_VOCABULARY_MAX;
+        let default = if exact { tokens } else { tokens.next_multiple_of(VOCABULARY_MULTIPLE) };
+        self.vocabulary.unwrap_or(default)
+    }
+
+    /// How training programs are compiled.
+    pub fn policy(&self) -> Policy {
+        let recompute = match self.recompute {
+            RecomputeConfig::None => Recompute::None,
+            RecomputeConfig::NormActivation => Recompute::NormActivation,
+            RecomputeConfig::FeedForward => Recompute::FeedForward,
+            RecomputeConfig::Block => Recompute::Block,
+        };
+        Policy { recompute }
+    }
+
+    /// Registers the model's parameters.
+    ///
+    /// # Errors
+    /// As [`Family::build`].
+    pub fn build(
+        &self,
+        size: ModelSize,
+        variables: &mut Variables,
+    ) -> Result<Box<dyn LanguageModel>> {
+        self.family.get().build(size, variables)
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let vocabulary = take(&mut table, "vocabulary")?;
+        let recompute = take(&mut table, "recompute")?;
+        let family = FamilyConfig::from_table(table)?;
+        Ok(Self { family, vocabulary, recompute: recompute.unwrap_or_default() })
+    }
+}

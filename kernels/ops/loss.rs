@@ -10,6 +10,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::Op;
+use crate::ops::softmax::ln;
 use crate::shape::Spec;
 
 #[cfg(test)]
@@ -62,7 +63,7 @@ pub(crate) fn softmax_parts(isa: Isa, x: &[f32], rate: f32) -> (f32, f32) {
 /// log(Σ e^(x · rate)) of a row.
 pub(crate) fn log_sum_exp(isa: Isa, x: &[f32], rate: f32) -> f64 {
     let (largest, sum) = softmax_parts(isa, x, rate);
-    f64::from(largest) * f64::from(rate) + f64::from(sum).ln()
+    f64::from(largest) * f64::from(rate) + ln(sum)
 }
 
 dispatch! {

@@ -14,6 +14,7 @@ pub mod activation;
 pub mod adamw;
 pub mod add;
 pub mod attention;
+pub mod attention_cached;
 pub mod binary_cross_entropy;
 pub mod column_sum;
 pub mod combine;

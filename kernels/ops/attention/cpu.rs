@@ -12,27 +12,27 @@ use crate::ops::attention::geometry::{Geometry, Meeting, Operands, Relation};
 use crate::ops::softmax::{exp_row, ln, row_max};
 
 /// Queries of a tile.
-pub(super) const QUERIES: usize = 64;
+pub(crate) const QUERIES: usize = 64;
 
 /// Keys of a tile.
-pub(super) const KEYS: usize = 64;
+pub(crate) const KEYS: usize = 64;
 
 /// A tile of scores: a row of [`KEYS`] per query.
-pub(super) type Scores = Tile<{ QUERIES * KEYS }>;
+pub(crate) type Scores = Tile<{ QUERIES * KEYS }>;
 
 /// A tile of one head: a row of `head_dim` per query or key.
-pub(super) type HeadTile = Tile<{ QUERIES * HEAD_DIM_MAX }>;
+pub(crate) type HeadTile = Tile<{ QUERIES * HEAD_DIM_MAX }>;
 
 /// Room for a tile on the stack, of which only what is used is touched.
-pub(super) struct Tile<const N: usize>([MaybeUninit<f32>; N]);
+pub(crate) struct Tile<const N: usize>([MaybeUninit<f32>; N]);
 
 impl<const N: usize> Tile<N> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self([const { MaybeUninit::uninit() }; N])
     }
 
     /// The first `count` elements, zeroed.
-    pub(super) fn zeroed(&mut self, count: usize) -> &mut [f32] {
+    pub(crate) fn zeroed(&mut self, count: usize) -> &mut [f32] {
         let part = &mut self.0[..count];
         part.fill(MaybeUninit::new(0.0));
         // SAFETY: every element was just written.
@@ -42,16 +42,16 @@ impl<const N: usize> Tile<N> {
 
 /// A row's online softmax: the largest scaled score and the sum of exponentials so far.
 #[derive(Debug, Clone, Copy)]
-struct Row {
+pub(crate) struct Row {
     max: f32,
     sum: f32,
 }
 
 impl Row {
-    const EMPTY: Self = Self { max: f32::NEG_INFINITY, sum: 0.0 };
+    pub(crate) const EMPTY: Self = Self { max: f32::NEG_INFINITY, sum: 0.0 };
 
     /// Divides the sums of values and returns logsumexp. Without keys: zeros and minus infinity.
-    fn finish(self, sums: &[f32], out: &mut [f32]) -> f32 {
+    pub(crate) fn finish(self, sums: &[f32], out: &mut [f32]) -> f32 {
         let factor = if self.sum == 0.0 { 0.0 } else { 1.0 / self.sum };
         out.iter_mut().zip(sums).for_each(|(o, s)| *o = s * factor);
         (f64::from(self.max) + ln(self.sum)) as f32
@@ -131,7 +131,7 @@ pub(super) fn score(
 dispatch! {
     /// Turns scores into exponentials relative to the rows' new maxima, and brings the rows' sums
     /// (of exponentials and of values) to the same maxima.
-    fn softmax_tile(
+    pub(crate) fn softmax_tile(
         scores: &mut [f32],
         keys: usize,
         scale: f32,

@@ -36,7 +36,7 @@ pub enum Mask {
 
 /// How operands are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packing {
+pub(crate) enum Packing {
     /// One row holds query, key and value heads.
     Packed,
     /// Queries alone; keys and values in rows of their own.
@@ -48,14 +48,14 @@ pub(super) enum Packing {
 
 /// A specification and a packing.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Geometry {
-    pub(super) spec: AttentionSpec,
-    pub(super) packing: Packing,
+pub(crate) struct Geometry {
+    pub(crate) spec: AttentionSpec,
+    pub(crate) packing: Packing,
 }
 
 impl Geometry {
     /// Key rows of one sequence.
-    pub(super) fn kv_length(&self) -> usize {
+    pub(crate) fn kv_length(&self) -> usize {
         match self.packing {
             Packing::Packed => self.spec.sequence_length,
             Packing::Separate { kv_length } => kv_length,
@@ -63,17 +63,17 @@ impl Geometry {
     }
 
     /// What scores are multiplied by.
-    pub(super) fn scale(&self) -> f32 {
+    pub(crate) fn scale(&self) -> f32 {
         self.spec.scale.unwrap_or_else(|| (1.0 / (self.spec.head_dim as f64).sqrt()) as f32)
     }
 
     /// Query heads that read one key head.
-    pub(super) fn group(&self) -> usize {
+    pub(crate) fn group(&self) -> usize {
         self.spec.heads / self.spec.kv_heads
     }
 
     /// The keys that query `t` may see, segments aside, of `keys` in its sequence.
-    pub(super) fn visible(&self, t: usize, keys: usize) -> Range<usize> {
+    pub(crate) fn visible(&self, t: usize, keys: usize) -> Range<usize> {
         let low = self.spec.window.map_or(0, |window| (t + 1).saturating_sub(window));
         let high = match (self.spec.mask, self.spec.window) {
             (Mask::Causal, _) => t + 1,
@@ -85,14 +85,14 @@ impl Geometry {
     }
 
     /// The keys that any of these queries may see.
-    pub(super) fn visible_to_any(&self, queries: &Range<usize>, keys: usize) -> Range<usize> {
+    pub(crate) fn visible_to_any(&self, queries: &Range<usize>, keys: usize) -> Range<usize> {
         let (first, last) =
             (self.visible(queries.start, keys), self.visible(queries.end - 1, keys));
         first.start..last.end
     }
 
     /// The queries that may see any of these keys, of `queries` in the sequence.
-    pub(super) fn seeing_any(&self, keys: &Range<usize>, queries: usize) -> Range<usize> {
+    pub(crate) fn seeing_any(&self, keys: &Range<usize>, queries: usize) -> Range<usize> {
         let low = match (self.spec.mask, self.spec.window) {
             (Mask::Causal, _) => keys.start,
             (Mask::Bidirectional, Some(window)) => (keys.start + 1).saturating_sub(window),
@@ -104,7 +104,7 @@ impl Geometry {
     }
 
     /// Pairs of one sequence that see each other, segments aside.
-    pub(super) fn pairs(&self) -> usize {
+    pub(crate) fn pairs(&self) -> usize {
         let keys = self.kv_length();
         (0..self.spec.sequence_length).map(|t| self.visible(t, keys).len()).sum()
     }
@@ -112,46 +112,46 @@ impl Geometry {
 
 /// Heads inside rows of a matrix.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Heads<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) stride: usize,
-    pub(super) first: usize,
-    pub(super) head_dim: usize,
+pub(crate) struct Heads<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) first: usize,
+    pub(crate) head_dim: usize,
 }
 
 impl<'a> Heads<'a> {
     /// Where a head of a row begins.
-    pub(super) fn at(&self, row: usize, head: usize) -> usize {
+    pub(crate) fn at(&self, row: usize, head: usize) -> usize {
         row * self.stride + self.first + head * self.head_dim
     }
 
     /// A head from `row` on: one row of the matrix per row.
-    pub(super) fn matrix(&self, row: usize, head: usize) -> Matrix<'a> {
+    pub(crate) fn matrix(&self, row: usize, head: usize) -> Matrix<'a> {
         Matrix::rows(&self.data[self.at(row, head)..], self.stride)
     }
 
     /// Likewise with rows and columns exchanged.
-    pub(super) fn transposed(&self, row: usize, head: usize) -> Matrix<'a> {
+    pub(crate) fn transposed(&self, row: usize, head: usize) -> Matrix<'a> {
         Matrix::transposed(&self.data[self.at(row, head)..], self.stride)
     }
 }
 
 /// The operands of one run.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Operands<'a> {
-    pub(super) geometry: &'a Geometry,
-    pub(super) q: Heads<'a>,
-    pub(super) k: Heads<'a>,
-    pub(super) v: Heads<'a>,
-    pub(super) q_segments: &'a [i32],
-    pub(super) kv_segments: &'a [i32],
+pub(crate) struct Operands<'a> {
+    pub(crate) geometry: &'a Geometry,
+    pub(crate) q: Heads<'a>,
+    pub(crate) k: Heads<'a>,
+    pub(crate) v: Heads<'a>,
+    pub(crate) q_segments: &'a [i32],
+    pub(crate) kv_segments: &'a [i32],
     q_live: usize,
     kv_live: usize,
 }
 
 impl<'a> Operands<'a> {
     /// Reads the operands from input `first` on.
-    pub(super) fn new(run: &CpuRun<'a>, geometry: &'a Geometry, first: usize) -> Self {
+    pub(crate) fn new(run: &CpuRun<'a>, geometry: &'a Geometry, first: usize) -> Self {
         let spec = &geometry.spec;
         let (head_dim, stride) = (spec.head_dim, run.input_spec(first).columns());
         let data = run.input::<f32>(first);
@@ -178,23 +178,23 @@ impl<'a> Operands<'a> {
     }
 
     /// Sequences with any live query or key.
-    pub(super) fn sequences(&self) -> usize {
+    pub(crate) fn sequences(&self) -> usize {
         let queries = self.q_live.div_ceil(self.geometry.spec.sequence_length);
         queries.max(self.kv_live.div_ceil(self.geometry.kv_length()))
     }
 
     /// Live queries of a sequence: its first row, and how many.
-    pub(super) fn queries(&self, sequence: usize) -> (usize, usize) {
+    pub(crate) fn queries(&self, sequence: usize) -> (usize, usize) {
         part(sequence, self.geometry.spec.sequence_length, self.q_live)
     }
 
     /// Live keys of a sequence: its first row, and how many.
-    pub(super) fn keys(&self, sequence: usize) -> (usize, usize) {
+    pub(crate) fn keys(&self, sequence: usize) -> (usize, usize) {
         part(sequence, self.geometry.kv_length(), self.kv_live)
     }
 
     /// Live query rows.
-    pub(super) fn q_live(&self) -> usize {
+    pub(crate) fn q_live(&self) -> usize {
         self.q_live
     }
 }
@@ -206,7 +206,7 @@ fn part(sequence: usize, length: usize, live: usize) -> (usize, usize) {
 
 /// How the segments of a tile's queries and keys relate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Relation {
+pub(crate) enum Relation {
     /// All are one segment.
     Same,
     /// No query has the segment of a key.
@@ -235,34 +235,34 @@ impl Relation {
 
 /// Queries and keys of one sequence that meet in a tile, by position in the sequence.
 #[derive(Debug, Clone)]
-pub(super) struct Meeting {
-    pub(super) first_query_row: usize,
-    pub(super) first_key_row: usize,
-    pub(super) queries: Range<usize>,
-    pub(super) keys: Range<usize>,
-    pub(super) relation: Relation,
+pub(crate) struct Meeting {
+    pub(crate) first_query_row: usize,
+    pub(crate) first_key_row: usize,
+    pub(crate) queries: Range<usize>,
+    pub(crate) keys: Range<usize>,
+    pub(crate) relation: Relation,
 }
 
 impl Meeting {
     /// Row of its first query.
-    pub(super) fn query_row(&self) -> usize {
+    pub(crate) fn query_row(&self) -> usize {
         self.first_query_row + self.queries.start
     }
 
     /// Row of its first key.
-    pub(super) fn key_row(&self) -> usize {
+    pub(crate) fn key_row(&self) -> usize {
         self.first_key_row + self.keys.start
     }
 
     /// Of the scores, products over `k` elements.
-    pub(super) fn size(&self, k: usize) -> Size {
+    pub(crate) fn size(&self, k: usize) -> Size {
         Size { m: self.queries.len(), n: self.keys.len(), k }
     }
 }
 
 impl Operands<'_> {
     /// The tiles of keys that queries of a sequence meet, in ascending order.
-    pub(super) fn meetings(
+    pub(crate) fn meetings(
         &self,
         sequence: usize,
         queries: Range<usize>,
@@ -275,7 +275,7 @@ impl Operands<'_> {
     }
 
     /// The tiles of queries that keys of a sequence meet, in ascending order.
-    pub(super) fn meetings_of_keys(
+    pub(crate) fn meetings_of_keys(
         &self,
         sequence: usize,
         keys: Range<usize>,
@@ -297,9 +297,10 @@ impl Operands<'_> {
     }
 }
 
-/// Cuts a range at multiples of `size`.
-fn tiles(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+/// The tiles of `size` that cover a range: they begin at multiples of `size`, so that where sums
+/// are cut does not depend on the range.
+pub(crate) fn tiles(range: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
     let first = range.start / size;
     let last = if range.is_empty() { first } else { range.end.div_ceil(size) };
-    (first..last).map(move |i| range.start.max(i * size)..range.end.min((i + 1) * size))
+    (first..last).map(move |i| i * size..range.end.min((i + 1) * size))
 }

@@ -23,8 +23,8 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod backward;
-mod cpu;
-mod geometry;
+pub(crate) mod cpu;
+pub(crate) mod geometry;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //! A label is 1, 0, or negative: then the element is ignored and its logit not read. The term is
 //! max(x, 0) - x·label + log(1 + e^-|x|); `loss_sum` adds the terms in f64 in order, `loss` is
 //! `scale` times it, `targets` counts the terms. Gradient: `scale · (sigmoid(x) - label)`, 0 where
-//! ignored; overwrites or accumulates. Elements beyond the live extent are neither read nor written.
+//! ignored; overwrites or accumulates. Elements beyond the live extent are neither read nor
+//! written.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
@@ -29,11 +30,12 @@ pub struct BinaryCrossEntropy;
 #[derive(Debug)]
 pub struct BinaryCrossEntropyGradient;
 
-/// Loss, its unscaled sum, and the number of labels that are not ignored. Nothing flows back through
-/// the sum or to the scale.
+/// Loss, its unscaled sum, and the number of labels that are not ignored. Nothing flows back
+/// through the sum or to the scale.
 ///
 /// # Errors
-/// [`crate::error::Error::Shape`] unless logits are `f[N]`, labels `i32[N]` and the scale one `f32`.
+/// [`crate::error::Error::Shape`] unless logits are `f[N]`, labels `i32[N]` and the scale one
+/// `f32`.
 pub fn binary_cross_entropy(
     g: &mut Graph<'_>,
     logits: Tensor,

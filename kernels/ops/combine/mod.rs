@@ -1,8 +1,8 @@
 //! `combine`: what a token's experts made of it, weighted and added up.
 //! `rows f[R, D], row_of i32[N, k], weight f[N, k], pair_of i32[R] -> f[N, D]`, of the rows' dtype.
 //!
-//! Token n is Σ weight[n, j] · rows[row_of[n, j]] by fma in order of j, from 0; a pair without a row
-//! (-1) adds nothing. Gradients: of a row, its pair's weight times its token's gradient; of a
+//! Token n is Σ weight[n, j] · rows[row_of[n, j]] by fma in order of j, from 0; a pair without a
+//! row (-1) adds nothing. Gradients: of a row, its pair's weight times its token's gradient; of a
 //! weight, the inner product of both rows, `f32`; both overwrite or accumulate. The live extent is
 //! that of `row_of`. Dead rows are neither read nor written.
 
@@ -40,8 +40,8 @@ pub struct CombineWeightGradient;
 /// A row per token: the weighted sum of its rows in `grouping`.
 ///
 /// # Errors
-/// [`crate::error::Error::Shape`] unless there is a weight for every pair and a row for every row of
-/// the grouping.
+/// [`crate::error::Error::Shape`] unless there is a weight for every pair and a row for every row
+/// of the grouping.
 pub fn combine(
     g: &mut Graph<'_>,
     rows: Tensor,

@@ -1,4 +1,5 @@
-//! `combine` and its gradients against f64; a whole mixture of experts against one without grouping.
+//! `combine` and its gradients against f64; a whole mixture of experts against one without
+//! grouping.
 
 use crate::graph::{Graph, Tensor};
 use crate::ops::combine::{combine, oracle};

@@ -1,8 +1,10 @@
-//! `concat_columns`: matrices side by side. `x_1 T[.., C_1], .. -> T[.., Σ C_i]`, T any float or `i32`.
+//! `concat_columns`: matrices side by side. `x_1 T[.., C_1], .. -> T[.., Σ C_i]`, T any float or
+//! `i32`.
 //!
 //! All operands have the same leading dimensions and one dtype; bits are copied. Gradients: the
-//! columns of the output gradient; overwrite or accumulate. Rows beyond a live extent are neither read nor written. `concat_rows` puts tensors one after the other
-//! along the leading dimension, where all rows must be live.
+//! columns of the output gradient; overwrite or accumulate. Rows beyond a live extent are neither
+//! read nor written. `concat_rows` puts tensors one after the other along the leading dimension,
+//! where all rows must be live.
 
 use crate::cpu::CpuRun;
 use crate::error::Result;

@@ -10,13 +10,14 @@ use crate::cpu::isa::dispatch;
 use crate::cpu::vector::exp;
 use crate::ops::loss::{softmax_parts, write_loss};
 use crate::ops::rows::map_rows;
+use crate::ops::softmax::ln;
 
 /// Lanes of the sum in [`row_gradient`].
 const LANES: usize = 32;
 
 pub(super) fn forward(run: &CpuRun<'_>) {
     let (a, b) = (run.input::<f32>(0), run.input::<f32>(1));
-    let (rate, device) = (run.input::<f32>(2)[0].exp(), run.device());
+    let (rate, device) = (exp(run.input::<f32>(2)[0]), run.device());
     let [group, columns] = [run.input_spec(0).leading(), run.input_spec(0).columns()];
     let live = run.live_input(0).min(run.live_input(1));
     let products = run.workspace::<f32>();
@@ -36,7 +37,7 @@ pub(super) fn forward(run: &CpuRun<'_>) {
             for row in block.clone() {
                 let label = f64::from(products[(row - block.start) * live + row]);
                 let shifted = (f64::from(largest[row]) - label) * f64::from(rate);
-                sum += 0.5 * (shifted + f64::from(sums[row]).ln());
+                sum += 0.5 * (shifted + ln(sums[row]));
             }
         }
     }
@@ -45,7 +46,7 @@ pub(super) fn forward(run: &CpuRun<'_>) {
 
 pub(super) fn gradient(run: &CpuRun<'_>, wanted: [bool; 3]) {
     let (a, b) = (run.input::<f32>(0), run.input::<f32>(1));
-    let (rate, device) = (run.input::<f32>(2)[0].exp(), run.device());
+    let (rate, device) = (exp(run.input::<f32>(2)[0]), run.device());
     let factor = run.input::<f32>(3)[0] * run.input::<f32>(4)[0];
     let [group, columns] = [run.input_spec(0).leading(), run.input_spec(0).columns()];
     let parts = run.input::<f32>(5);
@@ -116,9 +117,9 @@ fn multiply<'p>(
 }
 
 dispatch! {
-    /// Replaces the products x of a row by `rate` times the gradient of its logits, but for the label,
-    /// and returns the sum of gradient times product. `own` holds the row's largest product and its
-    /// factor.
+    /// Replaces the products x of a row by `rate` times the gradient of its logits, but for the
+    /// label, and returns the sum of gradient times product. `own` holds the row's largest product
+    /// and its factor.
     fn row_gradient(
         x: &mut [f32],
         own: [f32; 2],
@@ -129,7 +130,8 @@ dispatch! {
         let mut lanes = [0.0f32; LANES];
         let columns = column.largest.chunks(LANES).zip(column.sums.chunks(LANES));
         for (x, (largest, sums)) in x.chunks_mut(LANES).zip(columns) {
-            for (((x, lane), &largest), &sum) in x.iter_mut().zip(&mut lanes).zip(largest).zip(sums) {
+            let columns = largest.iter().zip(sums);
+            for ((x, lane), (&largest, &sum)) in x.iter_mut().zip(&mut lanes).zip(columns) {
                 let by_row = own[1] * exp((*x - own[0]) * rate);
                 let gradient = (factor / sum).mul_add(exp((*x - largest) * rate), by_row);
                 *lane = gradient.mul_add(*x, *lane);

@@ -1,12 +1,14 @@
 //! `contrastive_loss`: pairs find each other in a group (symmetric InfoNCE; Radford et al., CLIP,
-//! arXiv:2103.00020). `a f[G, D], b f[G, D], log_scale f[], scale f32[] -> loss f32[], loss_sum f32[]`.
+//! arXiv:2103.00020). `a f[G, D], b f[G, D], log_scale f[], scale f32[] -> loss f32[], loss_sum
+//! f32[]`.
 //!
-//! With logits `L_ij = e^log_scale · a_i · b_j`, the term of pair i is the mean of the cross-entropies
-//! of row i and of column i with label i; `loss_sum` adds the terms in f64 in order, `loss` is `scale`
-//! times it. Whoever wants cosines normalises a and b before; log_scale is not clamped. Gradients to
-//! a, b and log_scale, those that are wanted, in one op that overwrites. Logits are made [`BLOCK`] rows
-//! at a time, twice forward (rows, then columns) and once backward; the sums of db run over blocks in
-//! order. Rows beyond the live extent are neither read nor written.
+//! With logits `L_ij = e^log_scale · a_i · b_j`, the term of pair i is the mean of the
+//! cross-entropies of row i and of column i with label i; `loss_sum` adds the terms in f64 in
+//! order, `loss` is `scale` times it. Whoever wants cosines normalises a and b before; log_scale is
+//! not clamped. Gradients to a, b and log_scale, those that are wanted, in one op that overwrites.
+//! Logits are made [`BLOCK`] rows at a time, twice forward (rows, then columns) and once backward;
+//! the sums of db run over blocks in order. Rows beyond the live extent are neither read nor
+//! written.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
@@ -38,8 +40,8 @@ pub struct ContrastiveLossGradient {
     pub wanted: [bool; 3],
 }
 
-/// Loss and its unscaled sum over the pairs of a group. Nothing flows back through the sum or to the
-/// scale.
+/// Loss and its unscaled sum over the pairs of a group. Nothing flows back through the sum or to
+/// the scale.
 ///
 /// # Errors
 /// [`crate::error::Error::Shape`] unless `a` and `b` are float matrices of one shape and the scales

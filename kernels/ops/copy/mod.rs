@@ -1,6 +1,6 @@
 //! `copy`: the same elements in another tensor, converted between float dtypes. `T[..] -> T[..]`.
-//! Accumulates: then it is how a finished gradient is added to a weight's gradient buffer, or counts
-//! to a step sum.
+//! Accumulates: then it is how a finished gradient is added to a weight's gradient buffer, or
+//! counts to a step sum.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;

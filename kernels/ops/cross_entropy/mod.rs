@@ -2,9 +2,9 @@
 //! `logits f[N, V], labels i32[N], scale f32[] -> loss f32[], loss_sum f32[], targets i32[]`.
 //!
 //! A label is in 0..V (anything above ends the run), or negative: then the row is ignored and not
-//! read. The term is log(Σ e^x) - x[label]; `loss_sum` adds the terms in f64 in row order, `loss` is
-//! `scale` times it, `targets` counts the terms. Gradient: `scale · (softmax(x) - [v = label])`, 0 in
-//! ignored rows; overwrites or accumulates. Rows beyond the live extent are neither read nor
+//! read. The term is log(Σ e^x) - x[label]; `loss_sum` adds the terms in f64 in row order, `loss`
+//! is `scale` times it, `targets` counts the terms. Gradient: `scale · (softmax(x) - [v = label])`,
+//! 0 in ignored rows; overwrites or accumulates. Rows beyond the live extent are neither read nor
 //! written. For a large V behind a linear layer there is `linear_cross_entropy`.
 
 use crate::cpu::CpuRun;
@@ -30,8 +30,8 @@ pub struct CrossEntropy;
 #[derive(Debug)]
 pub struct CrossEntropyGradient;
 
-/// Loss, its unscaled sum, and the number of labels that are not ignored. Nothing flows back through
-/// the sum or to the scale.
+/// Loss, its unscaled sum, and the number of labels that are not ignored. Nothing flows back
+/// through the sum or to the scale.
 ///
 /// # Errors
 /// [`crate::error::Error::Shape`] unless logits are `f[N, V]`, labels `i32[N]` and the scale one

@@ -1,9 +1,9 @@
 //! `exponential_average`: a running average of a tensor, kept in a state. `x f[..] -> f[..]`.
 //!
-//! Written in the accumulating mode: `average += (1 - decay) · (x - average)`, by fma (a mean teacher,
-//! arXiv:1703.01780). Overwriting copies x, which is how an average begins. Keep the average in `f32`:
-//! a narrow one loses small steps. Elements beyond the live extent of x are neither read nor written.
-//! No gradient.
+//! Written in the accumulating mode: `average += (1 - decay) · (x - average)`, by fma (a mean
+//! teacher, arXiv:1703.01780). Overwriting copies x, which is how an average begins. Keep the
+//! average in `f32`: a narrow one loses small steps. Elements beyond the live extent of x are
+//! neither read nor written. No gradient.
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
@@ -25,8 +25,8 @@ pub struct ExponentialAverage {
 /// Moves `average` (a state, or a frozen parameter) towards `x` of the same shape.
 ///
 /// # Errors
-/// [`crate::error::Error::Shape`] unless both are floats with equally many elements and the decay is
-/// in 0..=1.
+/// [`crate::error::Error::Shape`] unless both are floats with equally many elements and the decay
+/// is in 0..=1.
 pub fn exponential_average(
     g: &mut Graph<'_>,
     average: Tensor,

@@ -1,13 +1,13 @@
 //! `group_by_expert`: the order in which routed tokens stand while experts work on them.
 //! `expert i32[N, k] -> row_of i32[N, k], pair_of i32[R], expert_start i32[E + 1], count i32[]`.
 //!
-//! A pair is a token and one of its choices, numbered token · k + choice. Pairs are sorted by expert,
-//! in order of their numbers within one expert (a counting sort). `row_of` says where a pair went,
-//! `pair_of` which pair a row holds; rows `expert_start[e]..expert_start[e + 1]` are those of expert
-//! e, `count` is the number of rows and the live extent of `pair_of`. If there are more pairs than
-//! the capacity R, the last ones get row -1 and the overflow flag is set. Tokens beyond the live
-//! extent are neither read nor written, nor is `pair_of` beyond the count. Experts are in 0..E. No
-//! gradient.
+//! A pair is a token and one of its choices, numbered token · k + choice. Pairs are sorted by
+//! expert, in order of their numbers within one expert (a counting sort). `row_of` says where a
+//! pair went, `pair_of` which pair a row holds; rows `expert_start[e]..expert_start[e + 1]` are
+//! those of expert e, `count` is the number of rows and the live extent of `pair_of`. If there are
+//! more pairs than the capacity R, the last ones get row -1 and the overflow flag is set. Tokens
+//! beyond the live extent are neither read nor written, nor is `pair_of` beyond the count. Experts
+//! are in 0..E. No gradient.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;

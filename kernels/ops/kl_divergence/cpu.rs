@@ -5,6 +5,7 @@ use crate::cpu::isa::dispatch;
 use crate::cpu::vector::exp;
 use crate::ops::loss::{add_exp, log_sum_exp, softmax_parts, write_loss};
 use crate::ops::rows::map_rows;
+use crate::ops::softmax::ln;
 
 /// Lanes of [`expected_difference`].
 const LANES: usize = 16;
@@ -21,7 +22,7 @@ pub(super) fn forward(run: &CpuRun<'_>, temperature: f32) {
             let teacher = &teacher[row * columns..][..columns];
             let (largest, sum) = softmax_parts(isa, teacher, rate);
             let difference = expected_difference(isa, teacher, student, largest, rate);
-            let teacher_log = f64::from(largest) * f64::from(rate) + f64::from(sum).ln();
+            let teacher_log = f64::from(largest) * f64::from(rate) + ln(sum);
             let own = f64::from(rate) * difference / f64::from(sum);
             let kl = own - teacher_log + log_sum_exp(isa, student, rate);
             *term = kl * f64::from(temperature).powi(2);
@@ -51,8 +52,8 @@ pub(super) fn gradient(run: &CpuRun<'_>, temperature: f32) {
 }
 
 dispatch! {
-    /// Σ e^((t - largest) rate) (t - s) over classes that the teacher allows, in f64: element i goes to
-    /// lane i mod 16.
+    /// Σ e^((t - largest) rate) (t - s) over classes that the teacher allows, in f64: element i
+    /// goes to lane i mod 16.
     fn expected_difference(t: &[f32], s: &[f32], largest: f32, rate: f32) -> f64 {
         let mut lanes = [0.0f64; LANES];
         for (t, s) in t.chunks(LANES).zip(s.chunks(LANES)) {

@@ -1,12 +1,12 @@
 //! `kl_divergence`: a student's distribution against its teacher's.
 //! `student f[N, V], teacher f[N, V], scale f32[] -> loss f32[], loss_sum f32[]`; both are logits.
 //!
-//! The term of a row is `T² · KL(softmax(teacher / T) ‖ softmax(student / T))` with the temperature T;
-//! the factor keeps gradients comparable over temperatures (Hinton et al., arXiv:1503.02531).
-//! `loss_sum` adds the terms in f64 in row order, `loss` is `scale` times it. A class that the teacher
-//! forbids (minus infinity) adds nothing. Gradient of the student: `scale · T (p_student - p_teacher)`;
-//! overwrites or accumulates. Nothing flows to the teacher. Rows beyond the live extent are neither
-//! read nor written.
+//! The term of a row is `T² · KL(softmax(teacher / T) ‖ softmax(student / T))` with the temperature
+//! T; the factor keeps gradients comparable over temperatures (Hinton et al., arXiv:1503.02531).
+//! `loss_sum` adds the terms in f64 in row order, `loss` is `scale` times it. A class that the
+//! teacher forbids (minus infinity) adds nothing. Gradient of the student: `scale · T (p_student -
+//! p_teacher)`; overwrites or accumulates. Nothing flows to the teacher. Rows beyond the live
+//! extent are neither read nor written.
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
@@ -36,8 +36,8 @@ pub struct KlDivergenceGradient {
     pub temperature: f32,
 }
 
-/// Loss and its unscaled sum over rows. Nothing flows back through the sum, to the teacher or to the
-/// scale.
+/// Loss and its unscaled sum over rows. Nothing flows back through the sum, to the teacher or to
+/// the scale.
 ///
 /// # Errors
 /// [`crate::error::Error::Shape`] unless both logits are float matrices of one shape, the scale one

@@ -1,8 +1,8 @@
 //! `l2_normalize`: rows of length 1. `x f[N, D] -> f[N, D]`, of x's dtype.
 //!
-//! `y = x / max(‖x‖, eps)`, the norm summed in f64. Gradient: `(dy - y (y · dy)) / ‖x‖`, or `dy / eps`
-//! for a row shorter than eps; overwrites or accumulates. Rows beyond the live extent are neither
-//! read nor written.
+//! `y = x / max(‖x‖, eps)`, the norm summed in f64. Gradient: `(dy - y (y · dy)) / ‖x‖`, or `dy /
+//! eps` for a row shorter than eps; overwrites or accumulates. Rows beyond the live extent are
+//! neither read nor written.
 
 use crate::cpu::{CpuRun, vector};
 use crate::dtype::DType;

@@ -1,12 +1,13 @@
 //! `load_balance_loss`: pulls a router towards an even load.
 //! `logits f[N, E], counts i32[E], scale f32[] -> loss f32[], loss_sum f32[]`.
 //!
-//! `loss_sum = E · Σ_n Σ_e f_e p_ne` with `p` the softmax of the logits and `f_e` the share of expert
-//! e in `counts`: N times the loss of Fedus et al. ("Switch Transformers", arXiv:2101.03961), which is
-//! N for an even load, so that the sums of micro-batches add up and `scale` is coefficient / tokens.
-//! `counts` are those of the same micro-batch (from `route`) or of an earlier step; if they are all 0
-//! the loss is 0. Gradient of the logits: `scale · E · p_ne (f_e - Σ_i f_i p_ni)`; overwrites or
-//! accumulates. Rows beyond the live extent are neither read nor written.
+//! `loss_sum = E · Σ_n Σ_e f_e p_ne` with `p` the softmax of the logits and `f_e` the share of
+//! expert e in `counts`: N times the loss of Fedus et al. ("Switch Transformers",
+//! arXiv:2101.03961), which is N for an even load, so that the sums of micro-batches add up and
+//! `scale` is coefficient / tokens. `counts` are those of the same micro-batch (from `route`) or of
+//! an earlier step; if they are all 0 the loss is 0. Gradient of the logits, which overwrites or
+//! accumulates: `scale · E · p_ne (f_e - Σ_i f_i p_ni)`. Rows beyond the live extent are neither
+//! read nor written.
 
 use crate::cpu::CpuRun;
 use crate::error::Result;

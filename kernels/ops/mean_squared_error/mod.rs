@@ -1,9 +1,9 @@
 //! `mean_squared_error`: `a f[N, ..], b f[N, ..], scale f32[] -> loss f32[], loss_sum f32[]`.
 //!
-//! `loss_sum` is Σ (a - b)² over all live elements, in f64: inside a row of the leading dimension in
-//! order, then over rows in order. `loss` is `scale` times it; a mean has the scale 1 / elements.
-//! Gradients: `2 · scale · (a - b)` of a, its negative of b; overwrite or accumulate. Rows beyond the
-//! live extent are neither read nor written.
+//! `loss_sum` is Σ (a - b)² over all live elements, in f64: inside a row of the leading dimension
+//! in order, then over rows in order. `loss` is `scale` times it; a mean has the scale 1 /
+//! elements. Gradients: `2 · scale · (a - b)` of a, its negative of b; overwrite or accumulate.
+//! Rows beyond the live extent are neither read nor written.
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
@@ -30,7 +30,8 @@ pub struct MeanSquaredErrorGradient;
 /// Loss and its unscaled sum. Nothing flows back through the sum or to the scale.
 ///
 /// # Errors
-/// [`crate::error::Error::Shape`] unless `a` and `b` are floats of one shape and the scale one `f32`.
+/// [`crate::error::Error::Shape`] unless `a` and `b` are floats of one shape and the scale one
+/// `f32`.
 pub fn mean_squared_error(
     g: &mut Graph<'_>,
     a: Tensor,

@@ -7,9 +7,9 @@
 //! arXiv:2408.15664). A weight is the expert's score, divided by the sum of the k scores + 1e-20 if
 //! normalised. `counts` says how often each expert was taken in this micro-batch.
 //!
-//! Gradient of the logits through the weights alone; overwrites or accumulates. Nothing flows to the
-//! bias. Limits: at most [`EXPERTS_MAX`] experts, k of them distinct. Rows beyond the live extent are
-//! neither read, counted nor written.
+//! Gradient of the logits through the weights alone; overwrites or accumulates. Nothing flows to
+//! the bias. Limits: at most [`EXPERTS_MAX`] experts, k of them distinct. Rows beyond the live
+//! extent are neither read, counted nor written.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;

@@ -2,13 +2,13 @@
 //! `logits f[M, V], sample_of_row i32[M], element_of_row i32[M] -> i32[M]`. No gradient.
 //!
 //! Class v is drawn with probability softmax(logits / temperature)[v]; at temperature 0 it is the
-//! first of the largest logits. Gumbel-max in the form of a race: class v arrives at time
-//! E[v] · e^((max - x[v]) / temperature), E exponential, and the first one wins (ties: the lowest
-//! class). E[v] is drawn by Philox at (step, first sample + `sample_of_row`, element
-//! `element_of_row` · ceil4(V) + v), so a draw depends neither on the rank nor on where the row lies.
-//! E = -log(1 - u) with u = (word + 1/2) / 2^32, in f32. A class at minus infinity is never drawn;
-//! a row without a finite logit, or with NaN in it, gives some class below V. Limit:
-//! elements below 2^34. Rows beyond the live extent of any operand are neither read nor written.
+//! first of the largest logits. Gumbel-max in the form of a race: class v arrives at time E[v] ·
+//! e^((max - x[v]) / temperature), E exponential, and the first one wins (ties: the lowest class).
+//! E[v] is drawn by Philox at (step, first sample + `sample_of_row`, element `element_of_row` ·
+//! ceil4(V) + v), so a draw depends neither on the rank nor on where the row lies. E = -log(1 - u)
+//! with u = (word + 1/2) / 2^32, in f32. A class at minus infinity is never drawn; a row without a
+//! finite logit, or with NaN in it, gives some class below V. Limit: elements below 2^34. Rows
+//! beyond the live extent of any operand are neither read nor written.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;

@@ -30,8 +30,8 @@ pub struct ClearRows;
 /// `x` with row `index[m]` replaced by row m of `values`.
 ///
 /// # Errors
-/// [`crate::error::Error::Shape`] unless rows and dtypes of `x` and `values` agree and `index` names
-/// a row for each row of `values`.
+/// [`crate::error::Error::Shape`] unless rows and dtypes of `x` and `values` agree and `index`
+/// names a row for each row of `values`.
 pub fn scatter_rows(g: &mut Graph<'_>, x: Tensor, values: Tensor, index: Tensor) -> Result<Tensor> {
     g.apply_one(ScatterRows, &[x, values, index])
 }

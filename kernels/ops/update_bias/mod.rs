@@ -1,9 +1,9 @@
 //! `update_bias`: the step of a router's selection bias against its load.
 //! `counts i32[E] -> f32[E]`, meant to be added to the bias.
 //!
-//! An expert below the mean load gets `+rate`, one above it `-rate`, one at the mean 0 (Wang et al.,
-//! arXiv:2408.15664; DeepSeek-V3, arXiv:2412.19437). Exact: `count · E` is compared with the total
-//! in integers. Overwrites or accumulates. No gradient.
+//! An expert below the mean load gets `+rate`, one above it `-rate`, one at the mean 0 (Wang et
+//! al., arXiv:2408.15664; DeepSeek-V3, arXiv:2412.19437). Exact: `count · E` is compared with the
+//! total in integers. Overwrites or accumulates. No gradient.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
@@ -23,8 +23,8 @@ pub struct UpdateBias {
     pub rate: f32,
 }
 
-/// Adds the step to `bias` (a state, `f32[E]`), given the loads of the whole global batch: a step sum
-/// `i32[E]`, which only a program that runs after all micro-batches sees complete.
+/// Adds the step to `bias` (a state, `f32[E]`), given the loads of the whole global batch: a step
+/// sum `i32[E]`, which only a program that runs after all micro-batches sees complete.
 ///
 /// # Errors
 /// [`crate::error::Error::Shape`] unless both have an element per expert.

@@ -1,0 +1,194 @@
+//! `attention_cached`: generation, one row after another, over keys and values of earlier rows.
+//!
+//! Legend: B sequences, R rows each, row n = b·R + r (R is 1 when decoding); H query heads, K key
+//! heads of D elements; caches hold P positions. `cache_append` writes the keys and values of
+//! `qkv f[N, (H+2K)·D]` to `positions i32[N]` of the states `f[B, P, K·D]`; a row with a position
+//! outside 0..P is left out. `attention_over_cache` then gives `out f[N, H·D]`: the query of row n
+//! attends to positions 0..=`positions[n]` of its sequence, within the window. A negative position
+//! sees nothing and gives 0; one of P or more gives NaN.
+//!
+//! Forward only. Sums are cut as in `attention`, so that decoding gives the bits of causal
+//! attention over the whole sequence. Segments play no part: a cache holds one document. Dead rows
+//! are neither read nor written.
+
+use crate::cpu::CpuRun;
+use crate::error::Result;
+use crate::graph::{Cost, Graph, Tensor, Write};
+use crate::ops::attention::geometry::{Geometry, Packing};
+use crate::ops::attention::{AttentionSpec, HEAD_DIM_MAX, Mask};
+use crate::ops::rows::{Shapes, expect_float, expect_i32, matrix, operands};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+/// Heads and sizes of a cache.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CacheSpec {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Sequences, B.
+    pub sequences: usize,
+    /// Positions that a cache holds per sequence, P.
+    pub positions: usize,
+    /// Only keys less than this many positions away, the query's own included.
+    pub window: Option<usize>,
+    /// What scores are multiplied by; `1 / √head_dim` if not given.
+    pub scale: Option<f32>,
+}
+
+/// Keys and values of earlier rows: states `f[B, P, K·D]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caches {
+    /// Keys.
+    pub keys: Tensor,
+    /// Values.
+    pub values: Tensor,
+}
+
+/// Writes columns `first..` of its rows to their positions.
+#[derive(Debug)]
+struct CacheAppend {
+    spec: CacheSpec,
+    first: usize,
+}
+
+/// Attention of the queries of `qkv` over the caches.
+#[derive(Debug)]
+struct AttentionOverCache(CacheSpec);
+
+/// Writes keys and values of `qkv` to the caches without attending: after a prefill.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] when operands do not fit `spec`.
+pub fn cache_append(
+    g: &mut Graph<'_>,
+    qkv: Tensor,
+    positions: Tensor,
+    caches: Caches,
+    spec: CacheSpec,
+) -> Result<()> {
+    let first = spec.heads * spec.head_dim;
+    for (cache, first) in [(caches.keys, first), (caches.values, first + spec.shared())] {
+        let expected = [spec.sequences, spec.positions, spec.shared()];
+        if g.spec(cache).shape != expected {
+            let what = format!("a cache is {}, not {expected:?}", g.spec(cache));
+            return Err(g.refuse("cache_append", what));
+        }
+        let op = CacheAppend { spec, first };
+        g.apply_into(op, &[qkv, positions], cache, Write::Overwrite)?;
+    }
+    Ok(())
+}
+
+/// Appends `qkv` to the caches, then attends over them.
+///
+/// # Errors
+/// As [`cache_append`].
+pub fn attention_cached(
+    g: &mut Graph<'_>,
+    qkv: Tensor,
+    positions: Tensor,
+    caches: Caches,
+    spec: CacheSpec,
+) -> Result<Tensor> {
+    cache_append(g, qkv, positions, caches, spec)?;
+    let inputs = [qkv, positions, caches.keys, caches.values];
+    g.apply_one(AttentionOverCache(spec), &inputs)
+}
+
+impl CacheSpec {
+    /// Columns of all key heads.
+    fn shared(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// The attention whose bits are those of the cached one.
+    fn geometry(&self) -> Geometry {
+        let spec = AttentionSpec {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            sequence_length: self.positions,
+            mask: Mask::Causal,
+            window: self.window,
+            scale: self.scale,
+        };
+        Geometry { spec, packing: Packing::Packed }
+    }
+
+    /// Rows of all sequences.
+    fn check(&self, qkv: &Spec, positions: &Spec) -> std::result::Result<usize, String> {
+        let Self { heads, kv_heads, head_dim, sequences, .. } = *self;
+        if kv_heads == 0 || heads % kv_heads != 0 || !(1..=HEAD_DIM_MAX).contains(&head_dim) {
+            return Err(format!("{heads} query heads over {kv_heads} key heads of {head_dim}"));
+        }
+        let [rows, _] = matrix(qkv, "qkv")?;
+        if sequences == 0 || rows % sequences != 0 {
+            return Err(format!("qkv is {qkv}: no {sequences} sequences of one length"));
+        }
+        expect_float(qkv, &[rows, (heads + 2 * kv_heads) * head_dim], "qkv")?;
+        expect_i32(positions, &[rows], "positions")?;
+        Ok(rows)
+    }
+}
+
+impl Op for CacheAppend {
+    fn name(&self) -> &'static str {
+        "cache_append"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [qkv, positions] = operands(inputs)?;
+        self.spec.check(qkv, positions)?;
+        let CacheSpec { sequences, positions, .. } = self.spec;
+        Ok(vec![Spec::new(&[sequences, positions, self.spec.shared()], qkv.dtype)])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        let elements = io.inputs[0].leading() * self.spec.shared();
+        Cost { flops: 0.0, bytes: (2 * elements * io.inputs[0].dtype.bytes()) as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::append(run, &self.spec, self.first);
+        Ok(())
+    }
+}
+
+impl Op for AttentionOverCache {
+    fn name(&self) -> &'static str {
+        "attention_over_cache"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [qkv, positions, keys, values] = operands(inputs)?;
+        self.0.check(qkv, positions)?;
+        let cache = [self.0.sequences, self.0.positions, self.0.shared()];
+        expect_float(keys, &cache, "the keys")?;
+        expect_float(values, &cache, "the values")?;
+        Ok(vec![qkv.clone().with_columns(self.0.heads * self.0.head_dim)])
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        // On average half of the cache is filled.
+        let pairs = io.inputs[0].leading() * self.0.positions / 2;
+        let flops = 4.0 * (pairs * self.0.heads * self.0.head_dim) as f64;
+        Cost { flops, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::attend(run, &self.0);
+        Ok(())
+    }
+}

@@ -94,8 +94,13 @@ impl RunFolder {
             if is_foreign(&path)? {
                 return Err(RunFolderError::NotARun { path });
             }
-            fs::create_dir_all(&path).map_err(io_error("create", &path))?;
-            // Before and after opening the lock, another start may move the folder aside.
+            // At any moment before we hold its lock, another start may move the folder aside.
+            match fs::create_dir_all(&path) {
+                Err(why) if why.kind() == io::ErrorKind::AlreadyExists && !path.is_symlink() => {
+                    continue;
+                }
+                made => made.map_err(io_error("create", &path))?,
+            }
             let lock = match take_lock(&path, begun, patience) {
                 Err(RunFolderError::Disk(error)) if error.is_missing() => continue,
                 taken => taken?,

@@ -178,6 +178,19 @@ fn a_folder_of_other_files_is_refused_untouched() {
 }
 
 #[test]
+fn a_path_that_cannot_be_a_folder_is_an_error_and_not_a_wait() {
+    let temporary = TempDir::new().unwrap();
+    let (file, link) = (temporary.path().join("file"), temporary.path().join("link"));
+    fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink("/no/such/folder", &link).unwrap();
+    for path in [&file, &link] {
+        let refused = RunFolder::open(path, Start::Resume, NO_PATIENCE).unwrap_err();
+        assert!(matches!(refused, RunFolderError::Disk(_)), "{refused}");
+        assert!(refused.to_string().contains(&path.display().to_string()), "{refused}");
+    }
+}
+
+#[test]
 fn json_files_are_replaced_whole_and_errors_name_them() {
     let temporary = TempDir::new().unwrap();
     let path = temporary.path().join("summary.json");

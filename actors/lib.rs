@@ -1,6 +1,7 @@
 //! How a run is run: the model-agnostic runtime.
 
 pub mod actor;
+pub mod checkpoint;
 pub mod checkpointer;
 pub mod contract;
 pub mod evaluator;

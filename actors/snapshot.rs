@@ -30,7 +30,7 @@ pub mod slots;
 pub(crate) mod tests;
 
 pub use digest::digest;
-pub use slots::{GoodSlot, NewestGood, Slot, SlotHead, SlotView, SnapshotSlots};
+pub use slots::{GoodSlot, NewestGood, SLOTS, Slot, SlotHead, SlotView, SnapshotSlots};
 
 /// Bytes in front of a slot's regions: a page of fixed fields, three of cursor.
 pub const HEADER_BYTES: usize = PAGE_BYTES + CURSOR_BYTES_MAX;

@@ -121,6 +121,8 @@ pub struct Supervisor {
     saved_step: Option<u64>,
     sequence: u64,
     digest: Option<String>,
+    /// Digest of the checkpoint that the next one follows.
+    parent: Option<String>,
     skips: u32,
     interrupted: bool,
     work_began: f64,
@@ -175,6 +177,7 @@ impl Supervisor {
             saved_step: None,
             sequence,
             digest: None,
+            parent: None,
             skips: 0,
             interrupted: false,
             work_began: 0.0,
@@ -368,7 +371,8 @@ impl Supervisor {
         }
         self.slot_use[slot] = SlotUse::Writing;
         self.saved_step = Some(step);
-        self.ports.checkpointer.tell(CheckpointerMessage::Save { slot, step, cursor });
+        let parent = self.parent.clone();
+        self.ports.checkpointer.tell(CheckpointerMessage::Save { slot, step, parent });
         Ok(())
     }
 
@@ -381,10 +385,16 @@ impl Supervisor {
 
     fn checkpointed(&mut self, reply: CheckpointerReply) {
         match reply {
-            CheckpointerReply::Saved { step, slot, digest, path, ms } => {
+            CheckpointerReply::Saved { step, slot, digest, path, ms, .. } => {
+                self.slot_use[slot] = SlotUse::Free;
+                self.parent = Some(digest.clone());
+                self.digest = Some(digest);
+                let (ms, path) = (ms as f64, path.display().to_string());
+                self.ports.telemetry.tell(TelemetryMessage::Checkpoint { step, ms, path });
+            }
+            CheckpointerReply::Sealed { slot, digest, .. } => {
                 self.slot_use[slot] = SlotUse::Free;
                 self.digest = Some(digest);
-                self.ports.telemetry.tell(TelemetryMessage::Checkpoint { step, ms, path });
             }
             CheckpointerReply::Failed { slot, fault, .. } => {
                 self.slot_use[slot] = SlotUse::Free;
@@ -394,6 +404,9 @@ impl Supervisor {
                     self.fail(fault);
                     return;
                 }
+            }
+            CheckpointerReply::NotTidied { fault } => {
+                self.ports.telemetry.tell(TelemetryMessage::Note { what: fault.to_string() });
             }
         }
         if self.current.is_none() && self.filling.is_none() {

@@ -37,7 +37,7 @@ pub enum Trouble {
 /// What a crash takes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// Nothing: only the process died.
+    /// Nothing: only the process died. What was not synced may still be lost by a later crash.
     Nothing,
     /// Everything that was not synced.
     Unsynced,
@@ -160,7 +160,8 @@ impl FaultyDisk {
         };
         for file in &mut world.files {
             match loss {
-                Loss::Nothing | Loss::Names => {}
+                Loss::Nothing => continue,
+                Loss::Names => {}
                 Loss::Unsynced | Loss::Contents => file.seen = file.durable.clone(),
                 Loss::Random { .. } => lose_part(file, &mut coins),
             }
@@ -168,7 +169,8 @@ impl FaultyDisk {
         }
         for folder in &mut world.folders {
             match loss {
-                Loss::Nothing | Loss::Contents => {}
+                Loss::Nothing => continue,
+                Loss::Contents => {}
                 Loss::Random { .. } if toss(&mut coins).is_multiple_of(2) => {}
                 Loss::Unsynced | Loss::Names | Loss::Random { .. } => {
                     folder.seen = folder.durable.clone();
@@ -310,6 +312,16 @@ impl World {
         let name = names(path).pop();
         let name = name.ok_or_else(|| error(operation, path, io::ErrorKind::InvalidInput))?;
         Ok((self.folder(operation, path.parent().unwrap_or(Path::new("")))?, name))
+    }
+
+    /// Removes all that is below a folder. Each folder is a list of names of its own, so a power
+    /// failure may keep this and lose what was done to the names above.
+    fn empty(&mut self, folder: usize) {
+        for node in std::mem::take(&mut self.folders[folder].seen).into_values() {
+            if let Node::Folder(number) = node {
+                self.empty(number);
+            }
+        }
     }
 
     /// Bytes of all files below a folder.
@@ -466,8 +478,9 @@ impl Disk for FaultyDisk {
     fn remove_dir_all(&self, folder: &Path) -> Result<(), DiskError> {
         let mut world = self.change();
         world.begin("remove", folder, false)?;
-        world.folder("remove", folder)?;
+        let number = world.folder("remove", folder)?;
         let (parent, name) = world.parent("remove", folder)?;
+        world.empty(number);
         world.folders[parent].seen.remove(&name);
         Ok(())
     }

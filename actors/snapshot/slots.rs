@@ -81,20 +81,28 @@ impl SnapshotSlots {
     /// [`SnapshotError::Memory`].
     pub fn create(slot_bytes: usize) -> Result<Arc<Self>, SnapshotError> {
         let bytes = slot_bytes * SLOTS;
-        let refused = |why| SnapshotError::Memory { bytes, why };
-        // SAFETY: the name is a C string; no other memory is touched.
-        let number = unsafe { libc::memfd_create(c"octet-snapshot".as_ptr(), 0) };
-        if number < 0 {
-            return Err(refused(io::Error::last_os_error()));
-        }
-        // SAFETY: the call succeeded, and nobody else has seen the descriptor.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-        let file = File::from(descriptor);
-        file.set_len(bytes as u64).map_err(refused)?;
+        let file = File::from(Self::reserve()?);
+        file.set_len(bytes as u64).map_err(|why| SnapshotError::Memory { bytes, why })?;
         Self::map(file.into(), slot_bytes)
     }
 
-    /// Opens slots that a parent made with the same `slot_bytes`, by the descriptor's number there.
+    /// A descriptor without memory yet, for a parent that does not know the layout: the first
+    /// engine that opens it by [`Self::from_fd`] decides how much there is. Children inherit it.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Memory`].
+    pub fn reserve() -> Result<OwnedFd, SnapshotError> {
+        // SAFETY: the name is a C string; no other memory is touched.
+        let number = unsafe { libc::memfd_create(c"octet-snapshot".as_ptr(), 0) };
+        if number < 0 {
+            return Err(SnapshotError::Memory { bytes: 0, why: io::Error::last_os_error() });
+        }
+        // SAFETY: the call succeeded, and nobody else has seen the descriptor.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+
+    /// Opens slots that a parent made with the same `slot_bytes`, or reserved, by the descriptor's
+    /// number there.
     ///
     /// # Errors
     /// [`SnapshotError::Memory`] if the number is no such descriptor, [`SnapshotError::Size`] if it
@@ -109,7 +117,12 @@ impl SnapshotSlots {
         }
         // SAFETY: the duplicate is new and ours.
         let file = File::from(unsafe { OwnedFd::from_raw_fd(own) });
-        let found = file.metadata().map_err(refused)?.len();
+        let mut found = file.metadata().map_err(refused)?.len();
+        if found == 0 {
+            // The first engine decides how much there is.
+            file.set_len(bytes as u64).map_err(refused)?;
+            found = bytes as u64;
+        }
         if found != bytes as u64 {
             return Err(SnapshotError::Size { found, expected: bytes as u64 });
         }

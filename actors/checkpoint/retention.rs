@@ -1,0 +1,95 @@
+//! Which checkpoints stay, and what a crash left behind.
+//!
+//! A folder is renamed, and the new name made durable, before it is removed: one that is half gone
+//! never has a checkpoint's name, whatever a power failure keeps.
+
+use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::{CheckpointError, Store, folder_name, folder_step};
+
+impl Store {
+    /// Clears what a crash left: removes temporary folders, and puts a checkpoint back that was
+    /// being replaced. Comes first at every start, before any search. Returns the names it removed.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Disk`].
+    pub fn recover(&self) -> Result<Vec<String>, CheckpointError> {
+        let mut removed = Vec::new();
+        if !self.disk.exists(&self.root) {
+            return Ok(removed);
+        }
+        for name in self.disk.list(&self.root)? {
+            let put_aside = name.strip_prefix('.').and_then(|n| n.strip_suffix(".old"));
+            if let Some(folder) = put_aside.filter(|n| folder_step(n).is_some()) {
+                if !self.disk.exists(&self.root.join(folder)) {
+                    self.disk.rename(&self.root.join(&name), &self.root.join(folder))?;
+                    continue;
+                }
+            } else if !(name.starts_with(".step-") && name.ends_with(".tmp")) {
+                continue;
+            }
+            removed.push(name);
+        }
+        // The replacement keeps its name before what it replaced is lost.
+        self.disk.sync_folder(&self.root)?;
+        for name in &removed {
+            self.disk.remove_dir_all(&self.root.join(name))?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes what [`super::StoreSettings`] does not keep. `newest_good`, the step that was just
+    /// saved or loaded, always stays; so do damaged ones, for somebody to look at, which do not
+    /// count among the last. Returns the steps it removed.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Disk`].
+    pub fn retain(&self, newest_good: u64) -> Result<Vec<u64>, CheckpointError> {
+        let every = self.settings.keep_every;
+        let whole: Vec<u64> =
+            self.steps()?.into_iter().rev().filter(|s| self.looks_whole(*s)).collect();
+        let old = whole.into_iter().skip(self.settings.keep_last.max(1));
+        let removable =
+            |step: &u64| *step != newest_good && (every == 0 || !step.is_multiple_of(every));
+        let removed: Vec<u64> = old.filter(removable).collect();
+        self.remove(&removed)?;
+        Ok(removed)
+    }
+
+    /// Removes the checkpoints after `step`: a roll-back gives up that future, and a later start
+    /// must not find it. Returns the steps it removed.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Disk`].
+    pub fn discard_after(&self, step: u64) -> Result<Vec<u64>, CheckpointError> {
+        let removed: Vec<u64> = self.steps()?.into_iter().filter(|s| *s > step).collect();
+        self.remove(&removed)?;
+        Ok(removed)
+    }
+
+    /// The manifest is right and the files have their sizes: no more, so that it costs no reading.
+    fn looks_whole(&self, step: u64) -> bool {
+        let folder = self.folder(step);
+        Manifest::read(&*self.disk, &folder).is_ok_and(|manifest| {
+            let size = |name: &str| self.disk.size(&folder.join(name)).ok();
+            manifest.files.iter().all(|file| size(&file.name) == Some(file.bytes))
+        })
+    }
+
+    fn remove(&self, steps: &[u64]) -> Result<(), CheckpointError> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let aside = |step| self.root.join(format!(".{}.gone.tmp", folder_name(step)));
+        for &step in steps {
+            if self.disk.exists(&aside(step)) {
+                self.disk.remove_dir_all(&aside(step))?;
+            }
+            self.disk.rename(&self.folder(step), &aside(step))?;
+        }
+        self.disk.sync_folder(&self.root)?;
+        for &step in steps {
+            self.disk.remove_dir_all(&aside(step))?;
+        }
+        Ok(())
+    }
+}

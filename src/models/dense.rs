@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Graph, Region, Tensor, Variables};
+use octet_kernels::graph::{Graph, Region, State, StateUse, Tensor, Variables};
 use octet_kernels::ops::activation::gelu;
 use octet_kernels::ops::add::add;
 use octet_kernels::ops::attention::{AttentionSpec, Mask, attention};
+use octet_kernels::ops::attention_cached::{CacheSpec, Caches, attention_cached};
 use octet_kernels::ops::dropout::dropout;
 use octet_kernels::ops::embedding::embedding;
 use octet_kernels::ops::head_norm::{HeadNorm, head_norm};
@@ -23,7 +24,7 @@ use octet_kernels::ops::swiglu::swiglu;
 pub use config::{ActivationKind, DenseConfig, NormKind, Positions, RopeScaling, StorageType};
 use parameters::{Block, Linear, Norm, Parameters};
 
-use crate::models::{LanguageModel, ModelSize, TokenBatch};
+use crate::models::{KvCache, KvCaches, LanguageModel, ModelSize, TokenBatch};
 
 mod config;
 mod parameters;
@@ -40,6 +41,18 @@ pub struct Dense {
     rope: Option<Arc<RopeTable>>,
 }
 
+/// How rows meet each other, and what they know besides their tokens.
+struct Context<'a> {
+    /// `i32[N]`.
+    positions: Tensor,
+    /// Tokens of a sequence where dropout applies.
+    dropped: Option<usize>,
+    /// From the number of a block and its `qkv f[N, (H + 2K) E]` to `f[N, H E]`.
+    attend: &'a Attend<'a>,
+}
+
+type Attend<'a> = dyn Fn(&mut Graph<'_>, usize, Tensor) -> Result<Tensor> + 'a;
+
 impl Dense {
     /// Registers the parameters of a configuration that was validated.
     pub fn new(config: &DenseConfig, size: ModelSize, variables: &mut Variables) -> Self {
@@ -48,53 +61,48 @@ impl Dense {
         Self { config: config.clone(), size, parameters, rope }
     }
 
-    /// `f[N, D]`: the rows of the tokens, and of their positions if those are learned.
-    fn embed(&self, g: &mut Graph<'_>, batch: &TokenBatch) -> Result<Tensor> {
+    /// `f[N, D]`: everything from the tokens to the last norm.
+    fn rows(&self, g: &mut Graph<'_>, tokens: Tensor, context: &Context<'_>) -> Result<Tensor> {
+        let mut x = g.scoped("embedding", |g| self.embed(g, tokens, context))?;
+        for (i, block) in self.parameters.blocks.iter().enumerate() {
+            x = g.scoped(&format!("blocks.{i}"), |g| {
+                g.region(Region::Block, |g| self.block(g, i, block, x, context))
+            })?;
+        }
+        g.scoped("final_norm", |g| self.norm(g, &self.parameters.final_norm, x))
+    }
+
+    /// The rows of the tokens, and of their positions if those are learned.
+    fn embed(&self, g: &mut Graph<'_>, tokens: Tensor, context: &Context<'_>) -> Result<Tensor> {
         let table = g.parameter(self.parameters.embedding);
-        let mut x = embedding(g, batch.tokens, table)?;
+        let mut x = embedding(g, tokens, table)?;
         if let Some(positions) = self.parameters.positions {
             let table = g.parameter(positions);
-            let rows = embedding(g, batch.positions, table)?;
+            let rows = embedding(g, context.positions, table)?;
             x = add(g, x, rows)?;
         }
-        self.dropout(g, x, batch)
+        self.dropout(g, x, context)
     }
 
     fn block(
         &self,
         g: &mut Graph<'_>,
+        number: usize,
         block: &Block,
         x: Tensor,
-        batch: &TokenBatch,
+        context: &Context<'_>,
     ) -> Result<Tensor> {
-        let h = g.scoped("attention", |g| self.attention(g, block, x, batch))?;
+        let h = g.scoped("attention", |g| {
+            let qkv = self.qkv(g, block, x, context.positions)?;
+            let h = (context.attend)(g, number, qkv)?;
+            let h = self.linear(g, &block.output, h)?;
+            self.dropout(g, h, context)
+        })?;
         let x = add(g, x, h)?;
         let h = g.scoped("feed_forward", |g| {
-            g.region(Region::FeedForward, |g| self.feed_forward(g, block, x, batch))
+            g.region(Region::FeedForward, |g| self.feed_forward(g, block, x, context))
         })?;
         add(g, x, h)
-    }
-
-    fn attention(
-        &self,
-        g: &mut Graph<'_>,
-        block: &Block,
-        x: Tensor,
-        batch: &TokenBatch,
-    ) -> Result<Tensor> {
-        let spec = AttentionSpec {
-            heads: self.config.heads,
-            kv_heads: self.config.kv_heads(),
-            head_dim: self.config.head_dim(),
-            sequence_length: batch.sequence_length,
-            mask: Mask::Causal,
-            window: None,
-            scale: None,
-        };
-        let qkv = self.qkv(g, block, x, batch.positions)?;
-        let h = attention(g, qkv, batch.segments, spec)?;
-        let h = self.linear(g, &block.output, h)?;
-        self.dropout(g, h, batch)
     }
 
     /// `f[N, (H + 2K) E]`: queries and keys that know their positions, and values.
@@ -124,7 +132,7 @@ impl Dense {
         g: &mut Graph<'_>,
         block: &Block,
         x: Tensor,
-        batch: &TokenBatch,
+        context: &Context<'_>,
     ) -> Result<Tensor> {
         let h = self.norm(g, &block.feed_forward_norm, x)?;
         let h = self.linear(g, &block.up, h)?;
@@ -133,12 +141,14 @@ impl Dense {
             ActivationKind::Swiglu => swiglu(g, h)?,
         };
         let h = self.linear(g, &block.down, h)?;
-        self.dropout(g, h, batch)
+        self.dropout(g, h, context)
     }
 
-    fn dropout(&self, g: &mut Graph<'_>, x: Tensor, batch: &TokenBatch) -> Result<Tensor> {
-        let rate = if batch.training { self.config.dropout as f32 } else { 0.0 };
-        dropout(g, x, rate, batch.sequence_length)
+    fn dropout(&self, g: &mut Graph<'_>, x: Tensor, context: &Context<'_>) -> Result<Tensor> {
+        match context.dropped {
+            Some(rows_per_sample) => dropout(g, x, self.config.dropout as f32, rows_per_sample),
+            None => Ok(x),
+        }
     }
 
     fn norm(&self, g: &mut Graph<'_>, norm: &Norm, x: Tensor) -> Result<Tensor> {
@@ -162,16 +172,69 @@ impl Dense {
 
 impl LanguageModel for Dense {
     fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch) -> Result<Tensor> {
-        let mut x = g.scoped("embedding", |g| self.embed(g, batch))?;
-        for (i, block) in self.parameters.blocks.iter().enumerate() {
-            let name = format!("blocks.{i}");
-            x = g.scoped(&name, |g| g.region(Region::Block, |g| self.block(g, block, x, batch)))?;
-        }
-        g.scoped("final_norm", |g| self.norm(g, &self.parameters.final_norm, x))
+        let spec = AttentionSpec {
+            heads: self.config.heads,
+            kv_heads: self.config.kv_heads(),
+            head_dim: self.config.head_dim(),
+            sequence_length: batch.sequence_length,
+            mask: Mask::Causal,
+            window: None,
+            scale: None,
+        };
+        let attend = |g: &mut Graph<'_>, _, qkv| attention(g, qkv, batch.segments, spec);
+        let dropped = batch.training.then_some(batch.sequence_length);
+        let context = Context { positions: batch.positions, dropped, attend: &attend };
+        self.rows(g, batch.tokens, &context)
     }
 
     fn head(&self, g: &mut Graph<'_>) -> Tensor {
         g.parameter(self.parameters.head.unwrap_or(self.parameters.embedding))
+    }
+
+    fn caches(&self, variables: &mut Variables, sequences: usize, positions: usize) -> KvCaches {
+        let shape = [sequences, positions, self.config.kv_heads() * self.config.head_dim()];
+        let mut state = |name: String| {
+            variables.state(State {
+                name,
+                shape: shape.to_vec(),
+                dtype: self.config.dtype.into(),
+                usage: StateUse::Local,
+                init: 0.0,
+            })
+        };
+        let mut cache = |block| KvCache {
+            keys: state(format!("blocks.{block}.attention.keys")),
+            values: state(format!("blocks.{block}.attention.values")),
+        };
+        let blocks = (0..self.config.layers).map(&mut cache).collect();
+        KvCaches { sequences, positions, blocks }
+    }
+
+    fn decode(
+        &self,
+        g: &mut Graph<'_>,
+        caches: &KvCaches,
+        tokens: Tensor,
+        positions: Tensor,
+    ) -> Result<Tensor> {
+        let spec = CacheSpec {
+            heads: self.config.heads,
+            kv_heads: self.config.kv_heads(),
+            head_dim: self.config.head_dim(),
+            sequences: caches.sequences,
+            positions: caches.positions,
+            window: None,
+            scale: None,
+        };
+        let attend = |g: &mut Graph<'_>, block: usize, qkv| {
+            let KvCache { keys, values } = caches.blocks[block];
+            let states = Caches { keys: g.state(keys), values: g.state(values) };
+            attention_cached(g, qkv, positions, states, spec)
+        };
+        let context = Context { positions, dropped: None, attend: &attend };
+        let hidden = self.rows(g, tokens, &context)?;
+        let head = self.head(g);
+        g.scoped("head", |g| linear(g, hidden, head, None))
     }
 
     fn matrix_parameters(&self) -> usize {

@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Graph, Policy, Recompute, Tensor, Variables};
+use octet_kernels::graph::{Graph, Policy, Recompute, StateId, Tensor, Variables};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::error::{Invalid, require};
@@ -71,6 +71,26 @@ pub struct TokenBatch {
     pub training: bool,
 }
 
+/// Keys and values of earlier tokens of one block, as states `f[sequences, positions, ..]`.
+#[derive(Debug, Clone, Copy)]
+pub struct KvCache {
+    /// Keys.
+    pub keys: StateId,
+    /// Values.
+    pub values: StateId,
+}
+
+/// Keys and values of earlier tokens, for generation.
+#[derive(Debug, Clone)]
+pub struct KvCaches {
+    /// Sequences that are written at once.
+    pub sequences: usize,
+    /// Positions of each.
+    pub positions: usize,
+    /// By block.
+    pub blocks: Vec<KvCache>,
+}
+
 /// What objectives and samplers need of a decoder.
 pub trait LanguageModel: Debug + Send + Sync {
     /// What the head turns into logits: `f[N, D]`, after the last norm.
@@ -81,6 +101,24 @@ pub trait LanguageModel: Debug + Send + Sync {
 
     /// The weight of the output layer: `f[V, D]`.
     fn head(&self, g: &mut Graph<'_>) -> Tensor;
+
+    /// Registers caches for so many sequences of so many positions, at most those of the model.
+    fn caches(&self, variables: &mut Variables, sequences: usize, positions: usize) -> KvCaches;
+
+    /// `f[N, V]`: the logits after each of N new tokens, `tokens i32[N]` at `positions i32[N]`. The
+    /// N rows are equally many for each cached sequence, one sequence after the other: one when
+    /// decoding, a prompt's when filling caches. A row at position -1 is padding: nothing reads it,
+    /// and its logits mean nothing.
+    ///
+    /// # Errors
+    /// [`octet_kernels::error::Error::Shape`] when the rows do not fit the caches.
+    fn decode(
+        &self,
+        g: &mut Graph<'_>,
+        caches: &KvCaches,
+        tokens: Tensor,
+        positions: Tensor,
+    ) -> Result<Tensor>;
 
     /// Parameters that stand in matrix products for a token, the head included and the embedding
     /// table not.

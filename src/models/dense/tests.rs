@@ -196,3 +196,41 @@ fn positions_matter() {
         assert_ne!(base[11..], other[11..]);
     }
 }
+
+#[test]
+fn decoding_gives_the_bits_of_the_whole_sequence() {
+    let (a, b) = ([3, 1, 4, 1, 5, 9], [2, 7, 1, 8, 2, 8]);
+    for config in small_models() {
+        let whole = |tokens: &[i32]| logits(&config, tokens, &[0, 1, 2, 3, 4, 5], &[0; 6]);
+        let expected = [whole(&a), whole(&b)];
+        let mut variables = Variables::new();
+        let size = ModelSize { vocabulary: 11, max_positions: 16 };
+        let model = config.build(size, &mut variables).unwrap();
+        let caches = model.caches(&mut variables, 2, 9);
+        let mut bench = Bench::new(variables);
+        let [prefill, step] = [3, 1].map(|rows| {
+            bench.compile(Policy::default(), |g| {
+                let mut input = |name| g.input(name, &[2 * rows], DType::I32);
+                let (tokens, positions) = (input("tokens"), input("positions"));
+                let logits = model.decode(g, &caches, tokens, positions).unwrap();
+                g.fetch("logits", logits);
+                Goal::Forward
+            })
+        });
+        let mut run = |program, tokens: &[i32], positions: &[i32]| {
+            let fields = [("tokens", tokens), ("positions", positions)];
+            let fields = fields.map(|(name, values)| (name, Field::Integers(values.to_vec())));
+            bench.run(program, &fields).remove("logits").unwrap()
+        };
+        // The second prompt is one token shorter: its last row is padding.
+        let got = run(&prefill, &[3, 1, 4, 2, 7, 0], &[0, 1, 2, 0, 1, -1]);
+        assert_eq!(got[..33], expected[0][..33]);
+        assert_eq!(got[33..55], expected[1][..22]);
+        for t in 3..6 {
+            let u = t - 1;
+            let got = run(&step, &[a[t], b[u]], &[t as i32, u as i32]);
+            assert_eq!(got[..11], expected[0][t * 11..][..11], "{t}");
+            assert_eq!(got[11..], expected[1][u * 11..][..11], "{u}");
+        }
+    }
+}

@@ -1,8 +1,8 @@
-//! The snapshot: the whole state of a run as one image in host memory, and its logical tensors.
+//! The snapshot: the whole state of a run in one piece of host memory, and its logical tensors.
 //!
-//! Owns the layout of the image; [`slots`] owns its memory, [`digest`] says what it is worth. Ranks
-//! fill it at disjoint ranges, so it knows no ranks, and padding belongs to no tensor, so the same
-//! state has the same tensors whatever the layout. It never touches a device or a file.
+//! Owns the layout of that piece, a slot; [`slots`] owns its memory, [`digest`] says what it is
+//! worth. Ranks fill it at disjoint ranges, so it knows no ranks, and padding belongs to no tensor,
+//! so the same state has the same tensors whatever the layout. It never touches a device or a file.
 //!
 //! One slot, every region at a page edge:
 //!
@@ -42,7 +42,7 @@ pub const CURSOR_BYTES_MAX: usize = 12 * 1024;
 /// Regions start at multiples of this, so that ranks copy whole pages.
 const PAGE_BYTES: usize = 4096;
 
-/// Bytes of a flat value in the image.
+/// Bytes of a flat value.
 const FLAT: usize = size_of::<f32>();
 
 /// What is wrong with snapshot memory.
@@ -121,7 +121,7 @@ pub struct LogicalTensor {
     pub name: String,
     /// Model or optimizer.
     pub kind: TensorKind,
-    /// Type in the image.
+    /// Type in the slot.
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
@@ -137,7 +137,7 @@ pub struct SavedState {
     /// Its bytes in a rank's state region.
     pub device: Range<usize>,
     /// Its bytes in [`Region::States`].
-    pub image: Range<usize>,
+    pub slot: Range<usize>,
 }
 
 /// The layout of one slot: a pure function of the variables and their flat layout.
@@ -159,7 +159,7 @@ impl SnapshotLayout {
         let frozen = trained.unwrap_or(0)..layout.parameter_bytes;
         let saved_states = saved_states(variables, layout);
         let flat = layout.elements * FLAT;
-        let states = saved_states.last().map_or(0, |s| s.image.end);
+        let states = saved_states.last().map_or(0, |s| s.slot.end);
         let mut bytes = HEADER_BYTES;
         let regions = [flat, flat, flat, frozen.len(), states].map(|length| {
             let span = Span { offset: bytes, bytes: length };
@@ -211,7 +211,7 @@ impl SnapshotLayout {
                 kind: TensorKind::Model,
                 dtype: state.dtype,
                 shape: state.shape.clone(),
-                span: region.part(saved.image.start, saved.image.len()),
+                span: region.part(saved.slot.start, saved.slot.len()),
             });
         }
     }
@@ -268,7 +268,7 @@ fn saved_states(variables: &Variables, layout: &Layout) -> Vec<SavedState> {
             saved.push(SavedState {
                 state: StateId(i),
                 device: start..start + bytes,
-                image: end..end + bytes,
+                slot: end..end + bytes,
             });
             end += bytes.next_multiple_of(octet_kernels::memory::REGION_ALIGNMENT);
         }

@@ -66,7 +66,7 @@ fn common(engine: &Engine, slot: &Slot) -> Vec<(DeviceSlice, DeviceSlice)> {
     let mut pairs = vec![(engine.arena.slice(parameters), slot.region(Region::Frozen))];
     for saved in layout.saved_states() {
         let here = engine.arena.slice(memory.states.part(saved.device.start, saved.device.len()));
-        let there = slot.region(Region::States).part(saved.image.start, saved.image.len());
+        let there = slot.region(Region::States).part(saved.slot.start, saved.slot.len());
         pairs.push((here, there));
     }
     pairs
@@ -96,7 +96,7 @@ pub fn initialise(workload: &dyn Workload, slot: &Slot) {
     slot.invalidate();
     let by_name = |name: &str| slot.layout().tensors().iter().find(|t| t.name == name).cloned();
     for parameter in workload.variables().parameters() {
-        let tensor = by_name(&parameter.name).expect("every parameter is in the image");
+        let tensor = by_name(&parameter.name).expect("every parameter is in the slot");
         // SAFETY: nobody else has the slot before the first rank starts.
         let bytes: &mut [u8] = unsafe { slot.tensor(&tensor).as_mut_slice() };
         let mut values = vec![0f32; parameter.elements()];
@@ -111,7 +111,7 @@ pub fn initialise(workload: &dyn Workload, slot: &Slot) {
     }
     for saved in slot.layout().saved_states() {
         let state = &workload.variables().states()[saved.state.0];
-        let part = slot.region(Region::States).part(saved.image.start, saved.image.len());
+        let part = slot.region(Region::States).part(saved.slot.start, saved.slot.len());
         // SAFETY: as above.
         let bytes: &mut [u8] = unsafe { part.as_mut_slice() };
         let values = vec![state.init; state.shape.iter().product()];

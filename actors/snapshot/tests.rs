@@ -146,7 +146,7 @@ fn frozen_parameters_and_states_mirror_the_device() {
     assert_eq!(saved, [1, 3]);
     let last = &snapshot.saved_states()[1];
     assert_eq!(last.device, flat.states[3]..flat.states[3] + 40);
-    assert_eq!(last.image, 256..296);
+    assert_eq!(last.slot, 256..296);
 }
 
 #[test]

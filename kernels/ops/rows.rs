@@ -21,7 +21,7 @@ const STRIP: usize = 64;
 const BLOCK_ROWS: usize = 64;
 
 /// Lanes of [`sums`].
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 32;
 
 /// A shape rule's answer.
 pub(crate) type Shapes = std::result::Result<Vec<Spec>, String>;
@@ -111,8 +111,10 @@ pub(crate) fn column_sums(
     });
 }
 
-/// `K` sums of terms over three slices of one length: element i goes to lane i mod 16, the lanes
+/// `K` sums of terms over three slices of one length: element i goes to lane i mod 32, the lanes
 /// are joined in a fixed tree.
+///
+/// Loops over whole lane arrays, one sum at a time: the compiler turns those into vectors.
 #[inline(always)]
 pub(crate) fn sums<const K: usize>(
     x: &[f32],
@@ -126,27 +128,29 @@ pub(crate) fn sums<const K: usize>(
     let (y_blocks, y_tail) = y.as_chunks::<LANES>();
     let (z_blocks, z_tail) = z.as_chunks::<LANES>();
     for ((x, y), z) in x_blocks.iter().zip(y_blocks).zip(z_blocks) {
-        for lane in 0..LANES {
-            let terms = term(x[lane], y[lane], z[lane]);
-            for k in 0..K {
-                lanes[k][lane] += terms[k];
+        for (k, lanes) in lanes.iter_mut().enumerate() {
+            for (((lane, x), y), z) in lanes.iter_mut().zip(x).zip(y).zip(z) {
+                *lane += term(*x, *y, *z)[k];
             }
         }
     }
-    for (lane, ((&x, &y), &z)) in x_tail.iter().zip(y_tail).zip(z_tail).enumerate() {
-        let terms = term(x, y, z);
-        for k in 0..K {
-            lanes[k][lane] += terms[k];
+    for (k, lanes) in lanes.iter_mut().enumerate() {
+        for (((lane, x), y), z) in lanes.iter_mut().zip(x_tail).zip(y_tail).zip(z_tail) {
+            *lane += term(*x, *y, *z)[k];
         }
     }
-    lanes.map(|mut lanes| {
-        let mut width = LANES / 2;
-        while width > 0 {
-            for lane in 0..width {
-                lanes[lane] += lanes[lane + width];
-            }
-            width /= 2;
+    lanes.map(join)
+}
+
+/// Adds up lanes in a fixed tree.
+#[inline(always)]
+pub(crate) fn join(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
         }
-        lanes[0]
-    })
+        width /= 2;
+    }
+    lanes[0]
 }

@@ -2,12 +2,10 @@
 //! softmax row. Nothing here calls the C library.
 
 use crate::cpu::vector;
+use crate::ops::rows::{LANES, join};
 
 #[cfg(test)]
 mod tests;
-
-/// Lanes of row reductions.
-const LANES: usize = 16;
 
 /// ln(x) of an `f32`, in `f64` to some 1e-15. 0 gives minus infinity, less gives NaN.
 pub(crate) fn ln(x: f32) -> f64 {
@@ -43,35 +41,38 @@ pub(crate) fn row_max(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let (blocks, tail) = x.as_chunks::<LANES>();
     for block in blocks {
-        for lane in 0..LANES {
-            lanes[lane] = larger(lanes[lane], block[lane]);
-        }
+        lanes.iter_mut().zip(block).for_each(|(lane, &x)| *lane = larger(*lane, x));
     }
-    let max = lanes.into_iter().fold(f32::NEG_INFINITY, larger);
-    tail.iter().fold(max, |max, &x| larger(max, x))
-}
-
-/// Replaces every x by e^(scale x - shift) and returns their sum in fixed lanes.
-#[inline(always)]
-pub(crate) fn exp_row(x: &mut [f32], scale: f32, shift: f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (blocks, tail) = x.as_chunks_mut::<LANES>();
-    for block in blocks {
-        for lane in 0..LANES {
-            block[lane] = vector::exp(block[lane].mul_add(scale, -shift));
-            lanes[lane] += block[lane];
-        }
-    }
-    for (lane, x) in tail.iter_mut().enumerate() {
-        *x = vector::exp(x.mul_add(scale, -shift));
-        lanes[lane] += *x;
-    }
+    lanes.iter_mut().zip(tail).for_each(|(lane, &x)| *lane = larger(*lane, x));
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
+            lanes[lane] = larger(lanes[lane], lanes[lane + width]);
         }
         width /= 2;
     }
     lanes[0]
+}
+
+/// e^x, but 0 below e^-87. Subnormal numbers cost a hundred times a normal one, and the masked part
+/// of a row would be full of them.
+#[inline(always)]
+pub(crate) fn exp_or_zero(x: f32) -> f32 {
+    const LOWEST: f32 = -87.0;
+    let value = vector::exp(if x < LOWEST { LOWEST } else { x });
+    if x < LOWEST { 0.0 } else { value }
+}
+
+/// Replaces every x by e^(scale x - shift), see [`exp_or_zero`], and returns their sum in fixed
+/// lanes.
+#[inline(always)]
+pub(crate) fn exp_row(x: &mut [f32], scale: f32, shift: f32) -> f32 {
+    x.iter_mut().for_each(|x| *x = exp_or_zero(x.mul_add(scale, -shift)));
+    let mut lanes = [0.0f32; LANES];
+    let (blocks, tail) = x.as_chunks::<LANES>();
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(lane, x)| *lane += x);
+    }
+    lanes.iter_mut().zip(tail).for_each(|(lane, x)| *lane += x);
+    join(lanes)
 }

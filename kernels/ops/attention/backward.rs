@@ -8,6 +8,7 @@ use crate::cpu::{CpuRun, vector};
 use crate::ops::attention::cpu::{HeadTile, KEYS, QUERIES, Scores, score};
 use crate::ops::attention::geometry::{Geometry, Heads, Meeting, Operands, Packing};
 use crate::ops::rows::{map_rows, sums};
+use crate::ops::softmax::exp_or_zero;
 
 /// Where the gradients of q, k and v go.
 struct Outputs<'a> {
@@ -175,7 +176,7 @@ dispatch! {
             return;
         }
         for score in scores {
-            *score = vector::exp(score.mul_add(scale, -logsumexp));
+            *score = exp_or_zero(score.mul_add(scale, -logsumexp));
         }
     }
 

@@ -3,13 +3,13 @@
 
 use std::mem::MaybeUninit;
 
+use crate::cpu::CpuRun;
 use crate::cpu::gemm::{Matrix, Output, Panels, Size, gemm_inline};
 use crate::cpu::isa::dispatch;
 use crate::cpu::pool::Disjoint;
-use crate::cpu::{CpuRun, vector};
 use crate::ops::attention::HEAD_DIM_MAX;
 use crate::ops::attention::geometry::{Geometry, Meeting, Operands, Relation};
-use crate::ops::softmax::{exp_row, ln, row_max};
+use crate::ops::softmax::{exp_or_zero, exp_row, ln, row_max};
 
 /// Queries of a tile.
 pub(crate) const QUERIES: usize = 64;
@@ -151,7 +151,7 @@ dispatch! {
                 }
                 continue;
             }
-            let rescale = vector::exp(row.max - max);
+            let rescale = exp_or_zero(row.max - max);
             row.sum = row.sum.mul_add(rescale, exp_row(scores, scale, max));
             row.max = max;
             sums[i * head_dim..][..head_dim].iter_mut().for_each(|s| *s *= rescale);

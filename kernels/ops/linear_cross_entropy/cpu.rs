@@ -10,7 +10,7 @@ use crate::ops::column_sum::add_column_sums;
 use crate::ops::linear_cross_entropy::{Gradient, LinearCrossEntropy, LossOptions};
 use crate::ops::loss::softmax_parts;
 use crate::ops::rows::map_rows;
-use crate::ops::softmax::ln;
+use crate::ops::softmax::{exp_or_zero, ln};
 
 /// What forward notes about a row: logsumexp, cross-entropy, term of the loss.
 const RECORD: usize = 3;
@@ -211,12 +211,12 @@ dispatch! {
     fn logit_gradients(z: &mut [f32], lse: f32, weight: f32, uniform: f32, cap: f32) {
         if cap > 0.0 {
             for z in z {
-                let softmax = vector::exp(*z - lse);
+                let softmax = exp_or_zero(*z - lse);
                 *z = softmax.mul_add(weight, -uniform) * cap_slope(*z, cap);
             }
         } else {
             for z in z {
-                *z = vector::exp(*z - lse).mul_add(weight, -uniform);
+                *z = exp_or_zero(*z - lse).mul_add(weight, -uniform);
             }
         }
     }

@@ -162,6 +162,24 @@ impl<'a> Record<'a> {
     }
 }
 
+impl Record<'_> {
+    /// Several inputs at once, as elements. Panics as [`Self::field`], and if a name comes twice.
+    pub fn fields<T: bytemuck::Pod, const N: usize>(
+        &mut self,
+        program: &Program,
+        names: [&str; N],
+    ) -> [&mut [T]; N] {
+        let ranges = names.map(|name| {
+            let missing = || panic!("program {} has no input {name}", program.name);
+            let field = program.field(name).unwrap_or_else(missing);
+            assert_eq!(field.spec.dtype.bytes(), size_of::<T>(), "{name} is {}", field.spec);
+            field.offset..field.offset + field.spec.bytes()
+        });
+        let parts = self.bytes.get_disjoint_mut(ranges).expect("inputs are apart and inside");
+        parts.map(bytemuck::cast_slice_mut)
+    }
+}
+
 /// The fetched results of one run.
 pub trait Results {
     /// Copies a fetched tensor out; `F32` or `I32` by `T`.

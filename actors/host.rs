@@ -31,7 +31,7 @@ use crate::fault::{ActorName, Blame, Fault};
 use crate::outside::{Clock, Disk, DiskError};
 use crate::run_folder::replace_json;
 
-use restart_budget::RestartBudget;
+pub use restart_budget::RestartBudget;
 use ring::{Event, Ring};
 
 /// How many messages may wait in a mailbox: a sum, with the reason for each part.

@@ -1,4 +1,24 @@
-//! How a run is run: the model-agnostic runtime.
+//! How a run is run: the model-agnostic runtime. It knows no tokens; it moves batches, runs
+//! programs, reduces buckets, keeps shards, writes snapshots.
+//!
+//! Read in this order:
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`contract`] | what the runtime asks of a workload |
+//! | [`topology`] | every actor, its mailbox, and who may tell it what |
+//! | [`actor`], [`fault`], [`report`] | what actors, failures and reports are |
+//! | [`step_plan`], [`schedule`] | pure: what a rank does in a step; what comes after what |
+//! | [`supervisor`] | the run as a state machine |
+//! | [`rank`] | one device's thread; the step on one screen |
+//! | [`worker`], [`reducer`], [`optimizer`] | what that thread runs in turn, over [`rank_memory`] |
+//! | [`loader`] | fills batch slots ahead of need |
+//! | [`snapshot`], [`transfer`], [`resume`] | state in memory, to and from ranks, at the start |
+//! | [`checkpoint`], [`checkpointer`] | state on disk, written beside the run |
+//! | [`evaluator`], [`telemetry`], [`watchdog`], [`web`] | who observes |
+//! | [`run_folder`], [`outside`] | files, time |
+//! | [`host`] | the only place that knows actix |
+//! | [`testing`] | workloads made of closures |
 
 pub mod actor;
 pub mod checkpoint;
@@ -14,6 +34,7 @@ pub mod rank;
 pub mod rank_memory;
 pub mod reducer;
 pub mod report;
+pub mod resume;
 pub mod run_folder;
 pub mod schedule;
 pub mod snapshot;
@@ -22,6 +43,7 @@ pub mod step_report;
 pub mod supervisor;
 pub mod telemetry;
 pub mod testing;
+pub mod topology;
 pub mod transfer;
 pub mod watchdog;
 pub mod web;

@@ -22,6 +22,7 @@ use crate::reducer::{Reducer, ReducerMessage};
 use crate::snapshot::Slot;
 use crate::step_plan::{Entry, StepPlan};
 use crate::transfer::{restore, save};
+use crate::watchdog::{Activity, Pulse};
 use crate::worker::{Engine, Fetched, Worker, WorkerMessage};
 
 #[cfg(test)]
@@ -146,6 +147,8 @@ pub struct RankEnds {
     pub evaluator: Port<EvaluatorMessage>,
     /// Set once: give up at the next micro-batch.
     pub abandon: Arc<AtomicBool>,
+    /// Shows the watchdog that it lives.
+    pub pulse: Option<Pulse>,
 }
 
 /// The actor.
@@ -160,6 +163,7 @@ pub struct Rank {
     supervisor: Port<RankReply>,
     evaluator: Port<EvaluatorMessage>,
     abandon: Arc<AtomicBool>,
+    pulse: Option<Pulse>,
     plans: Vec<(Arc<StepShape>, Arc<StepPlan>)>,
 }
 
@@ -167,7 +171,7 @@ impl Rank {
     /// A rank on its engine.
     pub fn new(engine: Engine, ends: RankEnds) -> Self {
         let optimizer = Optimizer::new(&*engine.workload, engine.memory.ranks);
-        let RankEnds { slots, data, clock, supervisor, evaluator, abandon } = ends;
+        let RankEnds { slots, data, clock, supervisor, evaluator, abandon, pulse } = ends;
         Self {
             engine,
             worker: Worker,
@@ -179,6 +183,7 @@ impl Rank {
             supervisor,
             evaluator,
             abandon,
+            pulse,
             plans: Vec::new(),
         }
     }
@@ -210,14 +215,19 @@ impl Rank {
                 Entry::SumStates => Err(ReducerMessage::SumStates),
             };
             match work {
-                Ok(message) => self.worker.apply(engine, message)?,
+                Ok(message) => {
+                    beat(&self.pulse, Activity::Computing);
+                    self.worker.apply(engine, message)?;
+                }
                 Err(message) => {
+                    beat(&self.pulse, Activity::WaitingForRanks);
                     let start = seconds(clock);
                     self.reducer.apply(engine, message)?;
                     reduce_ms += (seconds(clock) - start) * 1e3;
                 }
             }
         }
+        beat(&self.pulse, Activity::WaitingForRanks);
         let clip_norm = settings.clip_norm;
         self.optimizer.apply(engine, OptimizerMessage::Norm { clip_norm, abandoned })?;
         if !self.skips() {
@@ -276,6 +286,7 @@ impl Rank {
 
     /// The next slot of this work; slots of abandoned work go back.
     fn batch(&self, ticket: u64) -> Result<BatchSlot, Fault> {
+        beat(&self.pulse, Activity::WaitingFor(ActorName::Loader(self.engine.memory.rank)));
         loop {
             let slot = self.data.full.recv_timeout(SLOT_TIMEOUT).map_err(|e| match e {
                 RecvTimeoutError::Timeout => Fault::world(self.name(), "no batch in ten minutes"),
@@ -315,6 +326,7 @@ impl Rank {
         while parts.peek().is_some() && !self.abandon.load(Ordering::Relaxed) {
             let batch = self.batch(ticket)?;
             for record in 0..batch.filled {
+                beat(&self.pulse, Activity::Evaluating);
                 let index = parts.next().expect("a record for every part");
                 let bytes = Some(batch.record(record));
                 self.worker.apply(&self.engine, WorkerMessage::Forward(about.program, bytes, 0))?;
@@ -344,6 +356,7 @@ impl Rank {
             let mut writer = Record::new(bytemuck::cast_slice_mut(&mut record));
             let fetched = last.map(|program| Fetched { engine: &self.engine, program });
             let results = fetched.as_ref().map(|f| f as &dyn Results);
+            beat(&self.pulse, Activity::Computing);
             let Some(program) = drive.next(results, &mut writer)? else { break };
             let bytes = Some(bytemuck::cast_slice(&record));
             self.worker.apply(&self.engine, WorkerMessage::Forward(program, bytes, step))?;
@@ -363,6 +376,7 @@ impl Actor for Rank {
     fn apply(&mut self, message: RankMessage) -> Result<Flow, Fault> {
         let reply = match message {
             RankMessage::Restore { slot } => {
+                beat(&self.pulse, Activity::Starting);
                 restore(&self.engine, &self.slots[slot]);
                 RankReply::Restored
             }
@@ -370,12 +384,14 @@ impl Actor for Rank {
             RankMessage::Evaluate { ticket, task, step } => self.evaluate(ticket, task, step)?,
             RankMessage::Drive { step } => self.drive(step)?,
             RankMessage::Snapshot { slot } => {
+                beat(&self.pulse, Activity::Saving);
                 let start = seconds(&*self.clock);
                 save(&self.engine, &self.slots[slot]);
                 RankReply::Snapped { ms: (seconds(&*self.clock) - start) * 1e3 }
             }
             RankMessage::Stop => return Ok(Flow::Stop),
         };
+        beat(&self.pulse, Activity::Idle);
         self.supervisor.tell(reply);
         Ok(Flow::Continue)
     }
@@ -384,6 +400,12 @@ impl Actor for Rank {
 /// Compute threads of each rank when ranks share the cores of one machine.
 pub fn threads_per_rank(cores: usize, ranks: usize) -> usize {
     (cores / ranks).max(1)
+}
+
+fn beat(pulse: &Option<Pulse>, activity: Activity) {
+    if let Some(pulse) = pulse {
+        pulse.beat(activity);
+    }
 }
 
 fn seconds(clock: &dyn Clock) -> f64 {

@@ -17,6 +17,7 @@ use crate::schedule::{Schedule, Work};
 use crate::snapshot::Slot;
 use crate::step_report::{Times, step_report};
 use crate::telemetry::TelemetryMessage;
+use crate::telemetry::status::RunState;
 
 /// The supervisor's protocol.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub enum SupervisorMessage {
         slot: usize,
         /// Steps done in that state.
         step: u64,
+        /// What to do before the first step.
+        first: Vec<Work>,
     },
     /// A rank has done what it was told.
     Rank(usize, RankReply),
@@ -60,6 +63,13 @@ pub struct RunEnd {
     pub step: u64,
     /// Digest of the last checkpoint, if one was written.
     pub digest: Option<String>,
+}
+
+impl RunEnd {
+    /// A run that ended before it could say where it stood.
+    pub fn failed(fault: Fault) -> Self {
+        Self { ending: Ending::Failed(fault), step: 0, digest: None }
+    }
 }
 
 /// What a run does about trouble.
@@ -125,6 +135,7 @@ pub struct Supervisor {
     parent: Option<String>,
     skips: u32,
     interrupted: bool,
+    shown: Option<RunState>,
     work_began: f64,
     blocked_since: Option<f64>,
     checkpoint_wait_ms: f64,
@@ -180,19 +191,23 @@ impl Supervisor {
             parent: None,
             skips: 0,
             interrupted: false,
+            shown: None,
             work_began: 0.0,
             blocked_since: None,
             checkpoint_wait_ms: 0.0,
         }
     }
 
-    fn start(&mut self, slot: usize, step: u64) {
+    fn start(&mut self, slot: usize, step: u64, first: Vec<Work>) {
         self.done = step;
         self.planned = step;
         // The state of step 0 is made again from the seed; any other came from a checkpoint.
         self.saved_step = (step > 0).then_some(step);
         self.slot_use[slot] = SlotUse::Filling;
         self.filling = Some(slot);
+        for work in first {
+            self.plan(work);
+        }
         self.tell_ranks(&RankMessage::Restore { slot });
     }
 
@@ -263,8 +278,20 @@ impl Supervisor {
         };
         self.agenda.pop_front();
         self.current = Some(work);
+        self.show(match work {
+            _ if self.interrupted => RunState::Draining,
+            Work::Evaluate { .. } => RunState::Evaluating,
+            Work::Step { .. } | Work::Drive { .. } | Work::Save { .. } => RunState::Training,
+        });
         self.work_began = self.clock.seconds();
         self.tell_ranks(&message);
+    }
+
+    /// Tells what the run is doing, when that changes.
+    fn show(&mut self, state: RunState) {
+        if self.shown.replace(state) != Some(state) {
+            self.ports.telemetry.tell(TelemetryMessage::State(state));
+        }
     }
 
     /// A slot to fill; without one the run waits here, and the wait is counted.
@@ -431,6 +458,8 @@ impl Supervisor {
     }
 
     fn end(&mut self, ending: Ending) {
+        let failed = matches!(ending, Ending::Failed(_));
+        self.show(if failed { RunState::Failed } else { RunState::Finished });
         let end = RunEnd { ending, step: self.done, digest: self.digest.clone() };
         self.ports.end.tell(end);
     }
@@ -445,7 +474,7 @@ impl Actor for Supervisor {
 
     fn apply(&mut self, message: SupervisorMessage) -> Result<Flow, Fault> {
         match message {
-            SupervisorMessage::Start { slot, step } => self.start(slot, step),
+            SupervisorMessage::Start { slot, step, first } => self.start(slot, step, first),
             SupervisorMessage::Rank(rank, reply) => self.reply(rank, reply)?,
             SupervisorMessage::Evaluated(report) => {
                 self.report = Some(report);

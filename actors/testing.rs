@@ -224,6 +224,7 @@ impl Stand {
             supervisor: Port::new(move |reply| replies_in.send(reply).map_err(|_| Closed)),
             evaluator: Port::new(|_| Ok(())),
             abandon: Arc::new(AtomicBool::new(false)),
+            pulse: None,
         };
         let attempts = workload.attempts();
         Self { rank: Rank::new(engine, ends), loader, replies, free, attempts }

@@ -1,0 +1,407 @@
+//! The running system, drawn in one place: every actor, its mailbox, and who may tell it what.
+//!
+//! | actor | runs on | is told by | tells |
+//! |---|---|---|---|
+//! | supervisor | arbiter | ranks, evaluator, checkpointer, host, whoever runs it | all below |
+//! | rank r | thread | supervisor; slots from loader r | supervisor, evaluator, loader r |
+//! | loader r | thread | supervisor; slots from rank r | rank r |
+//! | evaluator | arbiter | supervisor, ranks | supervisor |
+//! | checkpointer | arbiter | supervisor | supervisor |
+//! | watchdog | thread | heartbeats of ranks and loaders | supervisor |
+//! | telemetry | arbiter | supervisor, host (restarts), its clock | nobody |
+//! | web | thread | HTTP | nobody |
+//!
+//! Nothing is created later. Mailboxes are bounded; each bound is a sum with its reasons.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, bounded, select};
+use octet_kernels::collectives::{Communicator, LocalGroup};
+use octet_kernels::cpu::CpuDevice;
+use octet_kernels::memory::Arena;
+
+use crate::actor::{Actor, Closed, Flow, Port};
+use crate::checkpoint::Store;
+use crate::checkpointer::{Checkpointer, CheckpointerMessage, RunFacts};
+use crate::contract::Workload;
+use crate::evaluator::{Evaluator, EvaluatorMessage, TaskInfo};
+use crate::fault::{ActorName, Fault};
+use crate::host::{Host, MailboxLimit, Restart, RestartBudget, Seat};
+use crate::loader::{BatchSlot, Loader, LoaderMessage, ORDERS_MAX, SLOTS, SlotShape};
+use crate::outside::Clock;
+use crate::rank::{DataPath, Rank, RankEnds, RankMessage};
+use crate::rank_memory::{RankMemory, Zero};
+use crate::schedule::{Schedule, Work};
+use crate::snapshot::{self, Slot, SnapshotLayout, SnapshotSlots};
+use crate::supervisor::{Policy, Ports, RunEnd, Supervisor, SupervisorMessage};
+use crate::telemetry::totals::Summary;
+use crate::telemetry::{Telemetry, TelemetryMessage, TelemetrySetup};
+use crate::watchdog::{Activity, Heartbeats, Pulse, watch};
+use crate::web::{Web, WebSetup};
+
+/// Parts of one evaluation, at most: what the evaluator's mailbox and table must hold.
+const PARTS_MAX: u64 = 1 << 20;
+
+/// A rank is told one thing at a time, and to stop.
+const RANK_MESSAGES: usize = 2;
+
+/// How long actors and threads are given to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a rank waits for the others in a collective.
+const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A host actor that fails more often than this does not fail by chance.
+const RESTARTS: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(600);
+
+/// A rank or loader that shows no life for so long is stuck: a program of a micro-batch takes less.
+const BEAT_DEADLINE: Duration = Duration::from_secs(900);
+
+/// How often the watchdog looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often telemetry looks at memory and disk.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Where a run begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Begin {
+    /// The snapshot slot that holds the state.
+    pub slot: usize,
+    /// Steps done in it.
+    pub step: u64,
+    /// What to do before the first step.
+    pub first: Vec<Work>,
+    /// What a person should know of how the state was found.
+    pub notes: Vec<String>,
+}
+
+/// A run that is over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// How it ended.
+    pub end: RunEnd,
+    /// What is in `summary.json`; `None` if telemetry was not there any more.
+    pub summary: Option<Summary>,
+}
+
+/// Everything that a run is made of.
+pub struct RunSetup {
+    /// What is trained.
+    pub workload: Arc<dyn Workload>,
+    /// Number of ranks.
+    pub ranks: usize,
+    /// Compute threads of each.
+    pub threads: usize,
+    /// Placement of the optimizer state.
+    pub zero: Zero,
+    /// What is done when.
+    pub schedule: Schedule,
+    /// What is done about trouble.
+    pub policy: Policy,
+    /// Memory of both snapshot slots.
+    pub slots: Arc<SnapshotSlots>,
+    /// Its layout.
+    pub layout: Arc<SnapshotLayout>,
+    /// Where checkpoints go.
+    pub store: Store,
+    /// What checkpoints say of the run.
+    pub facts: RunFacts,
+    /// Makes what telemetry needs, at the start and for every restart.
+    pub telemetry: Box<dyn FnMut() -> TelemetrySetup + Send>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Given one message: save and end.
+    pub interrupts: Receiver<()>,
+    /// Where the run begins.
+    pub begin: Begin,
+    /// The web server, if there is to be one.
+    pub web: Option<WebSetup>,
+}
+
+impl RunSetup {
+    fn handles(&self) -> Vec<Slot> {
+        (0..snapshot::SLOTS).map(|i| self.slots.slot(i, &self.layout)).collect()
+    }
+}
+
+/// Mailboxes of the threads of one rank.
+struct RankMail {
+    rank: Port<RankMessage>,
+    rank_inbox: Receiver<RankMessage>,
+    loader: Port<LoaderMessage>,
+    orders: Receiver<LoaderMessage>,
+}
+
+impl RankMail {
+    fn new() -> Self {
+        let (to_rank, rank_inbox) = bounded(RANK_MESSAGES);
+        let (to_loader, orders) = bounded(ORDERS_MAX);
+        Self {
+            rank: Port::new(move |m| to_rank.try_send(m).map_err(|_| Closed)),
+            rank_inbox,
+            loader: Port::new(move |m| to_loader.try_send(m).map_err(|_| Closed)),
+            orders,
+        }
+    }
+}
+
+/// Runs a workload to its end and takes everything down again.
+///
+/// # Errors
+/// A fault at the start; later ones are in the [`RunEnd`].
+pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
+    let (end_in, end) = bounded(4);
+    let end_port = Port::new(move |end: RunEnd| end_in.try_send(end).map_err(|_| Closed));
+    let mut host = Host::new(setup.clock.clone());
+    let own_faults = {
+        let end_port = end_port.clone();
+        Port::new(move |fault| end_port.try_tell(RunEnd::failed(fault)))
+    };
+    let mails: Vec<RankMail> = (0..setup.ranks).map(|_| RankMail::new()).collect();
+    let seats = Seats::new(&setup, own_faults);
+    let abandon = Arc::new(AtomicBool::new(false));
+    let ports = Ports {
+        ranks: mails.iter().map(|mail| mail.rank.clone()).collect(),
+        loaders: mails.iter().map(|mail| mail.loader.clone()).collect(),
+        evaluator: seats.evaluator.port(),
+        checkpointer: seats.checkpointer.port(),
+        telemetry: seats.telemetry.port(),
+        end: end_port,
+    };
+    let supervisor = seats.supervisor.port();
+    let (rank_ports, telemetry) = (ports.ranks.clone(), ports.telemetry.clone());
+    let web = setup.web.take().map(Web::start).transpose();
+    let web = web.map_err(|e| Fault::world(ActorName::Web, e))?;
+    let heartbeats = heartbeats(&setup);
+    start_ranks(&mut host, &setup, &seats, &mails, &abandon, &heartbeats)?;
+    drop(mails);
+    let (watching, until) = bounded::<Infallible>(0);
+    let faults = seats.faults.clone();
+    host.spawn_thread(ActorName::Watchdog, faults.clone(), move |_| {
+        watch(&heartbeats, LOOK_EVERY, &until, &faults);
+        Ok(())
+    })?;
+    seats.start(&mut host, &mut setup, ports)?;
+    let Begin { slot, step, first, notes } = setup.begin;
+    telemetry.tell(TelemetryMessage::RewindLog { step });
+    for what in notes {
+        telemetry.tell(TelemetryMessage::Note { what });
+    }
+    supervisor.tell(SupervisorMessage::Start { slot, step, first });
+    let ending = wait(&end, &setup.interrupts, &supervisor, &abandon);
+    for port in &rank_ports {
+        port.tell(RankMessage::Stop);
+    }
+    let (told, summary) = bounded(1);
+    let told = Port::new(move |summary: Summary| told.try_send(summary).map_err(|_| Closed));
+    telemetry.tell(TelemetryMessage::Finish { digest: ending.digest.clone(), told });
+    let summary = summary.recv_timeout(PATIENCE).ok();
+    drop((supervisor, rank_ports, telemetry, watching));
+    if let Some(web) = web {
+        web.stop();
+    }
+    // Whoever has not ended by then holds nothing that matters and goes with the process.
+    let _stuck = host.stop(PATIENCE);
+    Ok(Finished { end: ending, summary })
+}
+
+/// Ranks and loaders, which are what a run can hang in.
+fn heartbeats(setup: &RunSetup) -> Heartbeats {
+    let both = |rank| [ActorName::Rank(rank), ActorName::Loader(rank)];
+    let actors: Vec<_> =
+        (0..setup.ranks).flat_map(both).map(|actor| (actor, BEAT_DEADLINE)).collect();
+    Heartbeats::new(setup.clock.clone(), &actors)
+}
+
+/// Waits for the end; passes interrupts on.
+fn wait(
+    end: &Receiver<RunEnd>,
+    interrupts: &Receiver<()>,
+    supervisor: &Port<SupervisorMessage>,
+    abandon: &AtomicBool,
+) -> RunEnd {
+    let gone = || Fault::ours(ActorName::Supervisor, "the supervisor left without a word");
+    let mut listening = true;
+    loop {
+        if !listening {
+            return end.recv().unwrap_or_else(|_| RunEnd::failed(gone()));
+        }
+        select! {
+            recv(end) -> ending => return ending.unwrap_or_else(|_| RunEnd::failed(gone())),
+            recv(interrupts) -> interrupt => {
+                listening = false;
+                if interrupt.is_ok() {
+                    abandon.store(true, Ordering::Relaxed);
+                    supervisor.tell(SupervisorMessage::Interrupt);
+                }
+            }
+        }
+    }
+}
+
+/// The mailboxes of the actors behind actix.
+struct Seats {
+    supervisor: Seat<SupervisorMessage>,
+    evaluator: Seat<EvaluatorMessage>,
+    checkpointer: Seat<CheckpointerMessage>,
+    telemetry: Seat<TelemetryMessage>,
+    faults: Port<Fault>,
+}
+
+impl Seats {
+    fn new(setup: &RunSetup, own_faults: Port<Fault>) -> Self {
+        let ranks = setup.ranks;
+        let limit = MailboxLimit::of(&[
+            ("a reply of each rank", ranks),
+            ("a fault of each rank", ranks),
+            ("a fault of each loader", ranks),
+            ("faults of host actors", 8),
+            ("an evaluation", 1),
+            ("both snapshots", 2),
+            ("start and interrupt", 2),
+        ]);
+        let supervisor = Seat::new(ActorName::Supervisor, &limit, own_faults);
+        let faults = supervisor.port().map(SupervisorMessage::Fault);
+        let tasks = setup.workload.evaluations();
+        let parts = tasks.iter().map(|task| task.parts as usize).max().unwrap_or(0);
+        let limit = MailboxLimit::of(&[("begin", 1), ("abandon", 1), ("parts of a task", parts)]);
+        let evaluator = Seat::new(ActorName::Evaluator, &limit, faults.clone());
+        let limit = MailboxLimit::of(&[("both snapshots", 2)]);
+        let checkpointer = Seat::new(ActorName::Checkpointer, &limit, faults.clone());
+        let limit = MailboxLimit::of(&[
+            ("steps while a slow disk takes a line", 4096),
+            ("evaluations and checkpoints among them", 512),
+            ("restarts", 64),
+            ("ticks", 64),
+        ]);
+        let telemetry = Seat::new(ActorName::Telemetry, &limit, faults.clone())
+            .every(TICK, || TelemetryMessage::Tick);
+        Self { supervisor, evaluator, checkpointer, telemetry, faults }
+    }
+
+    fn start(self, host: &mut Host, setup: &mut RunSetup, ports: Ports) -> Result<(), Fault> {
+        let restart = || Restart::Within {
+            budget: RestartBudget::new(RESTARTS, RESTART_WINDOW),
+            told: ports.telemetry.map(|fault| TelemetryMessage::Restarted { fault }),
+        };
+        let mut make = std::mem::replace(&mut setup.telemetry, Box::new(|| unreachable!("taken")));
+        host.start(self.telemetry, restart(), move || Telemetry::start(make()))?;
+        let tasks: Vec<TaskInfo> = setup
+            .workload
+            .evaluations()
+            .iter()
+            .map(|t| TaskInfo { name: t.name.clone(), bytes_per_target: t.bytes_per_target })
+            .collect();
+        let reports = self.supervisor.port().map(SupervisorMessage::Evaluated);
+        host.start(self.evaluator, restart(), move || {
+            Ok(Evaluator::new(tasks.clone(), PARTS_MAX, reports.clone()))
+        })?;
+        let replies = self.supervisor.port().map(SupervisorMessage::Checkpoint);
+        let (store, slots, layout) =
+            (setup.store.clone(), setup.slots.clone(), setup.layout.clone());
+        let (facts, clock) = (setup.facts.clone(), setup.clock.clone());
+        host.start(self.checkpointer, restart(), move || {
+            let (slots, layout) = (slots.clone(), layout.clone());
+            let (clock, facts, replies) = (clock.clone(), facts.clone(), replies.clone());
+            Ok(Checkpointer::new(store.clone(), slots, layout, clock, facts, replies))
+        })?;
+        let mut supervisor = Some(Supervisor::new(
+            setup.workload.clone(),
+            setup.schedule,
+            setup.policy,
+            ports,
+            setup.handles(),
+            setup.clock.clone(),
+        ));
+        host.start(self.supervisor, Restart::Never, move || {
+            let once = || Fault::ours(ActorName::Supervisor, "it is never started again");
+            supervisor.take().ok_or_else(once)
+        })
+    }
+}
+
+fn start_ranks(
+    host: &mut Host,
+    setup: &RunSetup,
+    seats: &Seats,
+    mails: &[RankMail],
+    abandon: &Arc<AtomicBool>,
+    heartbeats: &Heartbeats,
+) -> Result<(), Fault> {
+    let group = LocalGroup::new(setup.ranks, COLLECTIVE_TIMEOUT);
+    for (rank, (communicator, mail)) in group.into_iter().zip(mails).enumerate() {
+        let name = ActorName::Rank(rank);
+        let plan = RankMemory::new(&*setup.workload, setup.ranks, rank, setup.zero);
+        let memory = plan.map_err(|e| Fault::ours(name, e))?;
+        let shape = SlotShape::new(&*setup.workload, &memory.tree, rank);
+        let (full_in, full) = bounded::<BatchSlot>(SLOTS);
+        let (free_in, free) = bounded::<BatchSlot>(SLOTS);
+        for _ in 0..SLOTS {
+            let slot = BatchSlot::new(shape.records, shape.record_bytes);
+            free_in.send(slot).map_err(|_| Fault::ours(name, "the ring is closed"))?;
+        }
+        let to_rank = Port::new(move |slot| full_in.try_send(slot).map_err(|_| Closed));
+        let loader = Loader::new(setup.workload.clone(), &memory.tree, rank, to_rank);
+        let orders = mail.orders.clone();
+        let pulse = heartbeats.pulse(ActorName::Loader(rank));
+        host.spawn_thread(ActorName::Loader(rank), seats.faults.clone(), move |_| {
+            run_loader(loader, &orders, &free, pulse.as_ref())
+        })?;
+        let ends = RankEnds {
+            slots: setup.handles(),
+            data: DataPath { full, free: free_in },
+            clock: setup.clock.clone(),
+            supervisor: seats.supervisor.port().map(move |m| SupervisorMessage::Rank(rank, m)),
+            evaluator: seats.evaluator.port(),
+            abandon: abandon.clone(),
+            pulse: heartbeats.pulse(name),
+        };
+        let (workload, threads, inbox) =
+            (setup.workload.clone(), setup.threads, mail.rank_inbox.clone());
+        host.spawn_thread(name, seats.faults.clone(), move |_| {
+            let communicator: Box<dyn Communicator> = Box::new(communicator);
+            let arena = Arena::allocate(&memory.arena).map_err(|e| Fault::world(name, e))?;
+            let device = CpuDevice::new(threads);
+            let communicator = communicator.into();
+            let engine = crate::worker::Engine { workload, memory, arena, device, communicator };
+            run_rank(Rank::new(engine, ends), &inbox)
+        })?;
+    }
+    Ok(())
+}
+
+/// A rank's thread: messages one at a time until it is told to stop.
+fn run_rank(mut rank: Rank, inbox: &Receiver<RankMessage>) -> Result<(), Fault> {
+    while let Ok(message) = inbox.recv() {
+        if rank.apply(message)? == Flow::Stop {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// A loader's thread: orders and free slots as they come, until nobody can send either.
+fn run_loader(
+    mut loader: Loader,
+    orders: &Receiver<LoaderMessage>,
+    free: &Receiver<BatchSlot>,
+    pulse: Option<&Pulse>,
+) -> Result<(), Fault> {
+    let beat = |activity| pulse.iter().for_each(|pulse| pulse.beat(activity));
+    loop {
+        beat(Activity::Idle);
+        let message = select! {
+            recv(orders) -> order => order.ok(),
+            recv(free) -> slot => slot.ok().map(LoaderMessage::Free),
+        };
+        // Its rank or its supervisor is gone: nobody needs another slot.
+        let Some(message) = message else { return Ok(()) };
+        beat(Activity::Loading);
+        loader.apply(message)?;
+    }
+}

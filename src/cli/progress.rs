@@ -1,0 +1,81 @@
+//! What a person sees while a run goes on: a line every few seconds, and every evaluation.
+
+use std::time::{Duration, Instant};
+
+use octet::data::{Progress, Stage};
+use octet_actors::report::StepReport;
+use octet_actors::run_folder::log::Line;
+use octet_actors::telemetry::Observer;
+
+/// Between two lines about steps.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// An observer that prints to stdout. `steps` is the length of the run.
+pub(crate) fn observer(steps: u64) -> Observer {
+    let mut last: Option<Instant> = None;
+    Box::new(move |line| match line {
+        Line::Step(report) => {
+            let due = last.is_none_or(|at| at.elapsed() >= PERIOD);
+            if due || report.step == steps || report.skipped {
+                println!("{}", step_line(report, steps));
+                last = Some(Instant::now());
+            }
+        }
+        Line::Evaluate(report) => {
+            let bits = report.bits_per_byte;
+            let bits = bits.map_or(String::new(), |b| format!("  {b:.4} bits/byte"));
+            println!(
+                "step {:>6}  {}: loss {:.4}  perplexity {:.2}{bits}",
+                report.step, report.task, report.loss, report.perplexity
+            );
+        }
+        Line::Note { step, what } => println!("step {step:>6}  {what}"),
+        Line::Checkpoint { .. } | Line::Time { .. } => {}
+    })
+}
+
+fn step_line(report: &StepReport, steps: u64) -> String {
+    let rate = report.tokens_per_s;
+    let rate = if rate >= 1e4 { format!("{:.1}k", rate / 1e3) } else { format!("{rate:.0}") };
+    let left = (steps - report.step.min(steps)) as f64 * report.step_ms / 1e3;
+    let skipped = if report.skipped { "  update skipped" } else { "" };
+    format!(
+        "step {:>6}/{steps}  loss {:.4}  lr {:.2e}  norm {:.3}  {rate} tok/s  {} left{skipped}",
+        report.step,
+        report.loss,
+        report.learning_rate,
+        report.grad_norm,
+        clock(left),
+    )
+}
+
+/// Seconds as `3m05s` or `2h10m`.
+fn clock(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    if hours > 0 {
+        format!("{hours}h{minutes:02}m")
+    } else {
+        format!("{minutes}m{:02}s", seconds % 60)
+    }
+}
+
+/// Prints one line per stage of the preparation.
+pub(crate) fn preparing() -> Box<dyn FnMut(Progress)> {
+    let mut shown: Option<Stage> = None;
+    Box::new(move |progress| {
+        if shown != Some(progress.stage) {
+            shown = Some(progress.stage);
+            println!("data: {}", describe(progress.stage));
+        }
+    })
+}
+
+fn describe(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Scan => "looking for text",
+        Stage::Tokenizer => "making the tokenizer",
+        Stage::Encode => "encoding",
+        Stage::Write => "writing shards",
+    }
+}

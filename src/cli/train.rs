@@ -1,0 +1,175 @@
+//! `octet train`: a small parent that runs the engine as its child and outlives it.
+//!
+//! The parent keeps the snapshot memory, so that an engine that dies of the world (a device, memory)
+//! is followed by one that goes on from the newest good state: a few times, with the reason, never
+//! in an endless loop. The engine dies with its parent.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use octet::config::Config;
+use octet::failure::{self, Failure};
+use octet::train::{Job, Purpose, Watchers, execute};
+use octet_actors::snapshot::SnapshotSlots;
+use octet_actors::supervisor::Ending;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::cli::{progress, signals};
+
+/// The descriptor of the snapshot memory, for the engine.
+const SNAPSHOTS: &str = "OCTET_SNAPSHOTS";
+
+/// Engines that may fail one after the other within [`RESTART_WINDOW`].
+const RESTARTS: usize = 3;
+const RESTART_WINDOW: Duration = Duration::from_secs(3600);
+
+/// Where and what to train.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The configuration (TOML).
+    config: PathBuf,
+    /// Set any key of the configuration: section.key=value.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// The run folder; by default runs/ and the name of the configuration.
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Move a run that is there aside and begin anew.
+    #[arg(long)]
+    fresh: bool,
+    /// Resume although the numbers will not be those of an uninterrupted run.
+    #[arg(long)]
+    accept_new_numerics: bool,
+}
+
+impl Arguments {
+    fn folder(&self) -> PathBuf {
+        let stem = self.config.file_stem().unwrap_or(self.config.as_os_str());
+        self.run.clone().unwrap_or_else(|| Path::new("runs").join(stem))
+    }
+}
+
+/// The child: does the work.
+pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = Config::load(&arguments.config, &arguments.sets)?;
+    let snapshots = std::env::var(SNAPSHOTS).ok().and_then(|number| number.parse().ok());
+    let steps = config.run.steps;
+    let folder = arguments.folder();
+    let job = Job {
+        config,
+        folder: folder.clone(),
+        fresh: arguments.fresh,
+        accept_new_numerics: arguments.accept_new_numerics,
+        snapshots,
+        purpose: Purpose::Train,
+    };
+    let watchers = Watchers {
+        preparing: progress::preparing(),
+        observer: Box::new(move || progress::observer(steps)),
+        interrupts: signals::interrupts()?,
+    };
+    let finished = execute(job, watchers)?;
+    let step = finished.end.step;
+    match finished.end.ending {
+        Ending::Finished => {
+            let folder = folder.display();
+            println!(
+                "done: {step} steps; checkpoints, log.jsonl and summary.json are in {folder}; \
+                 sample with: octet generate {folder}"
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Ending::Interrupted => {
+            println!("saved at step {step} in {}; the same command goes on", folder.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Ending::Failed(fault) => Err(fault.into()),
+    }
+}
+
+/// The parent: starts engines until one ends well or trying again is no use.
+pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    // Bad input is refused here, before anything is started.
+    Config::load(&arguments.config, &arguments.sets)?;
+    // It outlives engines; the first one decides how much there is.
+    let memory = SnapshotSlots::reserve()?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::world)?;
+    let mut failures: Vec<Instant> = Vec::new();
+    let mut first = true;
+    loop {
+        let mut child = start_engine(arguments, &memory, first)?;
+        first = false;
+        let (status, interrupted) = wait(&mut child, &mut signals)?;
+        match status.code().and_then(|code| u8::try_from(code).ok()) {
+            Some(code) if code != failure::WORLD => return Ok(ExitCode::from(code)),
+            _ if interrupted => return Ok(ExitCode::from(failure::WORLD)),
+            _ => {}
+        }
+        failures.retain(|at| at.elapsed() < RESTART_WINDOW);
+        failures.push(Instant::now());
+        let why = describe(status);
+        if failures.len() > RESTARTS {
+            let what = format!("the engine failed {} times within an hour: {why}", failures.len());
+            return Err(Failure::world(what));
+        }
+        eprintln!("octet: {why}; starting it again from the newest good state");
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(signal) => format!("the engine died of signal {signal}"),
+        None => format!("the engine ended with code {}", status.code().unwrap_or(-1)),
+    }
+}
+
+fn start_engine(arguments: &Arguments, memory: &OwnedFd, first: bool) -> Result<Child, Failure> {
+    let program = std::env::current_exe().map_err(Failure::world)?;
+    let mut command = Command::new(program);
+    command.arg("engine").arg(&arguments.config);
+    for set in &arguments.sets {
+        command.arg("--set").arg(set);
+    }
+    if let Some(run) = &arguments.run {
+        command.arg("--run").arg(run);
+    }
+    // A restarted engine goes on with what the first one began.
+    if arguments.fresh && first {
+        command.arg("--fresh");
+    }
+    if arguments.accept_new_numerics {
+        command.arg("--accept-new-numerics");
+    }
+    command.env(SNAPSHOTS, memory.as_raw_fd().to_string());
+    // A group of its own: signals from a terminal reach it through the parent, once.
+    command.process_group(0);
+    // SAFETY: between fork and exec only an async-signal-safe call is made.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    command.spawn().map_err(|e| Failure::world(format!("cannot start the engine: {e}")))
+}
+
+/// Waits for the engine and passes signals on to it.
+fn wait(child: &mut Child, signals: &mut Signals) -> Result<(ExitStatus, bool), Failure> {
+    let mut interrupted = false;
+    loop {
+        for signal in signals.pending() {
+            interrupted = true;
+            // SAFETY: sends a signal to our own child, which is not yet reaped.
+            unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+        }
+        if let Some(status) = child.try_wait().map_err(Failure::world)? {
+            return Ok((status, interrupted));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

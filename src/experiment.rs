@@ -1,0 +1,229 @@
+//! A configuration made runnable: variables, programs, and records filled from text.
+//!
+//! Implements the runtime's contract for language models. Order, targets and scales are pure
+//! functions of step and micro-batch; nothing here knows a rank.
+
+use std::sync::{Arc, Mutex};
+
+use octet_actors::contract::{
+    Batch, Drive, EvaluationTask, Phase, ProgramId, Purpose, Record, StepShape, UpdateSettings,
+    Workload,
+};
+use octet_actors::fault::{ActorName, Fault};
+use octet_kernels::error::Result;
+use octet_kernels::graph::{Granularity, Graph, Layout, Policy, Program, Variables};
+
+use crate::config::Config;
+use crate::models::{LanguageModel, ModelSize};
+use crate::objectives::BatchShape;
+use crate::text::Text;
+
+/// The training program.
+const TRAIN: ProgramId = ProgramId(0);
+/// The held-out program.
+const EVALUATE: ProgramId = ProgramId(1);
+
+/// Makes the conversation that is due after a step.
+pub type Talk = Box<dyn Fn(u64) -> Option<Box<dyn Drive>> + Send + Sync>;
+
+/// Everything that a run trains, and the text it trains on.
+pub struct Experiment {
+    config: Config,
+    variables: Variables,
+    layout: Layout,
+    programs: Vec<Program>,
+    batch: Batch,
+    shape: Arc<StepShape>,
+    tasks: Vec<EvaluationTask>,
+    model: Box<dyn LanguageModel>,
+    text: Option<Text>,
+    talk: Option<Talk>,
+    /// The last step asked for and its number of targets: every micro-batch of a step needs it.
+    targets: Mutex<Option<(u64, u64)>>,
+}
+
+impl std::fmt::Debug for Experiment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Experiment").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Experiment {
+    /// Builds and compiles everything for an embedding of `vocabulary` rows. Without text it can be
+    /// planned but not run.
+    ///
+    /// # Errors
+    /// [`octet_kernels::error::Error`] when model and batch do not fit together.
+    pub fn new(config: &Config, vocabulary: usize, text: Option<Text>) -> Result<Self> {
+        let max_positions = config.batch.sequence_length;
+        let mut variables = Variables::new();
+        let model = config.model.build(ModelSize { vocabulary, max_positions }, &mut variables)?;
+        let layout = Layout::new(&variables, Granularity::default());
+        let shape = BatchShape {
+            sequences: config.batch.micro,
+            sequence_length: config.batch.sequence_length,
+        };
+        let objective = config.objective.get();
+        let mut g = Graph::new(&variables);
+        let goal = objective.train(&mut g, &*model, shape)?;
+        let train = Program::compile("train", g, &goal, config.model.policy(), &layout)?;
+        let mut g = Graph::new(&variables);
+        let goal = objective.evaluate(&mut g, &*model, shape)?;
+        let evaluate = Program::compile("evaluate", g, &goal, Policy::default(), &layout)?;
+        let batch = Batch {
+            micro: config.batch.micro,
+            global: config.batch.global,
+            lanes: config.batch.lanes(),
+        };
+        let micro_batches = 0..batch.micro_batches();
+        let programs = vec![TRAIN; batch.micro_batches()];
+        let phases = vec![Phase::Each { micro_batches, programs }];
+        let tasks = text.as_ref().and_then(|text| validation(config, text)).into_iter().collect();
+        Ok(Self {
+            config: config.clone(),
+            variables,
+            layout,
+            programs: vec![train, evaluate],
+            batch,
+            shape: Arc::new(StepShape { phases, finally: vec![] }),
+            tasks,
+            model,
+            text,
+            talk: None,
+            targets: Mutex::new(None),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// blake3 of tokens and tokenizer; empty without text.
+    pub fn data_identity(&self) -> &str {
+        self.text.as_ref().map_or("", Text::identity)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &dyn LanguageModel {
+        &*self.model
+    }
+
+    /// Targets of a whole step, which every micro-batch's loss is divided by.
+    fn targets_of(&self, text: &Text, step: u64) -> std::result::Result<u64, Fault> {
+        let mut memo = self.targets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some((known, targets)) = *memo
+            && known == step
+        {
+            return Ok(targets);
+        }
+        let first = self.batch.first_sample(step, 0);
+        let mut targets = 0;
+        for sample in first..first + self.batch.global as u64 {
+            targets += text.train_targets(sample).map_err(damaged)?;
+        }
+        *memo = Some((step, targets));
+        Ok(targets)
+    }
+}
+
+/// A shard that cannot be read any more.
+fn damaged(error: crate::data::DataError) -> Fault {
+    Fault::world(ActorName::Loader(0), error)
+}
+
+/// The held-out split as a task: all of it, or as many parts as the configuration allows.
+fn validation(config: &Config, text: &Text) -> Option<EvaluationTask> {
+    let windows = text.validation_windows();
+    if config.evaluate.every == 0 || windows == 0 {
+        return None;
+    }
+    let parts = windows.div_ceil(config.batch.micro as u64);
+    Some(EvaluationTask {
+        name: "validation".to_string(),
+        program: EVALUATE,
+        parts: config.evaluate.batches.map_or(parts, |most| most.min(parts)),
+        bytes_per_target: Some(text.bytes_per_token()),
+    })
+}
+
+impl Workload for Experiment {
+    fn variables(&self) -> &Variables {
+        &self.variables
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    fn programs(&self) -> &[Program] {
+        &self.programs
+    }
+
+    fn batch(&self) -> Batch {
+        self.batch
+    }
+
+    fn seed(&self) -> u64 {
+        self.config.run.seed
+    }
+
+    fn shape(&self, _step: u64, _attempt: usize) -> Arc<StepShape> {
+        self.shape.clone()
+    }
+
+    fn update(&self, step: u64) -> UpdateSettings {
+        let optimizer = &self.config.optimizer;
+        UpdateSettings {
+            learning_rate: self.config.schedule.rate(step, self.config.run.steps),
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            epsilon: optimizer.epsilon,
+            weight_decay: optimizer.weight_decay,
+            clip_norm: optimizer.clip_norm,
+        }
+    }
+
+    fn fill(
+        &self,
+        purpose: Purpose,
+        program: ProgramId,
+        record: &mut Record<'_>,
+    ) -> std::result::Result<(), Fault> {
+        let nothing = || Fault::ours(ActorName::Loader(0), "this experiment has no text");
+        let text = self.text.as_ref().ok_or_else(nothing)?;
+        let program = &self.programs[program.0];
+        let rows = self.batch.micro;
+        match purpose {
+            Purpose::Train { step, micro_batch, .. } => {
+                let first = self.batch.first_sample(step, micro_batch);
+                text.fill_train(first, rows, program, record).map_err(damaged)?;
+                let targets = self.targets_of(text, step)?;
+                let scale = if targets == 0 { 0.0 } else { 1.0 / targets as f64 };
+                record.field::<f32>(program, "scale")[0] = scale as f32;
+                Ok(())
+            }
+            Purpose::Evaluate { part, .. } => {
+                let first = part * rows as u64;
+                text.fill_validation(first, rows, program, record).map_err(damaged)
+            }
+        }
+    }
+
+    fn evaluations(&self) -> &[EvaluationTask] {
+        &self.tasks
+    }
+
+    fn drive(&self, step: u64) -> Option<Box<dyn Drive>> {
+        self.talk.as_ref().and_then(|talk| talk(step))
+    }
+
+    fn tokens_per_step(&self) -> u64 {
+        self.config.batch.global_tokens() as u64
+    }
+
+    fn flops_per_step(&self) -> f64 {
+        let length = self.config.batch.sequence_length;
+        self.tokens_per_step() as f64 * self.model.flops_per_token(length)
+    }
+}

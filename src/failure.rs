@@ -1,0 +1,101 @@
+//! How a command ends when it does not end well: three kinds of failure, three exit codes.
+
+use std::fmt;
+
+use octet_actors::fault::{Blame, Fault};
+use octet_actors::resume::ResumeError;
+use octet_actors::run_folder::RunFolderError;
+use octet_actors::snapshot::SnapshotError;
+
+use crate::config::ConfigError;
+use crate::data::DataError;
+
+/// Exit code of bad input.
+pub const USER: u8 = 2;
+/// Exit code of a broken assertion of ours.
+pub const OURS: u8 = 70;
+/// Exit code of a failure of the world that another try may survive.
+pub const WORLD: u8 = 75;
+
+/// One sentence, and whose failure it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code: [`USER`], [`WORLD`] or [`OURS`].
+    pub code: u8,
+    /// What happened and what to do.
+    pub what: String,
+}
+
+impl Failure {
+    /// Bad input.
+    pub fn user(what: impl fmt::Display) -> Self {
+        Self { code: USER, what: what.to_string() }
+    }
+
+    /// Disk, memory, network, a device.
+    pub fn world(what: impl fmt::Display) -> Self {
+        Self { code: WORLD, what: what.to_string() }
+    }
+
+    /// A defect.
+    pub fn ours(what: impl fmt::Display) -> Self {
+        Self { code: OURS, what: what.to_string() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::user(error)
+    }
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        if error.is_user_error() { Self::user(error) } else { Self::world(error) }
+    }
+}
+
+impl From<RunFolderError> for Failure {
+    fn from(error: RunFolderError) -> Self {
+        match error {
+            RunFolderError::Disk(_) => Self::world(error),
+            _ => Self::user(error),
+        }
+    }
+}
+
+impl From<ResumeError> for Failure {
+    fn from(error: ResumeError) -> Self {
+        // Whatever a resume refuses, trying again refuses again: somebody has to decide.
+        Self::user(error)
+    }
+}
+
+impl From<SnapshotError> for Failure {
+    fn from(error: SnapshotError) -> Self {
+        Self::world(error)
+    }
+}
+
+impl From<octet_kernels::error::Error> for Failure {
+    fn from(error: octet_kernels::error::Error) -> Self {
+        Self::user(error)
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        match fault.blame {
+            Blame::World => Self::world(fault),
+            Blame::Ours => Self::ours(fault),
+        }
+    }
+}

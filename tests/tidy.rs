@@ -1,0 +1,238 @@
+//! House rules as a test: what can be checked about how the code is written is checked here.
+//!
+//! A file that honestly needs more says so in its header and stands in the list of its rule.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+const COLUMNS_MAX: usize = 100;
+
+/// Files that may be longer, with the reason in their headers.
+const LONG_FILES: [&str; 0] = [];
+/// Integration tests that need a process of their own, with the reason in their headers.
+const INNER_TEST_FOLDERS: [&str; 1] = ["kernels/tests"];
+
+struct Source {
+    name: String,
+    text: String,
+}
+
+impl Source {
+    fn is_test(&self) -> bool {
+        self.name.ends_with("tests.rs")
+            || self.name.contains("/tests/")
+            || self.name.starts_with("tests/")
+    }
+
+    /// Lines of code with string literals, characters and comments blanked out.
+    fn code(&self) -> impl Iterator<Item = (usize, String)> {
+        self.text.lines().enumerate().map(|(i, line)| (i + 1, blank(line)))
+    }
+}
+
+/// Removes comments and the contents of string literals, as far as a line shows them.
+fn blank(line: &str) -> String {
+    let mut out = String::new();
+    let mut chars = line.chars().peekable();
+    let mut quoted = false;
+    while let Some(c) = chars.next() {
+        match (quoted, c) {
+            (true, '\\') => drop(chars.next()),
+            (_, '"') => quoted = !quoted,
+            (true, _) => {}
+            (false, '/') if chars.peek() == Some(&'/') => break,
+            (false, _) => out.push(c),
+        }
+    }
+    out
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn collect(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, extension, found);
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let mut paths = Vec::new();
+    for folder in ["src", "actors", "kernels", "tests"] {
+        collect(&root().join(folder), "rs", &mut paths);
+    }
+    paths.sort();
+    assert!(paths.len() > 50, "only {} files: the walk is broken", paths.len());
+    let relative = |path: &Path| path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+    paths
+        .iter()
+        .map(|path| Source { name: relative(path), text: fs::read_to_string(path).unwrap() })
+        .collect()
+}
+
+/// Fails with every offence at once.
+fn forbid(offences: Vec<String>) {
+    assert!(offences.is_empty(), "\n{}\n", offences.join("\n"));
+}
+
+fn offences(mut check: impl FnMut(&Source, &mut Vec<String>)) {
+    let mut found = Vec::new();
+    for source in sources() {
+        check(&source, &mut found);
+    }
+    forbid(found);
+}
+
+#[test]
+fn files_and_lines_have_their_limits() {
+    offences(|source, found| {
+        let lines = source.text.lines().count();
+        if lines > FILE_LINES_MAX && !LONG_FILES.contains(&source.name.as_str()) {
+            found.push(format!("{}: {lines} lines, at most {FILE_LINES_MAX}", source.name));
+        }
+        for (i, line) in source.text.lines().enumerate() {
+            let columns = line.chars().count();
+            if columns > COLUMNS_MAX {
+                found.push(format!("{}:{}: {columns} columns", source.name, i + 1));
+            }
+        }
+    });
+}
+
+#[test]
+fn functions_have_their_limit() {
+    offences(|source, found| {
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (i, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let code = blank(line);
+            let words: Vec<&str> = code.split_whitespace().collect();
+            let is_function = words.iter().position(|&w| w == "fn").is_some_and(|at| {
+                let before = ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe"];
+                words[..at].iter().all(|w| before.contains(w))
+            });
+            if !is_function {
+                continue;
+            }
+            let signature = lines[i..].iter().find(|l| l.ends_with('{') || l.ends_with(';'));
+            if signature.is_none_or(|l| l.ends_with(';')) {
+                continue;
+            }
+            let close = format!("{}}}", " ".repeat(indent));
+            let Some(length) = lines[i..].iter().position(|l| *l == close) else { continue };
+            if length + 1 > FUNCTION_LINES_MAX {
+                let at = format!("{}:{}", source.name, i + 1);
+                found.push(format!("{at}: {} lines in a function", length + 1));
+            }
+        }
+    });
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    offences(|source, found| {
+        if !source.text.starts_with("//! ") {
+            found.push(format!("{}: no `//!` header", source.name));
+        }
+    });
+}
+
+#[test]
+fn tests_stand_in_a_file_of_their_own() {
+    offences(|source, found| {
+        for (line, code) in source.code() {
+            if code.trim_start().starts_with("mod tests {") {
+                found.push(format!("{}:{line}: tests in line", source.name));
+            }
+            if code.contains("#[test]") && !source.is_test() {
+                found.push(format!("{}:{line}: a test outside a tests file", source.name));
+            }
+        }
+        let inner = source.name.contains("/tests/") && source.name.starts_with("kernels/");
+        if inner && !INNER_TEST_FOLDERS.iter().any(|folder| source.name.starts_with(folder)) {
+            found.push(format!("{}: an integration test outside tests/", source.name));
+        }
+    });
+}
+
+#[test]
+fn nothing_is_left_over_and_nothing_is_hidden() {
+    let banned = ["todo!(", "dbg!(", "unimplemented!(", "#[ignore]"];
+    offences(|source, found| {
+        for (line, code) in source.code() {
+            for word in banned.iter().filter(|word| code.contains(**word)) {
+                found.push(format!("{}:{line}: {word}", source.name));
+            }
+            let wildcard = code.trim_start().starts_with("use ") || code.contains("pub use ");
+            if wildcard && code.contains("::*") {
+                found.push(format!("{}:{line}: a wildcard import", source.name));
+            }
+        }
+    });
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    let prints = ["println!(", "print!("];
+    offences(|source, found| {
+        let front = source.name.starts_with("src/cli/") || source.name == "src/main.rs";
+        for (line, code) in source.code().filter(|_| !front && !source.is_test()) {
+            for word in prints.iter().filter(|word| code.contains(**word)) {
+                found.push(format!("{}:{line}: {word}", source.name));
+            }
+        }
+    });
+}
+
+#[test]
+fn the_runtime_knows_no_model_and_has_no_lock() {
+    let words = ["vocab", "expert", "logits", "image", "Mutex", "RwLock"];
+    offences(|source, found| {
+        for (line, code) in source.code().filter(|_| source.name.starts_with("actors/")) {
+            for word in words.iter().filter(|word| code.contains(**word)) {
+                found.push(format!("{}:{line}: {word}", source.name));
+            }
+        }
+    });
+}
+
+#[test]
+fn actix_is_known_in_two_places() {
+    offences(|source, found| {
+        let web = source.name.starts_with("actors/web");
+        let host = source.name.starts_with("actors/host");
+        for (line, code) in source.code() {
+            let (actix, actix_web) = (code.contains("actix::"), code.contains("actix_web::"));
+            if (actix && !host && !web) || (actix_web && !web) {
+                found.push(format!("{}:{line}: actix", source.name));
+            }
+        }
+    });
+}
+
+#[test]
+fn the_packages_depend_in_one_direction() {
+    let manifest = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    assert!(!manifest("kernels/Cargo.toml").contains("octet-actors"));
+    assert!(!manifest("kernels/Cargo.toml").contains("octet-trainer"));
+    assert!(!manifest("actors/Cargo.toml").contains("octet-trainer"));
+    let no_config_parser = |text: &str| text.lines().all(|line| !line.starts_with("nccl"));
+    assert!(no_config_parser(&manifest("Cargo.toml")), "`nccl` is a configuration parser");
+}
+
+#[test]
+fn every_gpu_kernel_has_a_cpu_sibling() {
+    let mut kernels = Vec::new();
+    collect(&root().join("kernels/ops"), "cu", &mut kernels);
+    let lonely = kernels.iter().filter(|path| !path.with_file_name("cpu.rs").exists());
+    forbid(lonely.map(|path| format!("{}: no cpu.rs beside it", path.display())).collect());
+}

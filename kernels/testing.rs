@@ -3,6 +3,7 @@
 //! Not part of a run. Public so that the other packages' tests can use it.
 
 use crate::cpu::CpuDevice;
+use crate::cpu::isa::Isa;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{
@@ -100,6 +101,8 @@ pub struct Trial<'t> {
     pub seeds: Option<&'t [Array]>,
     /// Threads of the CPU device.
     pub threads: usize,
+    /// Its instructions.
+    pub isa: Isa,
     /// Step of the run.
     pub step: u64,
     /// Number of the first sample within the run.
@@ -108,7 +111,15 @@ pub struct Trial<'t> {
 
 impl Default for Trial<'_> {
     fn default() -> Self {
-        Self { inputs: &[], states: &[], seeds: None, threads: 2, step: 0, first_sample: 0 }
+        Self {
+            inputs: &[],
+            states: &[],
+            seeds: None,
+            threads: 2,
+            isa: Isa::detect(),
+            step: 0,
+            first_sample: 0,
+        }
     }
 }
 
@@ -141,7 +152,7 @@ impl Trial<'_> {
             first_in_lane: &vec![true; variables.parameters().len()],
             communicator: None,
         };
-        let device = CpuDevice::new(self.threads);
+        let device = CpuDevice::with_isa(self.threads, self.isa);
         program.run_cpu(&device, &bindings, &context, 0..program.nodes())?;
         let mut outputs = Vec::new();
         for (name, spec) in program.fetches() {

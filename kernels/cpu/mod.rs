@@ -27,7 +27,11 @@ impl CpuDevice {
     ///
     /// Panics if the system refuses a thread.
     pub fn new(threads: usize) -> Self {
-        let isa = isa::Isa::detect();
+        Self::with_isa(threads, isa::Isa::detect())
+    }
+
+    /// Likewise, with these instructions.
+    pub fn with_isa(threads: usize, isa: isa::Isa) -> Self {
         let scratch = gemm::Scratch::new(isa, threads).expect("a few megabytes for each thread");
         Self { pool: pool::Pool::new(threads), isa, scratch }
     }

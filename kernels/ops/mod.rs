@@ -57,6 +57,9 @@ pub(crate) mod softmax;
 pub mod swiglu;
 pub mod update_bias;
 
+#[cfg(test)]
+mod tests;
+
 /// The operands of an op, for its cost and workspace.
 #[derive(Debug, Clone)]
 pub struct Io {

@@ -167,6 +167,23 @@ fn logits_that_would_overflow_an_exponential_do_not() {
 }
 
 #[test]
+fn a_class_forbidden_by_its_bias_weighs_nothing() {
+    let forbidden = f32::NEG_INFINITY;
+    let inputs = [
+        Array::f32(&[1, 1], vec![1.0]),
+        Array::f32(&[3, 1], vec![0.5, 9.0, 0.5]),
+        Array::f32(&[3], vec![0.0, forbidden, 0.0]),
+        Array::i32(&[1], vec![0]),
+        Array::f32(&[], vec![1.0]),
+    ];
+    let seeds = [Array::f32(&[], vec![1.0])];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    let got = trial.run(&trace(LossOptions::default())).unwrap();
+    assert_close(got.outputs[0].floats(), &[2f64.ln()], 1e-7, 0.0, "loss");
+    assert_close(got.gradients[1].floats(), &[-0.5, 0.0, 0.5], 1e-6, 0.0, "dw");
+}
+
+#[test]
 fn a_label_outside_the_classes_is_not_a_number() {
     let mut inputs = inputs([2, 2, 3]);
     inputs[3] = Array::i32(&[2], vec![0, 3]);

@@ -191,12 +191,14 @@ pub trait Results {
 
 /// A conversation with one rank: each run's record depends on what the last run gave (sampling).
 pub trait Drive: Send {
-    /// Fills the next record and names its program; `None` at the end. `last` is `None` at first.
+    /// Fills the next record and names its program, one of the workload's `programs`; `None` at the
+    /// end. `last` is `None` at first.
     ///
     /// # Errors
     /// A fault, which ends the drive.
     fn next(
         &mut self,
+        programs: &[Program],
         last: Option<&dyn Results>,
         record: &mut Record<'_>,
     ) -> Result<Option<ProgramId>, Fault>;

@@ -349,6 +349,7 @@ impl Rank {
     fn drive(&mut self, step: u64) -> Result<RankReply, Fault> {
         let drive = self.engine.workload.drive(step).filter(|_| self.engine.memory.rank == 0);
         let Some(mut drive) = drive else { return Ok(RankReply::Drove) };
+        let programs = self.engine.workload.programs();
         let bytes = self.engine.memory.input.bytes.next_multiple_of(64);
         let mut record = vec![[0u64; 8]; bytes / 64];
         let mut last = None;
@@ -357,7 +358,7 @@ impl Rank {
             let fetched = last.map(|program| Fetched { engine: &self.engine, program });
             let results = fetched.as_ref().map(|f| f as &dyn Results);
             beat(&self.pulse, Activity::Computing);
-            let Some(program) = drive.next(results, &mut writer)? else { break };
+            let Some(program) = drive.next(programs, results, &mut writer)? else { break };
             let bytes = Some(bytemuck::cast_slice(&record));
             self.worker.apply(&self.engine, WorkerMessage::Forward(program, bytes, step))?;
             last = Some(program);

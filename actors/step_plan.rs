@@ -202,8 +202,8 @@ fn list_runs(programs: &[Program], shape: &StepShape, batch: Batch) -> Vec<Whole
     runs
 }
 
-/// Gradients must be written lane after lane, since finished lanes are folded away. Returns the last
-/// phase that writes gradients: buckets are reduced there, on every rank.
+/// Gradients must be written lane after lane, since finished lanes are folded away. Returns the
+/// last phase that writes gradients: buckets are reduced there, on every rank.
 fn check_order(runs: &[Whole], programs: &[Program], batch: Batch) -> Result<usize> {
     let writes = |r: &&Whole| !programs[r.program.0].gradient_writes().is_empty();
     let mut last: Option<Whole> = None;
@@ -345,7 +345,8 @@ impl Planner<'_> {
                     self.emit(whole, lane.buffer, first.clone(), done..end, end == nodes);
                     done = end;
                 }
-                self.reduce_until((run, end));
+                // Buckets that an earlier phase finished are reduced at the first chance.
+                self.reduce_until((index, end));
             }
         }
         if done < nodes {

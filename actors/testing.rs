@@ -1,7 +1,9 @@
 //! How the runtime is tested: workloads made of closures, and ranks as plain threads without
 //! supervisor or disk. Public for the tests of other packages; not part of a run.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,7 +26,7 @@ use crate::outside::SystemClock;
 use crate::rank::{DataPath, Rank, RankEnds, RankMessage, RankReply, StepOutcome};
 use crate::rank_memory::{RankMemory, Zero};
 use crate::report::StepReport;
-use crate::snapshot::{Slot, SnapshotLayout, SnapshotSlots};
+use crate::snapshot::{LogicalTensor, Slot, SnapshotLayout, SnapshotSlots};
 use crate::step_report::{Times, step_report};
 use crate::transfer::initialise;
 use crate::worker::Engine;
@@ -140,6 +142,29 @@ pub struct Trial {
     pub digest: String,
     /// Reports of all steps; times are zero.
     pub reports: Vec<StepReport>,
+    /// How often each step was tried.
+    pub attempts: Vec<usize>,
+    /// What the snapshot at the end holds, by name.
+    pub tensors: BTreeMap<String, Vec<u8>>,
+}
+
+impl Trial {
+    /// A saved tensor of four-byte elements. Panics if there is none of that name.
+    pub fn floats(&self, name: &str) -> Vec<f32> {
+        let bytes = self.tensors.get(name).unwrap_or_else(|| panic!("no tensor {name} is saved"));
+        bytes.chunks_exact(size_of::<f32>()).map(bytemuck::pod_read_unaligned).collect()
+    }
+}
+
+/// A stretch of a run; the next leg goes on from the snapshot that this one leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leg {
+    /// Number of ranks.
+    pub ranks: usize,
+    /// Placement of the optimizer state.
+    pub zero: Zero,
+    /// Number of steps.
+    pub steps: u64,
 }
 
 /// Trains on `ranks` plain threads.
@@ -152,33 +177,65 @@ pub fn train(
     zero: Zero,
     steps: u64,
 ) -> Result<Trial, Fault> {
+    train_in_legs(workload, &[Leg { ranks, zero, steps }])
+}
+
+/// Trains on plain threads, stopped after every leg and resumed on other ranks.
+///
+/// # Errors
+/// The first fault of any rank.
+pub fn train_in_legs(workload: &Arc<dyn Workload>, legs: &[Leg]) -> Result<Trial, Fault> {
     let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
     let slot = slots.slot(0, &layout);
     initialise(&**workload, &slot);
+    let times = Times { seconds: 1.0, checkpoint_ms: 0.0 };
+    let (mut reports, mut attempts) = (Vec::new(), Vec::new());
+    for leg in legs {
+        let first = reports.len() as u64;
+        let by_rank = run_leg(workload, leg, &slot, first)?;
+        for step in 0..leg.steps {
+            let of_step = |rank: &Vec<Tried>| rank[step as usize].outcome.clone();
+            let outcomes: Vec<StepOutcome> = by_rank.iter().map(of_step).collect();
+            let mut report = step_report(&**workload, first + step, &outcomes, times);
+            report.wait_ms = crate::report::WaitMs::default();
+            reports.push(report);
+            attempts.push(by_rank[0][step as usize].attempts);
+        }
+    }
+    let steps = reports.len() as u64;
+    slot.commit(steps, &serde_json::json!({ "step": steps }), 1).expect("the cursor is short");
+    let digest = slot.seal().expect("it was committed");
+    let view = slot.view().expect("it was committed");
+    let tensor = |t: &LogicalTensor| (t.name.clone(), view.bytes(t).to_vec());
+    let tensors = layout.tensors().iter().map(tensor).collect();
+    Ok(Trial { digest, reports, attempts, tensors })
+}
+
+/// A step as one rank saw it.
+struct Tried {
+    attempts: usize,
+    outcome: StepOutcome,
+}
+
+/// Outcomes by rank, then by step.
+fn run_leg(
+    workload: &Arc<dyn Workload>,
+    leg: &Leg,
+    slot: &Slot,
+    first: u64,
+) -> Result<Vec<Vec<Tried>>, Fault> {
+    let Leg { ranks, zero, steps } = *leg;
     let mut stands = Vec::new();
     let group = LocalGroup::new(ranks, Duration::from_secs(60));
     for (rank, communicator) in group.into_iter().enumerate() {
         let (workload, slot) = (workload.clone(), slot.clone());
         stands.push(thread::spawn(move || {
-            Stand::new(&workload, Box::new(communicator), rank, ranks, zero, slot).run(steps)
+            let communicator = Box::new(communicator);
+            Stand::new(&workload, communicator, rank, ranks, zero, slot).run(first..first + steps)
         }));
     }
-    let mut by_rank = Vec::new();
-    for stand in stands {
-        by_rank.push(stand.join().expect("a rank panicked")?);
-    }
-    slot.commit(steps, &serde_json::json!({ "step": steps }), 1).expect("the cursor is short");
-    let times = Times { seconds: 1.0, checkpoint_ms: 0.0 };
-    let reports = (0..steps as usize)
-        .map(|step| {
-            let outcomes: Vec<StepOutcome> = by_rank.iter().map(|o| o[step].clone()).collect();
-            let mut report = step_report(&**workload, step as u64, &outcomes, times);
-            report.wait_ms = crate::report::WaitMs::default();
-            report
-        })
-        .collect();
-    Ok(Trial { digest: slot.seal().expect("it was committed"), reports })
+    stands.into_iter().map(|stand| stand.join().expect("a rank panicked")).collect()
 }
 
 /// One rank and its loader, fed by hand.
@@ -201,6 +258,7 @@ impl Stand {
     ) -> Self {
         let memory = RankMemory::new(&**workload, ranks, rank, zero).expect("a plan");
         let arena = Arena::allocate(&memory.arena).expect("memory");
+        poison(&memory, &arena);
         let shape = SlotShape::new(&**workload, &memory.tree, rank);
         let (full_in, full) = unbounded();
         let (free_in, free) = unbounded();
@@ -230,18 +288,20 @@ impl Stand {
         Self { rank: Rank::new(engine, ends), loader, replies, free, attempts }
     }
 
-    fn run(mut self, steps: u64) -> Result<Vec<StepOutcome>, Fault> {
+    fn run(mut self, steps: Range<u64>) -> Result<Vec<Tried>, Fault> {
         self.rank.apply(RankMessage::Restore { slot: 0 })?;
         assert_eq!(self.replies.recv(), Ok(RankReply::Restored));
         let mut outcomes = Vec::new();
-        for step in 0..steps {
+        for step in steps {
             for attempt in 0..self.attempts {
                 let outcome = self.step(step, attempt)?;
                 if !outcome.overflow || attempt + 1 == self.attempts {
-                    outcomes.push(outcome);
+                    outcomes.push(Tried { attempts: attempt + 1, outcome });
                     break;
                 }
             }
+            self.rank.apply(RankMessage::Drive { step: step + 1 })?;
+            assert_eq!(self.replies.recv(), Ok(RankReply::Drove));
         }
         self.rank.apply(RankMessage::Snapshot { slot: 0 })?;
         Ok(outcomes)
@@ -258,6 +318,15 @@ impl Stand {
             Ok(RankReply::Stepped(outcome)) => Ok(*outcome),
             other => panic!("instead of a step: {other:?}"),
         }
+    }
+}
+
+/// Fills what a run must not rely on with NaN: nobody reads an activation, an input or a step
+/// buffer that was not written before.
+fn poison(memory: &RankMemory, arena: &Arena) {
+    for span in [memory.activations, memory.input, memory.step, memory.staging] {
+        // SAFETY: nobody has the arena yet.
+        unsafe { arena.slice(span).as_mut_slice::<u8>() }.fill(0xFF);
     }
 }
 

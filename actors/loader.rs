@@ -1,7 +1,7 @@
 //! The loader: fills batch slots ahead of need, in the order in which they are ordered.
 //!
-//! One per rank, on its own thread. Slots circulate: the rank hands back empty ones, the loader hands
-//! over full ones. It takes an order only as fast as slots come back, so memory never grows.
+//! One per rank, on its own thread. Slots circulate: the rank hands back empty ones, the loader
+//! hands over full ones. It takes an order only as fast as slots come back, so memory never grows.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,7 +1,8 @@
 //! The optimizer: this rank's shard of master weights and moments. Norm, clip or skip, update, and
 //! the gather of fresh parameters.
 //!
-//! Every rank decides from the same gathered block sums in the same order, so all skip or none does.
+//! Every rank decides from the same gathered block sums in the same order, so all skip or none
+//! does.
 
 use std::ops::Range;
 

@@ -45,7 +45,8 @@ pub enum Work {
 }
 
 impl Schedule {
-    /// What follows when `done` steps are done, before the next step: tasks, conversation, snapshot.
+    /// What follows when `done` steps are done, before the next step: tasks, conversation,
+    /// snapshot.
     pub fn after(&self, done: u64, tasks: usize) -> Vec<Work> {
         let due = |every: u64| every > 0 && done > 0 && done.is_multiple_of(every);
         let last = done == self.steps;

@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 #[cfg(test)]
 mod tests;
 
-/// Regions start at multiples of this many bytes (what TMA, cuBLASLt and AVX-512 ask for, and more).
+/// Regions start at multiples of this many bytes (what TMA, cuBLASLt and AVX-512 ask for, and
+/// more).
 pub const REGION_ALIGNMENT: usize = 256;
 
 /// The arena itself starts at a page.
@@ -77,7 +78,8 @@ impl ArenaPlan {
 /// A range of device memory by address: what ops and collectives are given.
 ///
 /// It carries no lifetime: the plan guarantees that it lies in a live arena and that nobody else
-/// writes it while it is used. Everything that turns it into a Rust slice is `unsafe` for that reason.
+/// writes it while it is used. Everything that turns it into a Rust slice is `unsafe` for that
+/// reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceSlice {
     pointer: *mut u8,

@@ -2,8 +2,9 @@
 //! device.
 //!
 //! Most tensors are matrices of rows: `[rows, columns]`, a row being a token, an image or a sample.
-//! A tensor's leading dimension may carry a *live extent*: a device integer that says how many of its
-//! rows are in use in this run. An op reads nothing beyond the extent and leaves there what was there.
+//! A tensor's leading dimension may carry a *live extent*: a device integer that says how many of
+//! its rows are in use in this run. An op reads nothing beyond the extent and leaves there what was
+//! there.
 
 use std::fmt;
 

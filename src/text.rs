@@ -99,8 +99,8 @@ impl Text {
         self.fill(&self.train, starts, program, record)
     }
 
-    /// Fills the token rows of a record with held-out windows `first..first + rows`. Rows beyond the
-    /// last window have no targets.
+    /// Fills the token rows of a record with held-out windows `first..first + rows`. Rows beyond
+    /// the last window have no targets.
     ///
     /// # Errors
     /// [`DataError`] when a shard cannot be read.

@@ -147,7 +147,8 @@ fn prepare_experiment(config: &Config, watchers: &mut Watchers) -> Result<Experi
 fn check_device(config: &Config) -> Result<(), Failure> {
     if config.run.device == Device::Cuda {
         return Err(Failure::user(
-            "run.device is \"cuda\", and this build has no CUDA backend; set it to \"auto\" or \"cpu\"",
+            "run.device: expected \"auto\" or \"cpu\", since this build has no CUDA backend, got \
+             \"cuda\"",
         ));
     }
     Ok(())

@@ -14,6 +14,9 @@ const LONG_FILES: [&str; 0] = [];
 /// Integration tests that need a process of their own, with the reason in their headers.
 const INNER_TEST_FOLDERS: [&str; 1] = ["kernels/tests"];
 
+/// A disk is shared by nature: its model for tests has a lock.
+const MAY_LOCK: [&str; 1] = ["actors/outside/faulty.rs"];
+
 struct Source {
     name: String,
     text: String,
@@ -195,10 +198,12 @@ fn only_the_command_line_prints() {
 
 #[test]
 fn the_runtime_knows_no_model_and_has_no_lock() {
-    let words = ["vocab", "expert", "logits", "image", "Mutex", "RwLock"];
+    let words = ["vocab", "expert", "logits", "image"];
+    let locks = ["Mutex", "RwLock"];
     offences(|source, found| {
+        let locks: &[&str] = if MAY_LOCK.contains(&source.name.as_str()) { &[] } else { &locks };
         for (line, code) in source.code().filter(|_| source.name.starts_with("actors/")) {
-            for word in words.iter().filter(|word| code.contains(**word)) {
+            for word in words.iter().chain(locks).filter(|word| code.contains(**word)) {
                 found.push(format!("{}:{line}: {word}", source.name));
             }
         }

@@ -47,8 +47,8 @@ fn toy(dtype: DType, lanes: usize) -> Arc<dyn Workload> {
     let h = embedding(&mut g, x, table).unwrap();
     let h = linear(&mut g, h, hidden, Some(bias)).unwrap();
     let h = gelu(&mut g, h).unwrap();
-    let logits = linear(&mut g, h, head, None).unwrap();
-    let (loss, sum, targets) = cross_entropy(&mut g, logits, y, scale).unwrap();
+    let scores = linear(&mut g, h, head, None).unwrap();
+    let (loss, sum, targets) = cross_entropy(&mut g, scores, y, scale).unwrap();
     for (name, tensor) in [("loss", loss), ("loss_sum", sum), ("targets", targets)] {
         g.fetch(name, tensor);
     }

@@ -1,7 +1,9 @@
-//! What an op sees while it runs on the CPU: its operands as slices, its scratch, its random stream.
+//! What an op sees while it runs on the CPU: its operands as slices, its scratch, its random
+//! stream.
 //!
-//! Narrow floats (bf16, f16) are widened to `F32` scratch before the op and rounded when it is done,
-//! so every op computes in `F32` and stores what the tensor's dtype says, where the GPU would store.
+//! Narrow floats (bf16, f16) are widened to `F32` scratch before the op and rounded when it is
+//! done, so every op computes in `F32` and stores what the tensor's dtype says, where the GPU would
+//! store.
 
 use std::cell::{Cell, RefMut};
 
@@ -61,8 +63,8 @@ impl<'a> CpuRun<'a> {
     /// Input `i`, its whole capacity. `T` is `f32` for every narrow float.
     pub fn input<T: Pod>(&self, i: usize) -> &'a [T] {
         let slice = self.operand(self.node.inputs[i], self.node.widened[i]);
-        // SAFETY: the plan keeps a node's inputs alive, and apart from its outputs; nobody else runs
-        // on this arena while the node does.
+        // SAFETY: the plan keeps a node's inputs alive, and apart from its outputs; nobody else
+        // runs on this arena while the node does.
         unsafe { slice.as_slice() }
     }
 

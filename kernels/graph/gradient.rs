@@ -2,8 +2,8 @@
 //!
 //! Rules of who writes where. The gradient of a weight goes straight into the lane's fp32 gradient
 //! buffer: the first contribution of a lane overwrites, later ones accumulate. The gradient of an
-//! intermediate is made by its first contribution; a later one is added in place when the op can and
-//! nobody else still reads that memory, else through a temporary.
+//! intermediate is made by its first contribution; a later one is added in place when the op can
+//! and nobody else still reads that memory, else through a temporary.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -319,9 +319,9 @@ impl<'v> Backward<'_, '_, 'v> {
         self.sweep.contribute(tensor, Arc::new(op), inputs)
     }
 
-    /// Output `j` of `op(inputs)` is a term of the gradient with respect to input `targets[j]`; what
-    /// nobody asks for is dropped. The targets are distinct, and an op that accumulates can do so on
-    /// every output.
+    /// Output `j` of `op(inputs)` is a term of the gradient with respect to input `targets[j]`;
+    /// what nobody asks for is dropped. The targets are distinct, and an op that accumulates can do
+    /// so on every output.
     ///
     /// # Errors
     /// Those of the op's shape rule.

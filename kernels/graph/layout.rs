@@ -1,8 +1,8 @@
 //! Where every parameter lies in the flat vectors (parameters, gradients, master weights, moments),
 //! and how those are cut into buckets and blocks.
 //!
-//! A pure function of the variables: ranks and ZeRO placement do not enter, so checkpoints, norms and
-//! digests do not depend on them. DESIGN section 4, "Norm".
+//! A pure function of the variables: ranks and ZeRO placement do not enter, so checkpoints, norms
+//! and digests do not depend on them. DESIGN section 4, "Norm".
 
 use std::ops::Range;
 
@@ -84,8 +84,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out all parameters. Trainable ones come in the reverse of the order of creation, which is
-    /// roughly the order in which backward finishes their gradients; frozen ones follow.
+    /// Lays out all parameters. Trainable ones come in the reverse of the order of creation, which
+    /// is roughly the order in which backward finishes their gradients; frozen ones follow.
     pub fn new(variables: &Variables, granularity: Granularity) -> Self {
         let Granularity { block, bucket: bucket_elements } = granularity;
         let parameters = variables.parameters();
@@ -161,7 +161,8 @@ impl Layout {
         self.elements / self.block
     }
 
-    /// The elements of bucket `bucket` that `rank` of `ranks` owns: whole blocks, as even as possible.
+    /// The elements of bucket `bucket` that `rank` of `ranks` owns: whole blocks, as even as
+    /// possible.
     pub fn shard(&self, bucket: usize, rank: usize, ranks: usize) -> Range<usize> {
         let elements = &self.buckets[bucket].elements;
         let blocks = elements.len() / self.block;

@@ -1,7 +1,7 @@
 //! The graph: a model traced forward once, with every shape checked while it is being built.
 //!
-//! Legend: `tensor` handles are positions in [`Graph::tensors`], nodes run in the order in which they
-//! were added. The graph holds no data and knows no device; [`Program`] is what becomes of it.
+//! Legend: `tensor` handles are positions in [`Graph::tensors`], nodes run in the order in which
+//! they were added. The graph holds no data and knows no device; [`Program`] is what becomes of it.
 
 use std::sync::Arc;
 
@@ -163,8 +163,8 @@ impl<'v> Graph<'v> {
         self.bind(Kind::Step(id, Part::Slice), Spec::new(&b.slice, b.dtype), false)
     }
 
-    /// All slices of a step buffer: `[micro_batches × slice[0], …]`. Differentiable, so that a program
-    /// can send the gradient back through another step buffer.
+    /// All slices of a step buffer: `[micro_batches × slice[0], …]`. Differentiable, so that a
+    /// program can send the gradient back through another step buffer.
     pub fn step_whole(&mut self, id: StepBufferId) -> Tensor {
         let b = &self.variables.step_buffers()[id.0];
         let mut shape = b.slice.clone();
@@ -258,8 +258,8 @@ impl<'v> Graph<'v> {
         Ok(outputs)
     }
 
-    /// Adds an op with one output whose result goes into an existing tensor: a state, a step buffer's
-    /// slice. Later nodes that read `target` see the new content.
+    /// Adds an op with one output whose result goes into an existing tensor: a state, a step
+    /// buffer's slice. Later nodes that read `target` see the new content.
     ///
     /// # Errors
     /// [`Error::Shape`] when shapes differ or the op cannot accumulate and is asked to.

@@ -1,7 +1,7 @@
 //! The memory plan of one program: lifetimes, and an offset for every intermediate.
 //!
-//! Memory is reused only by a node that is ordered after its last reader on every stream: an operand
-//! of a communication node lives until the first compute node that waits for that node.
+//! Memory is reused only by a node that is ordered after its last reader on every stream: an
+//! operand of a communication node lives until the first compute node that waits for that node.
 
 use crate::graph::{Graph, Kind, Node, Tensor};
 use crate::memory::REGION_ALIGNMENT;

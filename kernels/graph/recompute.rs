@@ -125,8 +125,8 @@ impl Saved {
     }
 }
 
-/// A node whose second run gives what the first gave: it reads nothing that the program changes, and
-/// its results are plain intermediates. Integers (indices, extents) are small and always kept.
+/// A node whose second run gives what the first gave: it reads nothing that the program changes,
+/// and its results are plain intermediates. Integers (indices, extents) are small and always kept.
 fn rebuildable(graph: &Graph<'_>, node: &Node) -> bool {
     let plain = |t: Tensor| {
         let info = &graph.tensors[t.0];

@@ -86,7 +86,8 @@ impl State {
     }
 }
 
-/// Rows that one program of a step leaves for another: one slice per micro-batch, in micro-batch order.
+/// Rows that one program of a step leaves for another: one slice per micro-batch, in micro-batch
+/// order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepBuffer {
     /// Unique in the run.
@@ -125,7 +126,8 @@ impl Variables {
         Self::default()
     }
 
-    /// Adds a parameter. Panics on a name that is taken: two tensors must never share a checkpoint key.
+    /// Adds a parameter. Panics on a name that is taken: two tensors must never share a checkpoint
+    /// key.
     pub fn parameter(&mut self, parameter: Parameter) -> ParameterId {
         let name = &parameter.name;
         assert!(self.parameters.iter().all(|p| p.name != *name), "two parameters named {name}");

@@ -1,8 +1,8 @@
 //! `octet train`: a small parent that runs the engine as its child and outlives it.
 //!
-//! The parent keeps the snapshot memory, so that an engine that dies of the world (a device, memory)
-//! is followed by one that goes on from the newest good state: a few times, with the reason, never
-//! in an endless loop. The engine dies with its parent.
+//! The parent keeps the snapshot memory, so that an engine that dies of the world (a device,
+//! memory) is followed by one that goes on from the newest good state: a few times, with the
+//! reason, never in an endless loop. The engine dies with its parent.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};

@@ -104,79 +104,79 @@ fn mistakes_name_file_line_key_and_what_was_expected() {
     assert!(missing.starts_with("no/such.toml: cannot read the configuration: "), "{missing}");
 }
 
+/// A configuration, and what is said of it.
+const CONTRADICTIONS: [(&str, &str); 17] = [
+    (
+        "[batch]\nmicro = 3\nglobal = 10\n",
+        "a.toml:3: batch.global: expected a multiple of batch.micro = 3, got 10",
+    ),
+    // The line of the key that was given, though the complaint is about the other one.
+    (
+        "[batch]\nmicro = 3\n",
+        "a.toml:2: batch.global: expected a multiple of batch.micro = 3, got 8",
+    ),
+    (
+        "[batch]\nmicro = 3\nglobal = 12\nlanes = 3\n",
+        "a.toml:4: batch.lanes: expected a power of two up to 64 that divides batch.global / \
+         batch.micro = 4, got 3",
+    ),
+    (
+        "[run]\nranks = 8\n[batch]\nmicro = 3\nglobal = 12\n",
+        "a.toml:2: run.ranks: expected at most batch.lanes = 4, got 8",
+    ),
+    (
+        "[model]\nheads = 3\nwidth = 128\n",
+        "a.toml:3: model.width: expected a multiple of model.heads = 3, or model.head_dim, \
+         got 128",
+    ),
+    (
+        "[model]\nheads = 4\nkv_heads = 3\n",
+        "a.toml:3: model.kv_heads: expected a divisor of model.heads = 4, got 3",
+    ),
+    (
+        "[model]\nwidth = 12\nheads = 4\n",
+        "a.toml:2: model.head_dim: expected an even number from 1 to 256, got 3",
+    ),
+    (
+        "[model]\nvocabulary = 0\n",
+        "a.toml:2: model.vocabulary: expected a whole number from 1 to 16777216, got 0",
+    ),
+    ("[run]\nsteps = 0\n", "a.toml:2: run.steps: expected at least 1, got 0"),
+    ("[run]\nzero = 2\n", "a.toml:2: run.zero: expected 0 or 1, got 2"),
+    (
+        "[optimizer]\nbeta2 = 1\n",
+        "a.toml:2: optimizer.beta2: expected at least 0 and below 1, got 1",
+    ),
+    (
+        "[schedule]\nminimum = 1.0\n",
+        "a.toml:2: schedule.minimum: expected a number from 0 to schedule.learning_rate = \
+         0.001, got 1",
+    ),
+    (
+        "[data]\nvalidation_fraction = 0\n",
+        "a.toml:2: evaluate.every: expected 0, because data.validation_fraction = 0 holds \
+         nothing out, got 500",
+    ),
+    (
+        "[web]\naddress = \"8080\"\n",
+        "a.toml:2: web.address: expected ADDRESS:PORT like 127.0.0.1:0, got \"8080\"",
+    ),
+    ("[objective]\nchunk_rows = 0\n", "a.toml:2: objective.chunk_rows: expected at least 1, got 0"),
+    (
+        "[data]\ntokenizer = \"byte\"\n",
+        "a.toml:2: data.tokenizer: expected \"bytes\", \"characters\", \"bpe:N\" or a file, \
+         got \"byte\"",
+    ),
+    (
+        "[batch]\nsequence_length = 4000000000\n",
+        "a.toml:2: batch.global: expected fewer than 2^31 tokens in a step, got batch.global = \
+         8 times batch.sequence_length = 4000000000",
+    ),
+];
+
 #[test]
 fn keys_that_contradict_each_other_are_named_with_their_values() {
-    for (text, sentence) in [
-        (
-            "[batch]\nmicro = 3\nglobal = 10\n",
-            "a.toml:3: batch.global: expected a multiple of batch.micro = 3, got 10",
-        ),
-        // The line of the key that was given, though the complaint is about the other one.
-        (
-            "[batch]\nmicro = 3\n",
-            "a.toml:2: batch.global: expected a multiple of batch.micro = 3, got 8",
-        ),
-        (
-            "[batch]\nmicro = 3\nglobal = 12\nlanes = 3\n",
-            "a.toml:4: batch.lanes: expected a power of two up to 64 that divides batch.global / \
-             batch.micro = 4, got 3",
-        ),
-        (
-            "[run]\nranks = 8\n[batch]\nmicro = 3\nglobal = 12\n",
-            "a.toml:2: run.ranks: expected at most batch.lanes = 4, got 8",
-        ),
-        (
-            "[model]\nheads = 3\nwidth = 128\n",
-            "a.toml:3: model.width: expected a multiple of model.heads = 3, or model.head_dim, \
-             got 128",
-        ),
-        (
-            "[model]\nheads = 4\nkv_heads = 3\n",
-            "a.toml:3: model.kv_heads: expected a divisor of model.heads = 4, got 3",
-        ),
-        (
-            "[model]\nwidth = 12\nheads = 4\n",
-            "a.toml:2: model.head_dim: expected an even number from 1 to 256, got 3",
-        ),
-        (
-            "[model]\nvocabulary = 0\n",
-            "a.toml:2: model.vocabulary: expected a whole number from 1 to 16777216, got 0",
-        ),
-        ("[run]\nsteps = 0\n", "a.toml:2: run.steps: expected at least 1, got 0"),
-        ("[run]\nzero = 2\n", "a.toml:2: run.zero: expected 0 or 1, got 2"),
-        (
-            "[optimizer]\nbeta2 = 1\n",
-            "a.toml:2: optimizer.beta2: expected at least 0 and below 1, got 1",
-        ),
-        (
-            "[schedule]\nminimum = 1.0\n",
-            "a.toml:2: schedule.minimum: expected a number from 0 to schedule.learning_rate = \
-             0.001, got 1",
-        ),
-        (
-            "[data]\nvalidation_fraction = 0\n",
-            "a.toml:2: evaluate.every: expected 0, because data.validation_fraction = 0 holds \
-             nothing out, got 500",
-        ),
-        (
-            "[web]\naddress = \"8080\"\n",
-            "a.toml:2: web.address: expected ADDRESS:PORT like 127.0.0.1:0, got \"8080\"",
-        ),
-        (
-            "[objective]\nchunk_rows = 0\n",
-            "a.toml:2: objective.chunk_rows: expected at least 1, got 0",
-        ),
-        (
-            "[data]\ntokenizer = \"byte\"\n",
-            "a.toml:2: data.tokenizer: expected \"bytes\", \"characters\", \"bpe:N\" or a file, \
-             got \"byte\"",
-        ),
-        (
-            "[batch]\nsequence_length = 4000000000\n",
-            "a.toml:2: batch.global: expected fewer than 2^31 tokens in a step, got batch.global = \
-             8 times batch.sequence_length = 4000000000",
-        ),
-    ] {
+    for (text, sentence) in CONTRADICTIONS {
         assert_eq!(refusal(text), sentence);
     }
 }

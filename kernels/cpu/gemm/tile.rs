@@ -109,7 +109,8 @@ impl<'a> Product<'a> {
     /// Rows of a strip, and rows that are packed at a time.
     ///
     /// A single strip of a row-major A stays in the first-level cache, and strips of equal height
-    /// avoid a low one, which could not keep the multipliers busy. A transposition wants whole blocks.
+    /// avoid a low one, which could not keep the multipliers busy. A transposition wants whole
+    /// blocks.
     fn strips(&self, tile: Window, kernels: &Kernels) -> (usize, usize) {
         if self.a.column_stride != 1 {
             return (kernels.rows, kernels.group_rows);

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::checkpoint::{CheckpointError, Store};
 use crate::checkpointer::RunFacts;
 use crate::contract::Workload;
-use crate::snapshot::{SnapshotError, SnapshotLayout, SnapshotSlots};
+use crate::snapshot::{SlotHead, SnapshotError, SnapshotLayout, SnapshotSlots};
 use crate::transfer::initialise;
 
 /// Why a run cannot go on from what it finds.
@@ -54,6 +54,8 @@ pub struct FirstState {
     pub step: u64,
     /// What a person should know: damaged checkpoints that were passed over, accepted differences.
     pub notes: Vec<String>,
+    /// Digest of the state, if it came from a checkpoint or a sealed slot.
+    pub digest: Option<String>,
 }
 
 /// Finds the state to begin from and puts it into a slot.
@@ -77,7 +79,8 @@ pub fn first_state(
     if let Some(good) = in_memory.good
         && on_disk.is_none_or(|step| step <= good.head.step)
     {
-        return Ok(FirstState { slot: good.slot, step: good.head.step, notes });
+        let SlotHead { step, digest, .. } = good.head;
+        return Ok(FirstState { slot: good.slot, step, notes, digest });
     }
     let Some(found) = search.newest else {
         if let Some(first) = search.damaged.first() {
@@ -85,7 +88,7 @@ pub fn first_state(
             return Err(ResumeError::NothingGood { folder, first: first.to_string() });
         }
         initialise(workload, &slots.slot(0, layout));
-        return Ok(FirstState { slot: 0, step: 0, notes });
+        return Ok(FirstState { slot: 0, step: 0, notes, digest: None });
     };
     for (key, was, now) in differences(&found.manifest.identity, facts) {
         if !accept_new_numerics {
@@ -94,7 +97,8 @@ pub fn first_state(
         notes.push(format!("accepted: {key} is {now} and was {was}"));
     }
     store.load_newest_good(&slots.slot(0, layout), 1)?;
-    Ok(FirstState { slot: 0, step: found.manifest.step, notes })
+    let digest = Some(found.manifest.digest);
+    Ok(FirstState { slot: 0, step: found.manifest.step, notes, digest })
 }
 
 fn differences(was: &BTreeMap<String, String>, facts: &RunFacts) -> Vec<(String, String, String)> {

@@ -30,6 +30,8 @@ pub enum SupervisorMessage {
         step: u64,
         /// What to do before the first step.
         first: Vec<Work>,
+        /// Digest of that state, if it came from a checkpoint.
+        digest: Option<String>,
     },
     /// A rank has done what it was told.
     Rank(usize, RankReply),
@@ -474,7 +476,11 @@ impl Actor for Supervisor {
 
     fn apply(&mut self, message: SupervisorMessage) -> Result<Flow, Fault> {
         match message {
-            SupervisorMessage::Start { slot, step, first } => self.start(slot, step, first),
+            SupervisorMessage::Start { slot, step, first, digest } => {
+                self.digest.clone_from(&digest);
+                self.parent = digest;
+                self.start(slot, step, first);
+            }
             SupervisorMessage::Rank(rank, reply) => self.reply(rank, reply)?,
             SupervisorMessage::Evaluated(report) => {
                 self.report = Some(report);

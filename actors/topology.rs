@@ -78,6 +78,8 @@ pub struct Begin {
     pub first: Vec<Work>,
     /// What a person should know of how the state was found.
     pub notes: Vec<String>,
+    /// Digest of the state, if it came from a checkpoint.
+    pub digest: Option<String>,
 }
 
 /// A run that is over.
@@ -187,12 +189,12 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
         Ok(())
     })?;
     seats.start(&mut host, &mut setup, ports)?;
-    let Begin { slot, step, first, notes } = setup.begin;
+    let Begin { slot, step, first, notes, digest } = setup.begin;
     telemetry.tell(TelemetryMessage::RewindLog { step });
     for what in notes {
         telemetry.tell(TelemetryMessage::Note { what });
     }
-    supervisor.tell(SupervisorMessage::Start { slot, step, first });
+    supervisor.tell(SupervisorMessage::Start { slot, step, first, digest });
     let ending = wait(&end, &setup.interrupts, &supervisor, &abandon);
     for port in &rank_ports {
         port.tell(RankMessage::Stop);

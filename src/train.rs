@@ -180,7 +180,7 @@ fn agenda(
     workload: &dyn Workload,
     first: FirstState,
 ) -> (Schedule, Begin) {
-    let FirstState { slot, step, notes } = first;
+    let FirstState { slot, step, notes, digest } = first;
     let mut schedule = Schedule {
         steps: config.run.steps,
         evaluate_every: config.evaluate.every,
@@ -198,7 +198,7 @@ fn agenda(
     if purpose != Purpose::Train {
         schedule.steps = step;
     }
-    (schedule, Begin { slot, step, first, notes })
+    (schedule, Begin { slot, step, first, notes, digest })
 }
 
 fn telemetry(

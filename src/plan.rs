@@ -19,6 +19,9 @@ use crate::config::Config;
 use crate::experiment::Experiment;
 use crate::failure::Failure;
 
+#[cfg(test)]
+mod tests;
+
 /// What a process takes besides arena and host buffers on a CPU: code, stacks, tokenizer, logs.
 pub const OUTSIDE_CPU_BYTES: usize = 96 << 20;
 

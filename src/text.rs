@@ -11,6 +11,9 @@ use crate::data::{
     count_targets, fill_window,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// The label of a row that has no target.
 const IGNORED: i32 = -1;
 

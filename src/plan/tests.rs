@@ -1,0 +1,51 @@
+//! The plan of known shapes.
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::plan::{Peaks, plan};
+
+fn config(sets: &[&str]) -> Config {
+    let sets: Vec<String> = sets.iter().map(|s| (*s).to_string()).collect();
+    let text = "[batch]\nmicro = 2\nglobal = 32\nsequence_length = 64\n[model]\nlayers = 2\n";
+    Config::parse(text, Path::new("a.toml"), &sets).unwrap()
+}
+
+fn arena(sets: &[&str], name: &str) -> usize {
+    let plan = plan(&config(sets), 512, Peaks::H200, 1).unwrap();
+    plan.arena.iter().filter(|part| part.name.starts_with(name)).map(|part| part.bytes).sum()
+}
+
+#[test]
+fn ranks_need_fewer_gradient_buffers_and_shard_the_moments() {
+    // 16 micro-batches, 8 lanes: log2(8) + 1 buffers on one rank, one fewer on two, one on eight.
+    let buffers = |ranks: &str| plan(&config(&[ranks]), 512, Peaks::H200, 1).unwrap();
+    assert_eq!(buffers("run.ranks=1").gradient_buffers, 4);
+    assert_eq!(buffers("run.ranks=2").gradient_buffers, 3);
+    assert_eq!(buffers("run.ranks=8").gradient_buffers, 1);
+    let whole = arena(&["run.ranks=4", "run.zero=0"], "first moment");
+    let shard = arena(&["run.ranks=4", "run.zero=1"], "first moment");
+    assert!(shard < whole && shard * 4 >= whole, "{shard} of {whole}");
+}
+
+#[test]
+fn recompute_trades_activations_for_time() {
+    let of = |policy: &str| {
+        let set = format!("model.recompute={policy}");
+        let plan = plan(&config(&[&set]), 512, Peaks::H200, 1).unwrap();
+        let activations = plan.arena.iter().find(|part| part.name == "activations").unwrap().bytes;
+        (activations, plan.seconds_per_step)
+    };
+    let (kept, fast) = of("none");
+    let (rebuilt, slow) = of("block");
+    assert!(rebuilt < kept, "{rebuilt} against {kept} bytes");
+    assert!(slow > fast, "{slow} against {fast} s");
+}
+
+#[test]
+fn the_arena_is_the_sum_of_its_regions() {
+    let plan = plan(&config(&[]), 512, Peaks::H200, 1).unwrap();
+    let sum: usize = plan.arena.iter().map(|part| part.bytes.next_multiple_of(256)).sum();
+    assert_eq!(plan.arena_bytes, sum);
+    assert_eq!(plan.fits, Some(true));
+}

@@ -2,9 +2,8 @@
 //! ranks under any ZeRO placement is restored by any other.
 
 use octet_kernels::dtype::DType;
-use octet_kernels::graph::{Init, StateUse};
+use octet_kernels::graph::{ParameterId, StateUse};
 use octet_kernels::memory::DeviceSlice;
-use octet_kernels::random::{Site, Stream};
 
 use crate::contract::Workload;
 use crate::optimizer::{store_narrow, stored};
@@ -95,18 +94,11 @@ fn copy(from: DeviceSlice, to: DeviceSlice) {
 pub fn initialise(workload: &dyn Workload, slot: &Slot) {
     slot.invalidate();
     let by_name = |name: &str| slot.layout().tensors().iter().find(|t| t.name == name).cloned();
-    for parameter in workload.variables().parameters() {
+    for (i, parameter) in workload.variables().parameters().iter().enumerate() {
         let tensor = by_name(&parameter.name).expect("every parameter is in the slot");
         // SAFETY: nobody else has the slot before the first rank starts.
         let bytes: &mut [u8] = unsafe { slot.tensor(&tensor).as_mut_slice() };
-        let mut values = vec![0f32; parameter.elements()];
-        match parameter.init {
-            Init::Constant(value) => values.fill(value),
-            Init::Normal { std } => {
-                let site = Site::new(&parameter.name);
-                Stream { seed: workload.seed(), site }.fill_normal(0, &mut values, f64::from(std));
-            }
-        }
+        let values = workload.variables().first_values(ParameterId(i), workload.seed());
         write_as(tensor.dtype, &values, bytes);
     }
     for saved in slot.layout().saved_states() {

@@ -3,6 +3,7 @@
 //! Owns their descriptions only; the bytes lie in the rank's arena.
 
 use crate::dtype::DType;
+use crate::random::{Site, Stream};
 
 /// A parameter, by its position in [`Variables::parameters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,6 +27,8 @@ pub enum Init {
         /// Standard deviation.
         std: f32,
     },
+    /// The first value of an earlier parameter of the same shape: a teacher begins as its student.
+    SameAs(ParameterId),
 }
 
 /// A trained or frozen weight.
@@ -127,10 +130,14 @@ impl Variables {
     }
 
     /// Adds a parameter. Panics on a name that is taken: two tensors must never share a checkpoint
-    /// key.
+    /// key. Panics if it is to begin as one of another shape.
     pub fn parameter(&mut self, parameter: Parameter) -> ParameterId {
         let name = &parameter.name;
         assert!(self.parameters.iter().all(|p| p.name != *name), "two parameters named {name}");
+        if let Init::SameAs(other) = parameter.init {
+            let other = &self.parameters[other.0];
+            assert_eq!(other.shape, parameter.shape, "{name} begins as {}", other.name);
+        }
         self.parameters.push(parameter);
         ParameterId(self.parameters.len() - 1)
     }
@@ -151,6 +158,21 @@ impl Variables {
     pub fn step_buffer(&mut self, buffer: StepBuffer) -> StepBufferId {
         self.step_buffers.push(buffer);
         StepBufferId(self.step_buffers.len() - 1)
+    }
+
+    /// The first values of a parameter: a pure function of the run's seed, its name and its `init`.
+    pub fn first_values(&self, id: ParameterId, seed: u64) -> Vec<f32> {
+        let parameter = &self.parameters[id.0];
+        let mut values = vec![0.0; parameter.elements()];
+        match parameter.init {
+            Init::Constant(value) => values.fill(value),
+            Init::Normal { std } => {
+                let stream = Stream { seed, site: Site::new(&parameter.name) };
+                stream.fill_normal(0, &mut values, f64::from(std));
+            }
+            Init::SameAs(other) => return self.first_values(other, seed),
+        }
+        values
     }
 
     /// All parameters, in the order in which they were added.

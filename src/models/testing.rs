@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use octet_kernels::cpu::CpuDevice;
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{
-    Bindings, Goal, Granularity, Graph, Init, Layout, Policy, Program, RunContext, Variables,
+    Bindings, Goal, Granularity, Graph, Layout, ParameterId, Policy, Program, RunContext, Variables,
 };
 use octet_kernels::memory::DeviceSlice;
-use octet_kernels::random::{Site, Stream};
 
 /// What a program is given, by name.
 pub(crate) enum Field {
@@ -39,15 +38,8 @@ impl Bench {
             variables,
             layout,
         };
-        for parameter in bench.variables.parameters().to_vec() {
-            let mut values = vec![0f32; parameter.elements()];
-            match parameter.init {
-                Init::Constant(value) => values.fill(value),
-                Init::Normal { std } => {
-                    let stream = Stream { seed: 1, site: Site::new(&parameter.name) };
-                    stream.fill_normal(0, &mut values, f64::from(std));
-                }
-            }
+        for (i, parameter) in bench.variables.parameters().to_vec().iter().enumerate() {
+            let values = bench.variables.first_values(ParameterId(i), 1);
             bench.store(&parameter.name, &values);
         }
         bench

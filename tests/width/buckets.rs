@@ -2,16 +2,16 @@
 //! micro-batch has which length changes from step to step.
 
 use crate::harness::{
-    AttentionSpec, BATCH, Cell, Goal, HEADS, Recompute, SYMBOLS, Study, Toy, Variables, WIDTH, add,
-    attention, cross_entropy, each, encode, integers, learns, linear, one_digest, report, scales,
-    symbol, tower, weight,
+    BATCH, Cell, Goal, Recompute, SYMBOLS, Study, Toy, Variables, WIDTH, add, attention, causal,
+    cross_entropy, each, encode, integers, learns, linear, one_digest, report, scales, successors,
+    tower, weight,
 };
 
 const LENGTHS: [usize; 2] = [4, 12];
 
 /// The bucket of a micro-batch. Step 3 has only short ones.
 fn bucket(step: u64, micro_batch: usize) -> usize {
-    usize::from((step as usize + micro_batch) % 3 == 0 && step != 3)
+    usize::from((step as usize + micro_batch).is_multiple_of(3) && step != 3)
 }
 
 fn toy(recompute: Recompute) -> Toy {
@@ -20,15 +20,15 @@ fn toy(recompute: Recompute) -> Toy {
     let qkv = weight(&mut v, "qkv", &[3 * WIDTH, WIDTH]);
     let head = weight(&mut v, "head", &[SYMBOLS, WIDTH]);
     let mut study = Study::new(v, recompute);
-    let programs = [("short", LENGTHS[0]), ("long", LENGTHS[1])].map(|(name, sequence_length)| {
+    let programs = [("short", LENGTHS[0]), ("long", LENGTHS[1])].map(|(name, length)| {
         study.program(name, |g| {
-            let rows = sequence_length * BATCH.micro;
+            let rows = length * BATCH.micro;
             let [x, y, segments] = integers(g, ["x", "y", "segments"], rows);
             let [scale] = scales(g, ["scale"]);
             let [qkv, head] = [qkv, head].map(|id| g.parameter(id));
             let h = encode(g, x, trunk)?;
             let qkv = linear(g, h, qkv, None)?;
-            let seen = attention(g, qkv, segments, AttentionSpec { sequence_length, ..HEADS })?;
+            let seen = attention(g, qkv, segments, causal(length))?;
             let h = add(g, h, seen)?;
             let logits = linear(g, h, head, None)?;
             let loss = cross_entropy(g, logits, y, scale)?;
@@ -40,12 +40,7 @@ fn toy(recompute: Recompute) -> Toy {
 
 fn data(cell: Cell<'_>) -> f64 {
     let lengths = (0..BATCH.micro_batches()).map(|m| LENGTHS[bucket(cell.step, m)]);
-    match cell.field {
-        "x" => symbol(cell.sample, cell.at) as f64,
-        "y" => symbol(cell.sample, cell.at + 1) as f64,
-        "segments" => 0.0,
-        _ => 1.0 / (lengths.sum::<usize>() * BATCH.micro) as f64,
-    }
+    successors(lengths.sum::<usize>() * BATCH.micro)(cell)
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //! loss over the group, and send the gradients of the embeddings back through each micro-batch.
 
 use crate::harness::{
-    BATCH, Batch, Cell, DType, Goal, Graph, Group, Recompute, StepBuffer, StepShape, Study, Tensor,
-    Toy, Variables, WIDTH, contrastive_loss, copy_into, each, encode, integers, l2_normalize,
-    learns, one_digest, run, scales, symbol, tower, weight,
+    BATCH, Batch, Cell, Goal, Graph, Group, Recompute, StepShape, Study, Tensor, Toy, Variables,
+    WIDTH, buffer, contrastive_loss, copy_into, each, encode, integers, l2_normalize, learns,
+    one_digest, run, scales, symbol, tower, weight,
 };
 
 /// Pairs of a group.
@@ -16,10 +16,8 @@ fn toy(batch: Batch, recompute: Recompute) -> Toy {
     let towers = ["a", "b"].map(|side| tower(&mut v, side, weight));
     let log_scale = weight(&mut v, "log_scale", &[1]);
     let length = GROUP / batch.micro;
-    let [a, b, da, db] = ["a", "b", "da", "db"].map(|name| {
-        let (name, slice) = (name.to_string(), vec![batch.micro, WIDTH]);
-        v.step_buffer(StepBuffer { name, slice, micro_batches: length, dtype: DType::F32 })
-    });
+    let [a, b, da, db] =
+        ["a", "b", "da", "db"].map(|name| buffer(&mut v, name, &[batch.micro, WIDTH], length));
     let mut study = Study::new(v, recompute);
     let embed = |g: &mut Graph<'_>| {
         let sides = integers(g, ["a", "b"], batch.micro);

@@ -2,9 +2,9 @@
 //! no gradient, no bucket and no moments of its own.
 
 use crate::harness::{
-    BATCH, Cell, Goal, Recompute, SYMBOLS, Study, Toy, Variables, WIDTH, add, block, cross_entropy,
-    each, embedding, encode, frozen, integers, learns, linear, one_digest, report, run, scales,
-    symbol, tower, weight,
+    BATCH, Goal, Recompute, SYMBOLS, Study, Toy, Variables, WIDTH, add, block, cross_entropy, each,
+    embedding, encode, frozen, integers, learns, linear, one_digest, report, run, scales,
+    successors, tower, weight,
 };
 
 const LENGTH: usize = 4;
@@ -29,15 +29,7 @@ fn toy(recompute: Recompute) -> Toy {
         let loss = cross_entropy(g, logits, y, scale)?;
         Ok(Goal::Train { loss: report(g, loss) })
     });
-    study.toy(BATCH, move |_, _| each(BATCH, |_| program), data)
-}
-
-fn data(cell: Cell<'_>) -> f64 {
-    match cell.field {
-        "x" => symbol(cell.sample, cell.at) as f64,
-        "y" => symbol(cell.sample, cell.at + 1) as f64,
-        _ => 1.0 / (BATCH.global * LENGTH) as f64,
-    }
+    study.toy(BATCH, move |_, _| each(BATCH, |_| program), successors(BATCH.global * LENGTH))
 }
 
 #[test]

@@ -6,10 +6,13 @@
 pub(crate) use std::ops::Range;
 use std::sync::Arc;
 
-use octet_actors::contract::Purpose;
+use octet_actors::contract::{Drive, Purpose, Results};
+use octet_actors::fault::Fault;
 use octet_actors::testing::{Leg, train, train_in_legs};
 use octet_kernels::error::Result;
 use octet_kernels::graph::{Granularity, Init, Layout, Parameter, Policy, Program};
+use octet_kernels::ops::attention::{AttentionSpec, Mask};
+use octet_kernels::ops::attention_cached::CacheSpec;
 use octet_kernels::ops::route::{Route, Score};
 
 // What graphs are made of, under one roof.
@@ -23,7 +26,8 @@ pub(crate) use octet_kernels::graph::{
 };
 pub(crate) use octet_kernels::ops::activation::gelu;
 pub(crate) use octet_kernels::ops::add::add;
-pub(crate) use octet_kernels::ops::attention::{AttentionSpec, Mask, attention};
+pub(crate) use octet_kernels::ops::attention::attention;
+pub(crate) use octet_kernels::ops::attention_cached::{Caches, attention_cached};
 pub(crate) use octet_kernels::ops::binary_cross_entropy::binary_cross_entropy;
 pub(crate) use octet_kernels::ops::combine::combine;
 pub(crate) use octet_kernels::ops::compact::compact;
@@ -32,10 +36,12 @@ pub(crate) use octet_kernels::ops::copy::{add_into, copy_into};
 pub(crate) use octet_kernels::ops::cross_entropy::cross_entropy;
 pub(crate) use octet_kernels::ops::dispatch::dispatch;
 pub(crate) use octet_kernels::ops::embedding::embedding;
+pub(crate) use octet_kernels::ops::exponential_average::exponential_average;
 pub(crate) use octet_kernels::ops::gather_rows::gather_rows;
 pub(crate) use octet_kernels::ops::group_by_expert::group_by_expert;
 pub(crate) use octet_kernels::ops::grouped_linear::grouped_linear;
 pub(crate) use octet_kernels::ops::integers::{keep_or, less_than, not_equal};
+pub(crate) use octet_kernels::ops::kl_divergence::kl_divergence;
 pub(crate) use octet_kernels::ops::l2_normalize::l2_normalize;
 pub(crate) use octet_kernels::ops::linear::linear;
 pub(crate) use octet_kernels::ops::load_balance_loss::load_balance_loss;
@@ -46,17 +52,6 @@ pub(crate) use octet_kernels::ops::update_bias::update_bias;
 
 /// Two samples per micro-batch, two micro-batches per lane, four lanes.
 pub(crate) const BATCH: Batch = Batch { micro: 2, global: 16, lanes: 4 };
-
-/// Two heads; whoever uses it says how long a sequence is.
-pub(crate) const HEADS: AttentionSpec = AttentionSpec {
-    heads: 2,
-    kv_heads: 2,
-    head_dim: WIDTH / 2,
-    sequence_length: 0,
-    mask: Mask::Causal,
-    window: None,
-    scale: None,
-};
 
 /// Two experts for each token.
 pub(crate) const TOP_2: Route = Route { top_k: 2, score: Score::Softmax, normalize: true };
@@ -109,14 +104,32 @@ pub(crate) fn frozen(variables: &mut Variables, name: &str, shape: &[usize]) -> 
     })
 }
 
-/// A state that starts at 0.
+/// A weight that is never trained and begins as another one.
+pub(crate) fn twin(variables: &mut Variables, of: ParameterId) -> ParameterId {
+    let other = variables.parameters()[of.0].clone();
+    let (name, init) = (format!("teacher.{}", other.name), Init::SameAs(of));
+    variables.parameter(Parameter { name, init, trainable: false, ..other })
+}
+
+/// A step buffer of slices of this shape.
+pub(crate) fn buffer(
+    variables: &mut Variables,
+    name: &str,
+    slice: &[usize],
+    micro_batches: usize,
+) -> StepBufferId {
+    let (name, slice) = (name.to_string(), slice.to_vec());
+    variables.step_buffer(StepBuffer { name, slice, micro_batches, dtype: DType::F32 })
+}
+
+/// A state that starts at 0: integers if it is a sum, else floats.
 pub(crate) fn state(
     variables: &mut Variables,
     name: &str,
     shape: &[usize],
-    dtype: DType,
     usage: StateUse,
 ) -> StateId {
+    let dtype = if usage == StateUse::StepSum { DType::I32 } else { DType::F32 };
     let (name, shape) = (name.to_string(), shape.to_vec());
     variables.state(State { name, shape, dtype, usage, init: 0.0 })
 }
@@ -166,6 +179,25 @@ pub(crate) fn integers<const N: usize>(
 /// Scalar inputs: what sums of losses are multiplied by.
 pub(crate) fn scales<const N: usize>(g: &mut Graph<'_>, names: [&str; N]) -> [Tensor; N] {
     names.map(|name| g.input(name, &[], DType::F32))
+}
+
+/// Causal attention of two heads over sequences of `length` rows.
+pub(crate) fn causal(length: usize) -> AttentionSpec {
+    AttentionSpec {
+        heads: 2,
+        kv_heads: 2,
+        head_dim: WIDTH / 2,
+        sequence_length: length,
+        mask: Mask::Causal,
+        window: None,
+        scale: None,
+    }
+}
+
+/// The cache of one sequence for that attention.
+pub(crate) fn cache(positions: usize) -> CacheSpec {
+    let AttentionSpec { heads, kv_heads, head_dim, window, scale, .. } = causal(positions);
+    CacheSpec { heads, kv_heads, head_dim, sequences: 1, positions, window, scale }
 }
 
 /// The symbol at a position of a sample, and so what the data is.
@@ -253,6 +285,23 @@ pub(crate) fn phase(micro_batches: Range<usize>, program: impl Fn(usize) -> Prog
     Phase::Each { programs: micro_batches.clone().map(program).collect(), micro_batches }
 }
 
+/// What most graphs are fed: symbols `x`, their successors `y`, and the `scale` of a mean over this
+/// many targets. Other inputs are 0.
+pub(crate) fn successors(targets: usize) -> impl Fn(Cell<'_>) -> f64 {
+    move |cell| match cell.field {
+        "x" => symbol(cell.sample, cell.at) as f64,
+        "y" => symbol(cell.sample, cell.at + 1) as f64,
+        "scale" => 1.0 / targets as f64,
+        _ => 0.0,
+    }
+}
+
+/// The position of the largest value in the last row of logits, if there is one.
+pub(crate) fn likeliest(logits: &[f32]) -> Option<i32> {
+    let row = logits.chunks_exact(SYMBOLS).last()?;
+    (0..SYMBOLS).max_by(|&a, &b| row[a].total_cmp(&row[b])).map(|symbol| symbol as i32)
+}
+
 /// What a group of micro-batches runs, in phases.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Group {
@@ -283,6 +332,32 @@ impl Group {
             broadcast(self.sent[1]),
             phase(group(), |_| self.backward),
         ]
+    }
+}
+
+/// The next program and its integer inputs; none at the end.
+pub(crate) type Said = Option<(ProgramId, Vec<(&'static str, Vec<i32>)>)>;
+
+/// A conversation by a function: given the last `logits`, at first none, what to run next.
+pub(crate) fn converse(next: impl FnMut(&[f32]) -> Said + Send + 'static) -> Box<dyn Drive> {
+    Box::new(Conversation(next))
+}
+
+struct Conversation<F>(F);
+
+impl<F: FnMut(&[f32]) -> Said + Send> Drive for Conversation<F> {
+    fn next(
+        &mut self,
+        programs: &[Program],
+        last: Option<&dyn Results>,
+        record: &mut Record<'_>,
+    ) -> std::result::Result<Option<ProgramId>, Fault> {
+        let logits = last.map_or(Ok(&[][..]), |results| results.floats("logits"))?;
+        let Some((program, inputs)) = (self.0)(logits) else { return Ok(None) };
+        for (name, values) in inputs {
+            record.field::<i32>(&programs[program.0], name).copy_from_slice(&values);
+        }
+        Ok(Some(program))
     }
 }
 

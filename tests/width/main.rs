@@ -4,9 +4,11 @@
 
 mod buckets;
 mod contrastive;
+mod decode;
 mod frozen;
 mod harness;
 mod images;
 mod mixture;
 mod moe;
 mod replaced_token;
+mod teacher;

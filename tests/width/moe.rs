@@ -17,8 +17,8 @@ fn toy(recompute: Recompute, capacities: [usize; 2]) -> Toy {
     let router = weight(&mut v, "router", &[EXPERTS, WIDTH]);
     let [up, down] = ["up", "down"].map(|name| weight(&mut v, name, &[EXPERTS, WIDTH, WIDTH]));
     let weights = [table, router, up, down, head];
-    let bias = state(&mut v, "bias", &[EXPERTS], DType::F32, StateUse::Replicated);
-    let load = state(&mut v, "load", &[EXPERTS], DType::I32, StateUse::StepSum);
+    let bias = state(&mut v, "bias", &[EXPERTS], StateUse::Replicated);
+    let load = state(&mut v, "load", &[EXPERTS], StateUse::StepSum);
     let mut study = Study::new(v, recompute);
     let programs = capacities.map(|capacity| {
         study.program("moe", |g| {

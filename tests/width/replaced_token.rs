@@ -53,7 +53,7 @@ fn data(cell: Cell<'_>) -> f64 {
     match cell.field {
         "token" => symbol(cell.sample, cell.at + 1) as f64,
         "previous" => symbol(cell.sample, cell.at) as f64,
-        "masked" => f64::from(u8::from((cell.at + cell.sample as usize) % 3 == 0)),
+        "masked" => f64::from(u8::from((cell.at + cell.sample as usize).is_multiple_of(3))),
         "row_sample" => (cell.sample - cell.first) as f64,
         "position" => cell.at as f64,
         "scale" => 1.0 / (BATCH.global * LENGTH / 3) as f64,

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use octet::failure::Failure;
 
+mod evaluate;
+mod generate;
 mod plan;
 mod progress;
 mod signals;
@@ -25,6 +27,10 @@ enum Command {
     Train(train::Arguments),
     /// What a run will take: parameters, memory, FLOPs, time. Needs no GPU.
     Plan(plan::Arguments),
+    /// Go on with a prompt, by a run's newest good checkpoint.
+    Generate(generate::Arguments),
+    /// Held-out losses of a run's newest good checkpoint.
+    Evaluate(evaluate::Arguments),
     /// The engine that `train` runs as its child.
     #[command(hide = true)]
     Engine(train::Arguments),
@@ -35,6 +41,8 @@ pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Train(arguments) => train::parent(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Engine(arguments) => train::engine(&arguments),
     };
     match done {

@@ -10,13 +10,16 @@
 //! | [`sampling`] | text from a model, token by token |
 //! | [`run_data`] | what a run folder keeps of its text |
 //! | [`look`] | a run that is there, evaluated or made to write, and not touched |
+//! | [`inspect`], [`diff`] | what lies at a path; where two runs part |
 //! | [`plan`] | what a run will take, before anything is taken |
 //! | [`failure`] | how a command ends when it does not end well |
 
 pub mod config;
 pub mod data;
+pub mod diff;
 pub mod experiment;
 pub mod failure;
+pub mod inspect;
 pub mod look;
 pub mod models;
 pub mod objectives;

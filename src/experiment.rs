@@ -16,6 +16,7 @@ use octet_kernels::graph::{Granularity, Graph, Layout, Policy, Program, Variable
 use crate::config::Config;
 use crate::models::{LanguageModel, ModelSize};
 use crate::objectives::BatchShape;
+use crate::sampling::Decoder;
 use crate::text::Text;
 
 /// The training program.
@@ -36,6 +37,7 @@ pub struct Experiment {
     shape: Arc<StepShape>,
     tasks: Vec<EvaluationTask>,
     model: Box<dyn LanguageModel>,
+    decoder: Option<Decoder>,
     text: Option<Text>,
     talk: Option<Talk>,
     /// The last step asked for and its number of targets: every micro-batch of a step needs it.
@@ -50,7 +52,8 @@ impl std::fmt::Debug for Experiment {
 
 impl Experiment {
     /// Builds and compiles everything for an embedding of `vocabulary` rows. Without text it can be
-    /// planned but not run.
+    /// planned and write text, but not be trained. Programs that write text are compiled only if
+    /// `sample.every` is not 0: the arena is that of the run.
     ///
     /// # Errors
     /// [`octet_kernels::error::Error`] when model and batch do not fit together.
@@ -58,6 +61,8 @@ impl Experiment {
         let max_positions = config.batch.sequence_length;
         let mut variables = Variables::new();
         let model = config.model.build(ModelSize { vocabulary, max_positions }, &mut variables)?;
+        let sampled = config.sample.every > 0;
+        let caches = sampled.then(|| model.caches(&mut variables, 1, max_positions));
         let layout = Layout::new(&variables, Granularity::default());
         let shape = BatchShape {
             sequences: config.batch.micro,
@@ -70,6 +75,14 @@ impl Experiment {
         let mut g = Graph::new(&variables);
         let goal = objective.evaluate(&mut g, &*model, shape)?;
         let evaluate = Program::compile("evaluate", g, &goal, Policy::default(), &layout)?;
+        let mut all = vec![train, evaluate];
+        let mut decoder = None;
+        if let Some(caches) = caches {
+            let first = all.len();
+            let (found, decode) = Decoder::compile(&*model, &caches, &variables, &layout, first)?;
+            all.extend(decode);
+            decoder = Some(found);
+        }
         let batch = Batch {
             micro: config.batch.micro,
             global: config.batch.global,
@@ -83,15 +96,27 @@ impl Experiment {
             config: config.clone(),
             variables,
             layout,
-            programs: vec![train, evaluate],
+            programs: all,
             batch,
             shape: Arc::new(StepShape { phases, finally: vec![] }),
             tasks,
             model,
+            decoder,
             text,
             talk: None,
             targets: Mutex::new(None),
         })
+    }
+
+    /// The programs that write text, if `sample.every` asks for any.
+    pub fn decoder(&self) -> Option<Decoder> {
+        self.decoder
+    }
+
+    /// Holds these conversations.
+    pub fn with_talk(mut self, talk: Talk) -> Self {
+        self.talk = Some(talk);
+        self
     }
 
     /// The configuration.

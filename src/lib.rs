@@ -7,16 +7,25 @@
 //! | [`models`], [`objectives`] | one file per family, one per objective |
 //! | [`data`], [`text`] | documents to tokens to shards to samples; samples to records |
 //! | [`config`], [`schedule`] | one TOML file, checked; the learning rate |
+//! | [`sampling`] | text from a model, token by token |
+//! | [`run_data`] | what a run folder keeps of its text |
+//! | [`look`] | a run that is there, evaluated or made to write, and not touched |
+//! | [`inspect`], [`diff`] | what lies at a path; where two runs part |
 //! | [`plan`] | what a run will take, before anything is taken |
 //! | [`failure`] | how a command ends when it does not end well |
 
 pub mod config;
 pub mod data;
+pub mod diff;
 pub mod experiment;
 pub mod failure;
+pub mod inspect;
+pub mod look;
 pub mod models;
 pub mod objectives;
 pub mod plan;
+pub mod run_data;
+pub mod sampling;
 pub mod schedule;
 pub mod text;
 pub mod train;

@@ -1,9 +1,10 @@
 //! The main path: configuration, text, experiment, run folder, first state, run.
 //!
-//! Everything is checked before memory is taken and before anything is written. The same path
-//! trains, and evaluates or samples a run that is there.
+//! Everything is checked before memory is taken and before anything is written. What is made of it
+//! here is also how `look` evaluates and samples a run that is there.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use octet_actors::outside::{Clock, Disk, LocalDisk, SystemClock};
 use octet_actors::rank::threads_per_rank;
 use octet_actors::rank_memory::Zero;
 use octet_actors::resume::{FirstState, first_state};
-use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start};
-use octet_actors::schedule::{Schedule, Work};
+use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, replace};
+use octet_actors::schedule::Schedule;
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
 use octet_actors::supervisor::Policy;
 use octet_actors::telemetry::metrics::Metrics;
@@ -29,10 +30,17 @@ use octet_actors::topology::{Begin, Finished, RunSetup, run};
 use octet_actors::web::WebSetup;
 
 use crate::config::{Config, Device};
-use crate::data::{Progress, prepare};
-use crate::experiment::Experiment;
+use crate::data::{Progress, Tokenizer, prepare};
+use crate::experiment::{Experiment, Talk};
 use crate::failure::Failure;
+use crate::run_data::{self, DataPlace};
+use crate::sampling::{Conversation, Decoder, Heard, Listener, Request, Sampler, read_prompt};
 use crate::text::Text;
+
+/// The log of a run, in its folder.
+pub const LOG: &str = "log.jsonl";
+/// The summary of a run, in its folder.
+pub const SUMMARY: &str = "summary.json";
 
 /// Updates in a row that may be skipped.
 const SKIPS_MAX: u32 = 10;
@@ -43,7 +51,7 @@ const STEP_PATIENCE: Duration = Duration::from_secs(600);
 /// Memory and disk below which telemetry warns.
 const FLOORS: Floors = Floors { available_bytes: 1 << 30, free_disk_bytes: 2 << 30 };
 
-/// What is to be done with a run.
+/// A run that is to be trained.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// The resolved configuration.
@@ -56,19 +64,17 @@ pub struct Job {
     pub accept_new_numerics: bool,
     /// Snapshot memory of a parent process.
     pub snapshots: Option<RawFd>,
-    /// Train, or only look.
-    pub purpose: Purpose,
 }
 
-/// Train, or only look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// To the configured number of steps.
-    Train,
-    /// Held-out tasks of the newest checkpoint.
-    Evaluate,
-    /// A conversation with the newest checkpoint.
-    Generate,
+/// Text that the model wrote while it was trained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Steps done.
+    pub step: u64,
+    /// The prompt and what follows.
+    pub text: String,
+    /// Why it is not in the run folder, if it is not.
+    pub refused: Option<String>,
 }
 
 /// Who watches a job.
@@ -77,74 +83,161 @@ pub struct Watchers {
     pub preparing: Box<dyn FnMut(Progress)>,
     /// Makes an observer of log lines; a restarted telemetry asks again.
     pub observer: Box<dyn FnMut() -> Observer + Send>,
+    /// Sees every sample.
+    pub sampled: Arc<dyn Fn(&Sample) + Send + Sync>,
     /// One message: save and end.
     pub interrupts: Receiver<()>,
 }
 
-/// Does the job.
+/// Trains to the configured number of steps.
 ///
 /// # Errors
 /// [`Failure`], with nothing lost that was saved before.
 pub fn execute(job: Job, mut watchers: Watchers) -> Result<Finished, Failure> {
     check_device(&job.config)?;
-    let experiment = Arc::new(prepare_experiment(&job.config, &mut watchers)?);
+    let mut config = job.config;
+    let prepared = prepare(&config.data, config.model.vocabulary, &mut *watchers.preparing)?;
+    let vocabulary = config.model.padded_vocabulary(prepared.tokenizer.vocabulary());
+    // What is stored says how large the model is, whatever becomes of the text.
+    config.model.vocabulary = Some(vocabulary);
+    let place = DataPlace::of(&prepared)?;
+    let text = Text::open(&config, prepared)?;
+    let tokenizer = text.tokenizer().clone();
+    let experiment = Experiment::new(&config, vocabulary, Some(text))?;
+    let decoder = experiment.decoder();
+    let request = decoder.map(|_| request(&config, &tokenizer)).transpose()?;
     let start = if job.fresh { Start::Fresh } else { Start::Resume };
     let folder = RunFolder::open(&job.folder, start, LOCK_PATIENCE)?;
-    folder.write_config(&job.config.to_toml())?;
+    let experiment = match decoder.zip(request) {
+        Some(what) => experiment.with_talk(talk(what, folder.samples(), watchers.sampled.clone())),
+        None => experiment,
+    };
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
-    let store = open_store(&job.config, &folder.checkpoints(), &disk);
+    let store = open_store(&config, &folder.checkpoints(), &disk);
     let layout = Arc::new(SnapshotLayout::new(experiment.variables(), experiment.layout()));
     let slots = match job.snapshots {
         Some(fd) => SnapshotSlots::from_fd(fd, layout.bytes())?,
         None => SnapshotSlots::create(layout.bytes())?,
     };
-    let facts = facts(&job.config, &experiment);
+    let facts = facts(&config, &experiment);
     let accept = job.accept_new_numerics;
-    let first = first_state(&*experiment, &store, &slots, &layout, &facts, accept)?;
-    let config = &job.config;
+    let first = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
+    // A resume that is refused leaves the folder as it was.
+    folder.write_config(&config.to_toml())?;
+    run_data::store(folder.path(), &tokenizer, &place)?;
+    let FirstState { slot, step, notes, digest } = first;
+    let place = Place { folder: folder.path().to_owned(), disk, web: Some(folder.web()) };
+    let begin = Begin { slot, step, first: vec![], notes, digest };
+    let saving = Saving { store, slots, layout, facts };
+    let setup = setup(&config, Arc::new(experiment), place, saving, begin, watchers.observer);
+    Ok(run(RunSetup { interrupts: watchers.interrupts, ..setup })?)
+}
+
+/// Where a job writes, and what it serves.
+pub(crate) struct Place {
+    /// Folder of log and summary.
+    pub(crate) folder: PathBuf,
+    /// Its disk.
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The file that names the web server; without it there is none.
+    pub(crate) web: Option<PathBuf>,
+}
+
+/// Where a job's states lie.
+pub(crate) struct Saving {
+    /// On disk.
+    pub(crate) store: Store,
+    /// In memory.
+    pub(crate) slots: Arc<SnapshotSlots>,
+    /// What a state is made of.
+    pub(crate) layout: Arc<SnapshotLayout>,
+    /// What checkpoints say of the run.
+    pub(crate) facts: RunFacts,
+}
+
+/// Everything that a job is made of; nothing interrupts it yet.
+pub(crate) fn setup(
+    config: &Config,
+    workload: Arc<Experiment>,
+    place: Place,
+    saving: Saving,
+    begin: Begin,
+    observer: Box<dyn FnMut() -> Observer + Send>,
+) -> RunSetup {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let (schedule, begin) = agenda(config, job.purpose, &*experiment, first);
     let metrics = Metrics::new();
     let status = Arc::new(Status::new(clock.monotonic(), STEP_PATIENCE));
-    let web = config.web.address.as_ref().map(|address| WebSetup {
-        address: address.clone(),
-        announce: folder.web(),
+    let address = config.web.address.clone();
+    let web = place.web.clone().zip(address).map(|(announce, address)| WebSetup {
+        address,
+        announce,
         metrics: metrics.clone(),
         status: status.clone(),
         clock: clock.clone(),
     });
-    let telemetry = telemetry(&folder, &disk, &clock, (metrics, status), watchers.observer);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let setup = RunSetup {
-        workload: experiment,
+    RunSetup {
+        workload,
         ranks: config.run.ranks,
         threads: config.run.threads.unwrap_or_else(|| threads_per_rank(cores, config.run.ranks)),
         zero: if config.run.zero == 0 { Zero::Zero0 } else { Zero::Zero1 },
-        schedule,
+        schedule: Schedule {
+            steps: config.run.steps,
+            evaluate_every: config.evaluate.every,
+            checkpoint_every: config.checkpoint.every,
+            drive_every: config.sample.every,
+        },
         policy: Policy { skips_max: SKIPS_MAX },
-        slots,
-        layout,
-        store,
-        facts,
-        telemetry,
+        slots: saving.slots,
+        layout: saving.layout,
+        store: saving.store,
+        facts: saving.facts,
+        telemetry: telemetry(place, &clock, (metrics, status), observer),
         clock,
-        interrupts: watchers.interrupts,
+        interrupts: crossbeam::channel::never(),
         begin,
         web,
-    };
-    Ok(run(setup)?)
+    }
 }
 
-/// Text, tokens and the compiled experiment.
-fn prepare_experiment(config: &Config, watchers: &mut Watchers) -> Result<Experiment, Failure> {
-    let limit = config.model.vocabulary;
-    let prepared = prepare(&config.data, limit, &mut *watchers.preparing)?;
-    let vocabulary = config.model.padded_vocabulary(prepared.tokenizer.vocabulary());
-    let text = Text::open(config, prepared)?;
-    Ok(Experiment::new(config, vocabulary, Some(text))?)
+/// What every sample of a run asks for.
+fn request(config: &Config, tokenizer: &Arc<Tokenizer>) -> Result<Request, Failure> {
+    let prompt = read_prompt(tokenizer, &config.sample.prompt, config.batch.sequence_length)
+        .map_err(|problem| Failure::user(format!("sample.prompt: {problem}")))?;
+    Ok(Request {
+        tokenizer: tokenizer.clone(),
+        prompt,
+        tokens: config.sample.tokens,
+        sampler: Sampler::new(&config.sample, config.run.seed),
+    })
 }
 
-fn check_device(config: &Config) -> Result<(), Failure> {
+/// The conversations of a run: each is stored, then shown.
+fn talk(
+    (decoder, request): (Decoder, Request),
+    folder: PathBuf,
+    sampled: Arc<dyn Fn(&Sample) + Send + Sync>,
+) -> Talk {
+    Box::new(move |step| {
+        let path = folder.join(format!("step-{step:08}.txt"));
+        let sampled = sampled.clone();
+        let mut text = request.tokenizer.decode(&request.prompt);
+        let listener: Listener = Box::new(move |heard| {
+            match heard {
+                Heard::Piece(piece) => text.push_str(piece),
+                Heard::End => {
+                    let written = replace(&LocalDisk, &path, text.as_bytes());
+                    let refused = written.err().map(|error| error.to_string());
+                    sampled(&Sample { step, text: std::mem::take(&mut text), refused });
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        Some(Box::new(Conversation::new(decoder, request.clone(), step, listener)))
+    })
+}
+
+pub(crate) fn check_device(config: &Config) -> Result<(), Failure> {
     if config.run.device == Device::Cuda {
         return Err(Failure::user(
             "run.device: expected \"auto\" or \"cpu\", since this build has no CUDA backend, got \
@@ -174,47 +267,19 @@ fn facts(config: &Config, experiment: &Experiment) -> RunFacts {
     RunFacts { config_digest, identity }
 }
 
-fn agenda(
-    config: &Config,
-    purpose: Purpose,
-    workload: &dyn Workload,
-    first: FirstState,
-) -> (Schedule, Begin) {
-    let FirstState { slot, step, notes, digest } = first;
-    let mut schedule = Schedule {
-        steps: config.run.steps,
-        evaluate_every: config.evaluate.every,
-        checkpoint_every: config.checkpoint.every,
-        drive_every: config.sample.every,
-    };
-    let first = match purpose {
-        Purpose::Train => vec![],
-        Purpose::Evaluate => {
-            let tasks = 0..workload.evaluations().len();
-            tasks.map(|task| Work::Evaluate { task, step }).collect()
-        }
-        Purpose::Generate => vec![Work::Drive { step }],
-    };
-    if purpose != Purpose::Train {
-        schedule.steps = step;
-    }
-    (schedule, Begin { slot, step, first, notes, digest })
-}
-
 fn telemetry(
-    folder: &RunFolder,
-    disk: &Arc<dyn Disk>,
+    place: Place,
     clock: &Arc<dyn Clock>,
     (metrics, status): (Metrics, Arc<Status>),
     mut observer: Box<dyn FnMut() -> Observer + Send>,
 ) -> Box<dyn FnMut() -> TelemetrySetup + Send> {
-    let (path, log, summary) = (folder.path().to_owned(), folder.log(), folder.summary());
-    let (disk, clock) = (disk.clone(), clock.clone());
+    let Place { folder, disk, .. } = place;
+    let clock = clock.clone();
     Box::new(move || {
-        let (path, probed) = (path.clone(), disk.clone());
+        let (path, probed) = (folder.clone(), disk.clone());
         TelemetrySetup {
-            log: log.clone(),
-            summary: summary.clone(),
+            log: folder.join(LOG),
+            summary: folder.join(SUMMARY),
             floors: FLOORS,
             probe: Box::new(move || Resources::read(&*probed, &path)),
             metrics: metrics.clone(),

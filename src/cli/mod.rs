@@ -6,10 +6,17 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use octet::failure::Failure;
 
+mod diff;
+mod doctor;
+mod evaluate;
+mod generate;
+mod inspect;
 mod plan;
 mod progress;
 mod signals;
 mod train;
+mod units;
+mod verify;
 
 /// Pretrains transformers on one node with up to eight GPUs.
 #[derive(Debug, Parser)]
@@ -25,6 +32,18 @@ enum Command {
     Train(train::Arguments),
     /// What a run will take: parameters, memory, FLOPs, time. Needs no GPU.
     Plan(plan::Arguments),
+    /// Go on with a prompt, by a run's newest good checkpoint.
+    Generate(generate::Arguments),
+    /// Held-out losses of a run's newest good checkpoint.
+    Evaluate(evaluate::Arguments),
+    /// What lies at a path: a shard, a checkpoint or a run.
+    Inspect(inspect::Arguments),
+    /// Hash checkpoints again; exit code 1 if one is damaged.
+    Verify(verify::Arguments),
+    /// The first step and bucket where two runs part; exit code 1 if they do.
+    Diff(diff::Arguments),
+    /// What this machine has and what is missing.
+    Doctor(doctor::Arguments),
     /// The engine that `train` runs as its child.
     #[command(hide = true)]
     Engine(train::Arguments),
@@ -35,6 +54,12 @@ pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Train(arguments) => train::parent(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Generate(arguments) => generate::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Engine(arguments) => train::engine(&arguments),
     };
     match done {

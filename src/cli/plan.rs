@@ -11,6 +11,8 @@ use octet::failure::Failure;
 use octet::plan::{Part, Peaks, Plan, plan};
 use octet_actors::rank::threads_per_rank;
 
+use crate::cli::units::{grouped, size};
+
 /// Distinct characters to plan with when the text is not there.
 const CHARACTERS_ASSUMED: usize = 256;
 
@@ -148,28 +150,4 @@ fn print_parts(parts: &[Part]) {
     for part in parts {
         println!("           {:<20} {:>20}", part.name, grouped(part.bytes));
     }
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-fn size(bytes: usize) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return format!("{value:.1} {unit}");
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use octet::data::{Progress, Stage};
+use octet::train::Sample;
 use octet_actors::report::StepReport;
 use octet_actors::run_folder::log::Line;
 use octet_actors::telemetry::Observer;
@@ -57,6 +58,17 @@ fn clock(seconds: f64) -> String {
         format!("{hours}h{minutes:02}m")
     } else {
         format!("{minutes}m{:02}s", seconds % 60)
+    }
+}
+
+/// Prints a sample.
+pub(crate) fn sampled(sample: &Sample) {
+    println!("step {:>6}  sample:", sample.step);
+    for line in sample.text.lines() {
+        println!("  | {line}");
+    }
+    if let Some(why) = &sample.refused {
+        println!("step {:>6}  the sample is not stored: {why}", sample.step);
     }
 }
 

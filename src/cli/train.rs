@@ -8,12 +8,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use octet::config::Config;
 use octet::failure::{self, Failure};
-use octet::train::{Job, Purpose, Watchers, execute};
+use octet::train::{Job, Watchers, execute};
 use octet_actors::snapshot::SnapshotSlots;
 use octet_actors::supervisor::Ending;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -66,12 +67,12 @@ pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
         fresh: arguments.fresh,
         accept_new_numerics: arguments.accept_new_numerics,
         snapshots,
-        purpose: Purpose::Train,
     };
     let watchers = Watchers {
         preparing: progress::preparing(),
         observer: Box::new(move || progress::observer(steps)),
-        interrupts: signals::interrupts()?,
+        sampled: Arc::new(progress::sampled),
+        interrupts: signals::interrupts("saving; once more ends at once")?,
     };
     let finished = execute(job, watchers)?;
     let step = finished.end.step;
@@ -79,8 +80,8 @@ pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Ending::Finished => {
             let folder = folder.display();
             println!(
-                "done: {step} steps; checkpoints, log.jsonl and summary.json are in {folder}; \
-                 sample with: octet generate {folder}"
+                "done: {step} steps; checkpoints, samples, log.jsonl and summary.json are in \
+                 {folder}; more text with: octet generate {folder}"
             );
             Ok(ExitCode::SUCCESS)
         }

@@ -24,7 +24,7 @@ pub mod window;
 pub use config::{DataConfig, TextSpec, TokenizerSpec};
 pub use error::DataError;
 pub use order::{SampleOrder, Windows};
-pub use prepare::{Prepared, Progress, Stage, prepare};
+pub use prepare::{Prepared, Progress, Stage, prepare, reopen};
 pub use shard::{Shard, ShardSummary, ShardWriter};
 pub use source::{Corpus, Skipped};
 pub use stream::TokenStream;

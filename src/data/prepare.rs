@@ -146,6 +146,11 @@ pub fn prepare(
     }
 }
 
+/// Prepared data that is in `folder` and has this identity, though its text may be gone.
+pub fn reopen(folder: &Path, identity: &str) -> Option<Prepared> {
+    record::reopen(folder, identity)
+}
+
 /// Encodes and writes everything into `folder`.
 fn build(
     config: &DataConfig,

@@ -41,6 +41,12 @@ impl Record {
     /// Changes when the same text and settings would give other shards.
     pub(super) const FORMAT: u32 = 1;
 
+    /// The record of a folder, if there is one that this program understands.
+    fn read(folder: &Path) -> Option<Self> {
+        let text = fs::read(folder.join(RECORD_FILE)).ok()?;
+        serde_json::from_slice::<Self>(&text).ok().filter(|record| record.format == Self::FORMAT)
+    }
+
     /// Writes the record atomically.
     pub(super) fn save(&self, folder: &Path) -> Result<(), DataError> {
         let path = folder.join(RECORD_FILE);
@@ -78,20 +84,27 @@ impl Record {
 /// # Errors
 /// [`DataError::CacheInUse`] if it is whole but was made from something else.
 pub(super) fn load(folder: &Path, key: &str) -> Result<Option<Prepared>, DataError> {
-    let Ok(text) = fs::read(folder.join(RECORD_FILE)) else { return Ok(None) };
-    let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Ok(None) };
-    if record.format != Record::FORMAT {
-        return Ok(None);
-    }
+    let Some(record) = Record::read(folder) else { return Ok(None) };
     if record.key != key {
         return Err(DataError::CacheInUse { folder: folder.to_owned() });
     }
-    let Ok(tokenizer) = Tokenizer::load(folder) else { return Ok(None) };
+    Ok(whole(folder, &record))
+}
+
+/// The prepared data of `folder` if it is whole and has this identity, whatever it was made from.
+pub(super) fn reopen(folder: &Path, identity: &str) -> Option<Prepared> {
+    let record = Record::read(folder).filter(|record| record.identity == identity)?;
+    whole(folder, &record)
+}
+
+/// What a record says, if the files are those that it was written for.
+fn whole(folder: &Path, record: &Record) -> Option<Prepared> {
+    let tokenizer = Tokenizer::load(folder).ok()?;
     match identity(folder, &tokenizer, &record.train, &record.validation) {
         Ok(identity) if identity == record.identity => {
-            Ok(Some(record.prepared(folder, tokenizer, true)))
+            Some(record.prepared(folder, tokenizer, true))
         }
-        _ => Ok(None),
+        _ => None,
     }
 }
 

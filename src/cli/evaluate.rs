@@ -1,0 +1,60 @@
+//! `octet evaluate`: the held-out losses of a run's newest good checkpoint.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use octet::failure::Failure;
+use octet::look::{Looked, Run, evaluate};
+
+use crate::cli::signals;
+
+/// Exit code after an interrupt, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// What to evaluate.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The run folder.
+    run: PathBuf,
+    /// One task only, for example validation.
+    #[arg(long)]
+    task: Option<String>,
+    /// Set a key of the run's configuration, for example data.text=PATH to evaluate on other text.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints one row per task.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let run = Run::open(&arguments.run, &arguments.sets)?;
+    let interrupts = signals::interrupts("ending; once more ends at once")?;
+    let looked = evaluate(&run, arguments.task.as_deref(), &mut |_| {}, interrupts)?;
+    for note in &looked.notes {
+        eprintln!("octet: {note}");
+    }
+    if looked.interrupted {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&looked.reports).map_err(Failure::ours)?;
+        println!("{json}");
+    } else {
+        print_table(&looked);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_table(looked: &Looked) {
+    println!("task                  step      loss  perplexity  bits/byte     targets");
+    for report in &looked.reports {
+        let bits = report.bits_per_byte.map_or("-".to_string(), |bits| format!("{bits:.4}"));
+        println!(
+            "{:<18} {:>7} {:>9.4} {:>11.3} {bits:>10} {:>11}",
+            report.task, report.step, report.loss, report.perplexity, report.targets
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! `octet inspect`: what lies at a path, in short.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use octet::data::ShardSummary;
+use octet::failure::Failure;
+use octet::inspect::{Inspected, RunSummary, inspect};
+use octet_actors::checkpoint::Summary;
+
+use crate::cli::units::{grouped, short, size};
+
+/// Where to look.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A shard, the folder of a checkpoint, or a run folder.
+    path: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints it.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let found = inspect(&arguments.path)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&found).map_err(Failure::ours)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    match found {
+        Inspected::Shard(shard) => print_shard(&shard),
+        Inspected::Checkpoint(checkpoint) => print_checkpoint(&checkpoint),
+        Inspected::Run(run) => print_run(&run),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_shard(shard: &ShardSummary) {
+    println!("shard       {} (format {})", shard.path, shard.version);
+    let (tokens, documents) = (grouped(shard.tokens as usize), grouped(shard.documents as usize));
+    println!("tokens      {tokens} of {} bytes, {documents} documents", shard.token_bytes);
+    let bytes = size(shard.file_bytes as usize);
+    println!("file        {bytes}, {} chunks with checksums", shard.chunks);
+    println!("tokenizer   {}", shard.tokenizer);
+    println!("contents    {}", shard.contents);
+}
+
+fn print_checkpoint(checkpoint: &Summary) {
+    println!("checkpoint  {}", checkpoint.path.display());
+    println!("step        {}", checkpoint.step);
+    println!("digest      {}", checkpoint.digest);
+    println!("parent      {}", checkpoint.parent.as_deref().unwrap_or("none"));
+    println!(
+        "elements    {} of the model, {} of the optimizer",
+        grouped(checkpoint.model_elements),
+        grouped(checkpoint.optimizer_elements)
+    );
+    for file in &checkpoint.files {
+        println!("file        {:<28} {:>12}", file.name, size(file.bytes as usize));
+    }
+    for (key, value) in &checkpoint.identity {
+        println!("identity    {key:<16} {value}");
+    }
+    println!("cursor      {}", checkpoint.cursor);
+    for damage in &checkpoint.damaged {
+        println!("damaged     {damage}");
+    }
+}
+
+fn print_run(run: &RunSummary) {
+    let (config, log) = (&run.config, &run.log);
+    println!("run         {}", run.path.display());
+    println!("config      {}", short(&config.digest));
+    println!(
+        "data        {} as {}, vocabulary {}",
+        config.text,
+        config.tokenizer,
+        config.vocabulary.map_or("unknown".to_string(), grouped)
+    );
+    println!(
+        "batch       {} tokens a step, sequences of {}, {} ranks",
+        grouped(config.tokens_per_step),
+        config.sequence_length,
+        config.ranks
+    );
+    println!(
+        "steps       {} of {}, {} tokens, {} updates skipped",
+        log.steps,
+        config.steps,
+        grouped(log.tokens as usize),
+        log.skipped_updates
+    );
+    let loss = |loss: Option<f64>| loss.map_or("none".to_string(), |loss| format!("{loss:.4}"));
+    println!("loss        {} at the end, {} at best", loss(log.final_loss), loss(log.best_loss));
+    for task in &log.evaluations {
+        let [last, best] = [task.last, task.best].map(|at| match at {
+            Some(at) => format!("{:.4} at step {}", at.loss, at.step),
+            None => "none".to_string(),
+        });
+        println!("{:<11} {last}, best {best}", task.task);
+    }
+    println!("time        {:.1} s, goodput {:.1} %", log.wall_time_s, log.goodput * 100.0);
+    for checkpoint in &run.checkpoints {
+        let digest = checkpoint.digest.as_deref().map_or("no digest", short);
+        let bytes = size(checkpoint.bytes as usize);
+        let damage =
+            checkpoint.damaged.first().map_or(String::new(), |d| format!("  damaged: {d}"));
+        println!("checkpoint  step {:>8}  {digest}  {bytes:>10}{damage}", checkpoint.step);
+    }
+}

@@ -1,0 +1,229 @@
+//! Where two runs part: the first step, and the buckets whose fingerprints differ in it.
+//!
+//! Compares what two run folders say: configurations, data, logs, checkpoints. Prohibition: reads
+//! no tensors and runs nothing.
+
+use std::collections::BTreeMap;
+
+use octet_actors::checkpoint::Manifest;
+use octet_actors::outside::{Disk, LocalDisk};
+use octet_actors::report::StepReport;
+use octet_actors::run_folder::log::{Line, for_each_line};
+use octet_kernels::graph::{Granularity, Layout, Variables};
+use serde::Serialize;
+use toml::{Table, Value};
+
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::inspect::checkpoints;
+use crate::look::Run;
+use crate::models::ModelSize;
+use crate::run_data::DataPlace;
+use crate::train::LOG;
+
+#[cfg(test)]
+mod tests;
+
+/// Two runs compared.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// They part: a step or a checkpoint that both have is not the same.
+    pub parts: bool,
+    /// Steps of the logs.
+    pub steps: [u64; 2],
+    /// Steps that both have, with equal losses and fingerprints up to where they part.
+    pub equal_steps: u64,
+    /// The first step whose loss or norm differs.
+    pub loss: Option<LossDifference>,
+    /// The first step whose fingerprints differ.
+    pub fingerprint: Option<BucketDifference>,
+    /// Keys of the configuration that differ, with both values.
+    pub config: Vec<KeyDifference>,
+    /// The configurations give the same numbers.
+    pub same_numbers: bool,
+    /// Both were trained on the same data; `None` if one does not say.
+    pub same_data: Option<bool>,
+    /// The first checkpoint that both have and that differs.
+    pub checkpoint: Option<u64>,
+    /// Steps and digests of the newest checkpoints.
+    pub newest: [Option<(u64, String)>; 2],
+}
+
+/// A loss that differs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LossDifference {
+    /// Steps done.
+    pub step: u64,
+    /// Both losses.
+    pub loss: [f64; 2],
+    /// Both gradient norms.
+    pub grad_norm: [f64; 2],
+}
+
+/// Fingerprints that differ.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BucketDifference {
+    /// Steps done.
+    pub step: u64,
+    /// The buckets, with their parameters.
+    pub buckets: Vec<Bucket>,
+}
+
+/// A bucket of the flat layout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Bucket {
+    /// Its number.
+    pub bucket: usize,
+    /// Names of its parameters.
+    pub parameters: Vec<String>,
+}
+
+/// A key of the configuration that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeyDifference {
+    /// `section.key`.
+    pub key: String,
+    /// Both values as TOML; `None` where it is not given.
+    pub values: [Option<String>; 2],
+}
+
+/// Compares two runs.
+///
+/// # Errors
+/// Bad input: one of them is no run, or a log cannot be read.
+pub fn diff(a: &Run, b: &Run) -> Result<Difference, Failure> {
+    let logs = [steps(a)?, steps(b)?];
+    let last = |log: &BTreeMap<u64, StepReport>| log.keys().next_back().copied().unwrap_or(0);
+    let parting = Parting::find(&logs[0], &logs[1]);
+    let ((digests_a, data_a), (digests_b, data_b)) = (digests(a)?, digests(b)?);
+    let checkpoint = first_difference(&digests_a, &digests_b);
+    let names = names(&a.config);
+    let fingerprint = parting.buckets.map(|(step, numbers)| {
+        let named = |bucket: usize| Bucket {
+            bucket,
+            parameters: names.get(bucket).cloned().unwrap_or_default(),
+        };
+        BucketDifference { step, buckets: numbers.into_iter().map(named).collect() }
+    });
+    let data = data_a.or_else(|| place(a)).zip(data_b.or_else(|| place(b)));
+    let newest = [&digests_a, &digests_b]
+        .map(|of| of.last_key_value().map(|(&step, digest)| (step, digest.clone())));
+    Ok(Difference {
+        parts: parting.loss.is_some() || fingerprint.is_some() || checkpoint.is_some(),
+        steps: [last(&logs[0]), last(&logs[1])],
+        equal_steps: parting.equal,
+        loss: parting.loss,
+        fingerprint,
+        config: keys(&a.config, &b.config),
+        same_numbers: a.config.digest() == b.config.digest(),
+        same_data: data.map(|(a, b)| a == b),
+        checkpoint,
+        newest,
+    })
+}
+
+/// Steps of a log, by number; a repeated step counts as it was done last.
+fn steps(run: &Run) -> Result<BTreeMap<u64, StepReport>, Failure> {
+    let (path, mut steps) = (run.folder.join(LOG), BTreeMap::new());
+    if LocalDisk.exists(&path) {
+        for_each_line(&LocalDisk, &path, |line| {
+            if let Line::Step(report) = line {
+                steps.insert(report.step, report);
+            }
+        })
+        .map_err(Failure::user)?;
+    }
+    Ok(steps)
+}
+
+/// Where two logs part.
+#[derive(Debug, Default, PartialEq)]
+struct Parting {
+    /// Common steps before it.
+    equal: u64,
+    loss: Option<LossDifference>,
+    /// The step and its buckets.
+    buckets: Option<(u64, Vec<usize>)>,
+}
+
+impl Parting {
+    fn find(a: &BTreeMap<u64, StepReport>, b: &BTreeMap<u64, StepReport>) -> Self {
+        let mut parting = Self::default();
+        for (&step, one) in a {
+            let Some(other) = b.get(&step) else { continue };
+            let same = |x: f64, y: f64| x == y || (x.is_nan() && y.is_nan());
+            let equal = same(one.loss, other.loss) && same(one.grad_norm, other.grad_norm);
+            if !equal && parting.loss.is_none() {
+                let loss = [one.loss, other.loss];
+                let grad_norm = [one.grad_norm, other.grad_norm];
+                parting.loss = Some(LossDifference { step, loss, grad_norm });
+            }
+            if one.fingerprint != other.fingerprint && parting.buckets.is_none() {
+                let longest = one.fingerprint.len().max(other.fingerprint.len());
+                let differs = |&i: &usize| one.fingerprint.get(i) != other.fingerprint.get(i);
+                parting.buckets = Some((step, (0..longest).filter(differs).collect()));
+            }
+            if parting.loss.is_none() && parting.buckets.is_none() {
+                parting.equal += 1;
+            }
+        }
+        parting
+    }
+}
+
+/// Digests by step, and the identity of the data that the newest checkpoint was made from.
+type Digests = (BTreeMap<u64, String>, Option<String>);
+
+fn digests(run: &Run) -> Result<Digests, Failure> {
+    let lines = checkpoints(run)?;
+    let newest = lines.iter().rev().find(|line| line.digest.is_some());
+    let manifest =
+        newest.and_then(|line| Manifest::read(&LocalDisk, &run.store().folder(line.step)).ok());
+    let data = manifest.and_then(|manifest| manifest.identity.get("data").cloned());
+    let digests = lines.into_iter().filter_map(|line| Some((line.step, line.digest?))).collect();
+    Ok((digests, data))
+}
+
+fn first_difference(a: &BTreeMap<u64, String>, b: &BTreeMap<u64, String>) -> Option<u64> {
+    a.iter().find(|(step, digest)| b.get(step).is_some_and(|other| other != *digest)).map(|x| *x.0)
+}
+
+fn place(run: &Run) -> Option<String> {
+    DataPlace::read(&run.folder).map(|place| place.identity)
+}
+
+/// Names of the parameters of every bucket; nothing for a model that cannot be built.
+fn names(config: &Config) -> Vec<Vec<String>> {
+    let Some(vocabulary) = config.model.vocabulary else { return Vec::new() };
+    let size = ModelSize { vocabulary, max_positions: config.batch.sequence_length };
+    let mut variables = Variables::new();
+    if config.model.build(size, &mut variables).is_err() {
+        return Vec::new();
+    }
+    let layout = Layout::new(&variables, Granularity::default());
+    let name = |id: &octet_kernels::graph::ParameterId| variables.parameters()[id.0].name.clone();
+    layout.buckets.iter().map(|bucket| bucket.parameters.iter().map(name).collect()).collect()
+}
+
+/// Keys with different values, in order.
+fn keys(a: &Config, b: &Config) -> Vec<KeyDifference> {
+    let [a, b] = [a, b].map(|config| {
+        let table: Table = config.to_toml().parse().unwrap_or_default();
+        let mut keys: BTreeMap<String, String> = BTreeMap::new();
+        for (section, value) in table {
+            let Value::Table(inner) = value else { continue };
+            keys.extend(inner.into_iter().map(|(k, v)| (format!("{section}.{k}"), v.to_string())));
+        }
+        keys
+    });
+    let mut all: Vec<&String> = a.keys().chain(b.keys()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter()
+        .filter(|key| a.get(*key) != b.get(*key))
+        .map(|key| KeyDifference {
+            key: key.clone(),
+            values: [a.get(key).cloned(), b.get(key).cloned()],
+        })
+        .collect()
+}

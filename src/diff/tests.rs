@@ -1,0 +1,82 @@
+//! Tests of where two logs part.
+
+use std::collections::BTreeMap;
+
+use octet_actors::report::{StepReport, WaitMs};
+
+use super::{Parting, first_difference, keys, names};
+use crate::config::Config;
+
+fn log(steps: impl Iterator<Item = u64>) -> BTreeMap<u64, StepReport> {
+    let report = |step| StepReport {
+        step,
+        tokens: step * 8,
+        loss: 1.0 / step as f64,
+        losses: vec![],
+        learning_rate: 1e-3,
+        grad_norm: 1.0,
+        skipped: false,
+        tokens_per_s: 1.0,
+        step_ms: 1.0,
+        flops_per_s: 1.0,
+        mfu: None,
+        wait_ms: WaitMs::default(),
+        fingerprint: vec![step, step + 1, step + 2],
+    };
+    steps.map(|step| (step, report(step))).collect()
+}
+
+#[test]
+fn equal_logs_do_not_part_whatever_the_clock_says() {
+    let (a, mut b) = (log(1..=6), log(3..=9));
+    for report in b.values_mut() {
+        report.step_ms = 7.0;
+    }
+    assert_eq!(Parting::find(&a, &b), Parting { equal: 4, ..Parting::default() });
+    // A loss that is not finite on both sides is the same loss.
+    let mut broken = a.clone();
+    broken.get_mut(&2).unwrap().loss = f64::NAN;
+    assert_eq!(Parting::find(&broken, &broken).loss, None);
+    assert!(Parting::find(&broken, &a).loss.is_some());
+}
+
+#[test]
+fn the_first_step_and_its_buckets_are_found() {
+    let (a, mut b) = (log(1..=6), log(1..=6));
+    for step in 3..=6 {
+        b.get_mut(&step).unwrap().fingerprint[1] ^= 1;
+    }
+    b.get_mut(&5).unwrap().fingerprint[2] ^= 1;
+    b.get_mut(&4).unwrap().grad_norm = 2.0;
+    let parting = Parting::find(&a, &b);
+    assert_eq!(parting.equal, 2);
+    assert_eq!(parting.buckets, Some((3, vec![1])));
+    let loss = parting.loss.unwrap();
+    assert_eq!((loss.step, loss.grad_norm), (4, [1.0, 2.0]));
+    // Another layout differs in the buckets that one of them lacks.
+    b = log(1..=6);
+    b.get_mut(&1).unwrap().fingerprint.truncate(1);
+    assert_eq!(Parting::find(&a, &b).buckets, Some((1, vec![1, 2])));
+}
+
+#[test]
+fn digests_are_compared_where_both_have_one() {
+    let digests = |of: &[(u64, &str)]| of.iter().map(|&(s, d)| (s, d.to_string())).collect();
+    let (a, b) = (digests(&[(2, "x"), (4, "y")]), digests(&[(1, "q"), (4, "y"), (5, "z")]));
+    assert_eq!(first_difference(&a, &b), None);
+    assert_eq!(first_difference(&a, &digests(&[(2, "x"), (4, "z")])), Some(4));
+}
+
+#[test]
+fn buckets_and_keys_have_names() {
+    let parse = |text: &str| Config::parse(text, "a.toml".as_ref(), &[]).unwrap();
+    let a = parse("[model]\nvocabulary = 300\nlayers = 2\n");
+    let names = names(&a);
+    assert!(names[0].contains(&"embedding.weight".to_string()), "{names:?}");
+    let b = parse("[model]\nvocabulary = 300\nlayers = 3\n[run]\nthreads = 1\n");
+    let differences = keys(&a, &b);
+    let found: Vec<&str> = differences.iter().map(|d| d.key.as_str()).collect();
+    assert_eq!(found, ["model.layers", "run.threads"]);
+    assert_eq!(differences[0].values, [Some("2".to_string()), Some("3".to_string())]);
+    assert_eq!(differences[1].values, [None, Some("1".to_string())]);
+}

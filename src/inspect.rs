@@ -1,0 +1,170 @@
+//! What lies at a path: a shard, a checkpoint or a run, recognised by its contents.
+//!
+//! Reads only what is small: headers, manifests, the log. Prohibition: hashes no tensors (that is
+//! what `verify` is for) and changes nothing.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use octet_actors::checkpoint;
+use octet_actors::checkpoint::manifest::MANIFEST;
+use octet_actors::outside::{Disk, LocalDisk};
+use octet_actors::run_folder::log::for_each_line;
+use octet_actors::telemetry::totals::{Summary, Totals};
+use serde::Serialize;
+
+use crate::data::{ShardSummary, shard};
+use crate::failure::Failure;
+use crate::look::Run;
+use crate::run_data::DataPlace;
+use crate::train::LOG;
+
+#[cfg(test)]
+mod tests;
+
+/// What every shard begins with.
+const SHARD: &[u8] = b"OCTSHARD";
+
+/// What was found.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Inspected {
+    /// A file of tokens.
+    Shard(ShardSummary),
+    /// The folder of a checkpoint.
+    Checkpoint(checkpoint::Summary),
+    /// A run folder.
+    Run(Box<RunSummary>),
+}
+
+/// A run in short.
+#[derive(Debug, Serialize)]
+pub struct RunSummary {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What it is configured to be.
+    pub config: ConfigSummary,
+    /// What its log adds up to.
+    pub log: Summary,
+    /// By step.
+    pub checkpoints: Vec<CheckpointLine>,
+}
+
+/// A configuration in short.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ConfigSummary {
+    /// Digest of what decides the numbers.
+    pub digest: String,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Ranks.
+    pub ranks: usize,
+    /// Tokens of a step.
+    pub tokens_per_step: usize,
+    /// Tokens of a sequence.
+    pub sequence_length: usize,
+    /// Rows of the embedding, if they are known.
+    pub vocabulary: Option<usize>,
+    /// `data.tokenizer`.
+    pub tokenizer: String,
+    /// `data.text`.
+    pub text: String,
+    /// Where the prepared data lie and what they are, if the run says so.
+    pub data: Option<DataPlace>,
+}
+
+/// A checkpoint in one line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CheckpointLine {
+    /// Steps done.
+    pub step: u64,
+    /// Digest of the state; `None` if the manifest cannot be read.
+    pub digest: Option<String>,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// What is wrong at first sight; hashes are not looked at.
+    pub damaged: Vec<String>,
+}
+
+/// Looks at a path.
+///
+/// # Errors
+/// Bad input: nothing of ours is there, or it is damaged.
+pub fn inspect(path: &Path) -> Result<Inspected, Failure> {
+    let shown = path.display();
+    if !path.exists() {
+        return Err(Failure::user(format!("{shown}: there is nothing")));
+    }
+    if path.is_file() {
+        if path.file_name().is_some_and(|name| name == MANIFEST) {
+            return of_checkpoint(path.parent().unwrap_or(Path::new(".")));
+        }
+        return match begins_with(path, SHARD) {
+            true => Ok(Inspected::Shard(shard::inspect(path).map_err(Failure::user)?)),
+            false => Err(Failure::user(format!("{shown} is not a shard, a checkpoint or a run"))),
+        };
+    }
+    if path.join(MANIFEST).exists() {
+        return of_checkpoint(path);
+    }
+    if path.join("config.toml").exists() {
+        return Ok(Inspected::Run(Box::new(of_run(path)?)));
+    }
+    Err(Failure::user(format!("{shown} is not a shard, a checkpoint or a run")))
+}
+
+fn begins_with(path: &Path, magic: &[u8]) -> bool {
+    let mut head = vec![0; magic.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == magic
+}
+
+fn of_checkpoint(folder: &Path) -> Result<Inspected, Failure> {
+    checkpoint::inspect(&LocalDisk, folder).map(Inspected::Checkpoint).map_err(Failure::user)
+}
+
+fn of_run(folder: &Path) -> Result<RunSummary, Failure> {
+    let run = Run::open(folder, &[])?;
+    let config = &run.config;
+    let config = ConfigSummary {
+        digest: config.digest(),
+        steps: config.run.steps,
+        ranks: config.run.ranks,
+        tokens_per_step: config.batch.global_tokens(),
+        sequence_length: config.batch.sequence_length,
+        vocabulary: config.model.vocabulary,
+        tokenizer: config.data.tokenizer.clone(),
+        text: config.data.text.to_string(),
+        data: DataPlace::read(folder),
+    };
+    let checkpoints = checkpoints(&run)?;
+    let digest = checkpoints.last().and_then(|newest| newest.digest.clone());
+    let mut totals = Totals::default();
+    if LocalDisk.exists(&folder.join(LOG)) {
+        for_each_line(&LocalDisk, &folder.join(LOG), |line| totals.add(&line))
+            .map_err(Failure::user)?;
+    }
+    let log = totals.summary(totals.wall_time_s(), digest);
+    Ok(RunSummary { path: folder.to_owned(), config, log, checkpoints })
+}
+
+/// The checkpoints of a run, by step.
+///
+/// # Errors
+/// The folder cannot be listed.
+pub fn checkpoints(run: &Run) -> Result<Vec<CheckpointLine>, Failure> {
+    let store = run.store();
+    let steps = store.steps().map_err(Failure::world)?;
+    let line = |step| match checkpoint::inspect(&LocalDisk, &store.folder(step)) {
+        Ok(found) => CheckpointLine {
+            step,
+            digest: Some(found.digest),
+            bytes: found.bytes,
+            damaged: found.damaged,
+        },
+        Err(error) => {
+            CheckpointLine { step, digest: None, bytes: 0, damaged: vec![error.to_string()] }
+        }
+    };
+    Ok(steps.into_iter().map(line).collect())
+}

@@ -1,0 +1,281 @@
+//! A run that is there: its newest good checkpoint evaluated, or made to write.
+//!
+//! The same topology as in training, on one rank. Prohibition: takes no lock and writes nothing
+//! into the run folder, so a run may be looked at while it is trained; what telemetry writes goes
+//! into a folder that is removed again.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crossbeam::channel::{Receiver, bounded, never};
+use octet_actors::checkpoint::{Contents, Store, StoreSettings, load};
+use octet_actors::checkpointer::RunFacts;
+use octet_actors::contract::Workload;
+use octet_actors::outside::{Disk, LocalDisk};
+use octet_actors::report::EvaluationReport;
+use octet_actors::run_folder::log::Line;
+use octet_actors::schedule::{Schedule, Work};
+use octet_actors::snapshot::{Slot, SnapshotLayout, SnapshotSlots};
+use octet_actors::supervisor::Ending;
+use octet_actors::telemetry::Observer;
+use octet_actors::topology::{Begin, RunSetup, run};
+
+use crate::config::Config;
+use crate::data::{Prepared, Progress, prepare};
+use crate::experiment::Experiment;
+use crate::failure::Failure;
+use crate::run_data::{self, DataPlace, tokenizer_folder};
+use crate::sampling::{Conversation, Listener, Request, Sampler, read_prompt};
+use crate::text::Text;
+use crate::train::{Place, Saving, check_device, open_store, setup};
+
+/// Threads that read a checkpoint.
+const READERS: usize = 2;
+
+/// Most tasks of a run.
+const TASKS_MAX: usize = 256;
+
+/// A run folder and its configuration.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The folder.
+    pub folder: PathBuf,
+    /// What is stored in it, with what was set on top.
+    pub config: Config,
+    /// Some key of `[data]` was set.
+    pub other_data: bool,
+}
+
+impl Run {
+    /// Reads the configuration of a run; `sets` are applied to it.
+    ///
+    /// # Errors
+    /// Bad input: there is no run, or a key that does not fit.
+    pub fn open(folder: &Path, sets: &[String]) -> Result<Self, Failure> {
+        let path = folder.join("config.toml");
+        if !path.is_file() {
+            let folder = folder.display();
+            let what = format!("{folder}: no run is there; expected a folder that train made");
+            return Err(Failure::user(what));
+        }
+        let config = Config::load(&path, sets)?;
+        let other_data = sets.iter().any(|set| set.trim_start().starts_with("data."));
+        Ok(Self { folder: folder.to_owned(), config, other_data })
+    }
+
+    /// Its checkpoints.
+    pub fn store(&self) -> Store {
+        let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+        open_store(&self.config, &self.folder.join("checkpoints"), &disk)
+    }
+
+    /// The configuration for a look: one rank, nothing served.
+    fn looking(&self) -> Result<Config, Failure> {
+        check_device(&self.config)?;
+        let mut config = self.config.clone();
+        config.run.ranks = 1;
+        config.sample.every = 0;
+        Ok(config)
+    }
+}
+
+/// What is to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Writing {
+    /// What the text begins with.
+    pub prompt: String,
+    /// Tokens to write.
+    pub tokens: usize,
+    /// How they are drawn.
+    pub sampler: Sampler,
+}
+
+/// What a look found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Looked {
+    /// Steps done in the checkpoint.
+    pub step: u64,
+    /// What a person should know: newer checkpoints that are damaged.
+    pub notes: Vec<String>,
+    /// Of the tasks, in order.
+    pub reports: Vec<EvaluationReport>,
+    /// It was interrupted.
+    pub interrupted: bool,
+}
+
+/// Lets the newest good checkpoint go on with a prompt. The listener hears the continuation.
+///
+/// # Errors
+/// [`Failure`]: no good checkpoint, a prompt that cannot be read.
+pub fn generate(run: &Run, writing: Writing, listener: Listener) -> Result<Looked, Failure> {
+    let mut config = run.looking()?;
+    config.sample.every = 1;
+    let tokenizer = Arc::new(run_data::tokenizer(&run.folder)?);
+    let vocabulary = config.model.padded_vocabulary(tokenizer.vocabulary());
+    let experiment = Experiment::new(&config, vocabulary, None)?;
+    let missing = || Failure::ours("programs that write text were not compiled");
+    let decoder = experiment.decoder().ok_or_else(missing)?;
+    let prompt = read_prompt(&tokenizer, &writing.prompt, decoder.positions)
+        .map_err(|problem| Failure::user(format!("--prompt: {problem}")))?;
+    let Writing { tokens, sampler, .. } = writing;
+    let request = Request { tokenizer, prompt, tokens, sampler };
+    let listener = Mutex::new(Some(listener));
+    let experiment = experiment.with_talk(Box::new(move |step| {
+        let listener = listener.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()?;
+        Some(Box::new(Conversation::new(decoder, request.clone(), step, listener)))
+    }));
+    look(run, &config, experiment, |step| vec![Work::Drive { step }], never())
+}
+
+/// Evaluates the newest good checkpoint on one held-out task, or on all.
+///
+/// # Errors
+/// [`Failure`]: no good checkpoint, no such task, no text.
+pub fn evaluate(
+    run: &Run,
+    task: Option<&str>,
+    preparing: &mut dyn FnMut(Progress),
+    interrupts: Receiver<()>,
+) -> Result<Looked, Failure> {
+    let mut config = run.looking()?;
+    config.evaluate.every = 1;
+    if config.data.validation_fraction == 0.0 {
+        return Err(Failure::user("data.validation_fraction is 0: the run holds nothing out"));
+    }
+    let prepared = text_of(run, &mut config, preparing)?;
+    let vocabulary = config.model.padded_vocabulary(prepared.tokenizer.vocabulary());
+    let text = Text::open(&config, prepared)?;
+    let experiment = Experiment::new(&config, vocabulary, Some(text))?;
+    let names: Vec<String> = experiment.evaluations().iter().map(|t| t.name.clone()).collect();
+    let wanted: Vec<usize> =
+        (0..names.len()).filter(|&i| task.is_none_or(|task| task == names[i])).collect();
+    if wanted.is_empty() {
+        let task = task.unwrap_or("any");
+        let known = if names.is_empty() { "none".to_string() } else { names.join(", ") };
+        return Err(Failure::user(format!("there is no task {task}; the run has: {known}")));
+    }
+    let works = |step| wanted.into_iter().map(|task| Work::Evaluate { task, step }).collect();
+    look(run, &config, experiment, works, interrupts)
+}
+
+/// The run's prepared data where they lie, or made again; with `data.` keys set, other data with
+/// the run's tokenizer.
+fn text_of(
+    run: &Run,
+    config: &mut Config,
+    preparing: &mut dyn FnMut(Progress),
+) -> Result<Prepared, Failure> {
+    let place = DataPlace::read(&run.folder);
+    if run.other_data {
+        let stored = Config::load(&run.folder.join("config.toml"), &[])?.data;
+        if config.data.cache == stored.cache {
+            config.data.cache = None;
+        }
+        if config.data.tokenizer == stored.tokenizer && stored.tokenizer != "bytes" {
+            let folder = std::path::absolute(tokenizer_folder(&run.folder));
+            config.data.tokenizer = folder.map_err(Failure::world)?.display().to_string();
+        }
+        return Ok(prepare(&config.data, config.model.vocabulary, preparing)?);
+    }
+    if let Some(prepared) = place.as_ref().and_then(DataPlace::open) {
+        return Ok(prepared);
+    }
+    let prepared = prepare(&config.data, config.model.vocabulary, preparing)?;
+    match place {
+        Some(place) if place.identity != prepared.identity => Err(Failure::user(
+            "the run's prepared data are gone and its text has changed; name a text to evaluate on \
+             with --set data.text=PATH",
+        )),
+        _ => Ok(prepared),
+    }
+}
+
+/// Runs `works` on the newest good checkpoint.
+fn look(
+    run_there: &Run,
+    config: &Config,
+    experiment: Experiment,
+    works: impl FnOnce(u64) -> Vec<Work>,
+    interrupts: Receiver<()>,
+) -> Result<Looked, Failure> {
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    let layout = Arc::new(SnapshotLayout::new(experiment.variables(), experiment.layout()));
+    let slots = SnapshotSlots::create(layout.bytes())?;
+    let (step, notes) = newest_model(&*disk, &run_there.store(), &slots.slot(0, &layout))?;
+    let scratch = Scratch::create()?;
+    // Whatever were saved would go where nobody looks.
+    let store = Store::new(disk.clone(), scratch.0.join("checkpoints"), StoreSettings::default());
+    let (told, reports) = bounded(TASKS_MAX);
+    let observer = Box::new(move || -> Observer {
+        let told = told.clone();
+        Box::new(move |line| {
+            if let Line::Evaluate(report) = line {
+                // There are never more tasks than it holds.
+                let _held = told.try_send(report.clone());
+            }
+        })
+    });
+    let first = works(step);
+    let begin = Begin { slot: 0, step, first, notes: Vec::new(), digest: None };
+    let place = Place { folder: scratch.0.clone(), disk, web: None };
+    let saving = Saving { store, slots, layout, facts: RunFacts::default() };
+    let setup = setup(config, Arc::new(experiment), place, saving, begin, observer);
+    let schedule = Schedule { steps: step, evaluate_every: 0, checkpoint_every: 0, drive_every: 0 };
+    let finished = run(RunSetup { interrupts, schedule, ..setup })?;
+    let interrupted = match finished.end.ending {
+        Ending::Failed(fault) => return Err(fault.into()),
+        Ending::Interrupted => true,
+        Ending::Finished => false,
+    };
+    Ok(Looked { step, notes, reports: reports.try_iter().collect(), interrupted })
+}
+
+/// Fills a slot from the newest checkpoint that is whole; gives its step, and what is wrong with
+/// newer ones.
+fn newest_model(
+    disk: &dyn Disk,
+    store: &Store,
+    slot: &Slot,
+) -> Result<(u64, Vec<String>), Failure> {
+    let mut notes = Vec::new();
+    for step in store.steps().map_err(Failure::world)?.into_iter().rev() {
+        match load(disk, &store.folder(step), slot, 1, Contents::Model, READERS) {
+            Ok(manifest) => return Ok((manifest.step, notes)),
+            Err(error) if error.is_damage() => notes.push(format!("passed over: {error}")),
+            Err(error) => return Err(Failure::user(error)),
+        }
+    }
+    let root = store.root().display();
+    Err(Failure::user(match notes.first() {
+        Some(first) => format!("no checkpoint in {root} is good ({first})"),
+        None => format!("{root} holds no checkpoint yet"),
+    }))
+}
+
+/// A folder of our own, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn create() -> Result<Self, Failure> {
+        let base = std::env::temp_dir();
+        let mut number = 0;
+        loop {
+            let path = base.join(format!("octet-{}-{number}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => {
+                    let path = path.display();
+                    return Err(Failure::world(format!("cannot create {path}: {error}")));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left in a folder for temporary files does no harm.
+        let _left = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,91 @@
+//! What a run folder says of its text: the tokenizer, and where the prepared data lie.
+//!
+//! Owns `tokenizer/` and `data.json` of a run folder. They let a run be evaluated and sampled when
+//! its text is gone. Prohibition: copies no tokens.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use octet_actors::outside::LocalDisk;
+use octet_actors::run_folder::{read_json, replace_json};
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Prepared, Tokenizer, reopen};
+use crate::failure::Failure;
+
+const TOKENIZER: &str = "tokenizer";
+const PLACE: &str = "data.json";
+
+/// `data.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataPlace {
+    /// The folder of the prepared data, absolute.
+    pub folder: PathBuf,
+    /// What the data are, wherever they lie.
+    pub identity: String,
+}
+
+impl DataPlace {
+    /// Where these data lie.
+    ///
+    /// # Errors
+    /// A failure of the world: there is no current directory.
+    pub fn of(prepared: &Prepared) -> Result<Self, Failure> {
+        let folder = std::path::absolute(&prepared.folder).map_err(Failure::world)?;
+        Ok(Self { folder, identity: prepared.identity.clone() })
+    }
+
+    /// What a run folder says; `None` if it says nothing.
+    pub fn read(run: &Path) -> Option<Self> {
+        read_json(&LocalDisk, &run.join(PLACE)).ok()
+    }
+
+    /// The data, if they are still there.
+    pub fn open(&self) -> Option<Prepared> {
+        reopen(&self.folder, &self.identity)
+    }
+}
+
+/// The folder of a run's tokenizer.
+pub fn tokenizer_folder(run: &Path) -> PathBuf {
+    run.join(TOKENIZER)
+}
+
+/// Stores both. The tokenizer of a run never changes; it is written once, as a whole.
+///
+/// # Errors
+/// A failure of the world: the disk refuses.
+pub fn store(run: &Path, tokenizer: &Tokenizer, place: &DataPlace) -> Result<(), Failure> {
+    let folder = tokenizer_folder(run);
+    let there = Tokenizer::load(&folder).is_ok_and(|there| there.digest() == tokenizer.digest());
+    if !there {
+        let temporary = run.join(".tokenizer.tmp");
+        let refused = |error: std::io::Error| {
+            Failure::world(format!("cannot store the tokenizer in {}: {error}", folder.display()))
+        };
+        for old in [&temporary, &folder] {
+            if old.exists() {
+                fs::remove_dir_all(old).map_err(refused)?;
+            }
+        }
+        fs::create_dir(&temporary).map_err(refused)?;
+        tokenizer.save(&temporary)?;
+        fs::rename(&temporary, &folder).map_err(refused)?;
+    }
+    replace_json(&LocalDisk, &run.join(PLACE), place).map_err(Failure::world)
+}
+
+/// The tokenizer of a run.
+///
+/// # Errors
+/// Bad input: the folder holds none.
+pub fn tokenizer(run: &Path) -> Result<Tokenizer, Failure> {
+    let folder = tokenizer_folder(run);
+    if !folder.is_dir() {
+        let run = run.display();
+        return Err(Failure::user(format!(
+            "{run}: the run has no tokenizer/, so it reads no text"
+        )));
+    }
+    Ok(Tokenizer::load(&folder)?)
+}

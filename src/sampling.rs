@@ -1,0 +1,271 @@
+//! Text from a model: a prompt goes through its decode programs, then tokens are drawn one by one.
+//!
+//! Duty: the conversation with rank 0 and the draw, both pure functions of seed, step and logits.
+//! Prohibition: prints nothing and writes no file; whoever asks is told the text.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use octet_actors::contract::{Drive, ProgramId, Record, Results};
+use octet_actors::fault::{ActorName, Fault};
+use octet_kernels::dtype::DType;
+use octet_kernels::error::Result;
+use octet_kernels::graph::{Goal, Graph, Layout, Policy, Program, Variables};
+use octet_kernels::random::{Site, Stream};
+
+use crate::config::SampleConfig;
+use crate::data::{DataError, Tokenizer};
+use crate::models::{KvCaches, LanguageModel};
+
+#[cfg(test)]
+mod tests;
+
+/// Rows of the prefill program: so many tokens of a prompt are read at once.
+const PREFILL_ROWS: usize = 32;
+
+/// What sampling draws from: its numbers are those of no op.
+const SITE: Site = Site::new("sampling");
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampler {
+    /// 0 takes the most likely token; 1 draws from the model's distribution.
+    pub temperature: f64,
+    /// Draws among the most likely tokens only; 0 for all.
+    pub top_k: usize,
+    /// Draws among the fewest tokens that have so much probability together; 1 for all.
+    pub top_p: f64,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Sampler {
+    /// As a run's samples are drawn.
+    pub fn new(config: &SampleConfig, seed: u64) -> Self {
+        let SampleConfig { temperature, top_k, .. } = *config;
+        Self { temperature, top_k, top_p: 1.0, seed }
+    }
+
+    /// Draws token number `number` of the text of `step`. Equal logits rank by token id; NaN is
+    /// never drawn. `None` if no logit is finite.
+    pub fn draw(&self, logits: &[f32], step: u64, number: u64) -> Option<u32> {
+        let finite = |&(_, logit): &(usize, f32)| logit.is_finite();
+        let mut ranked: Vec<(usize, f32)> =
+            logits.iter().copied().enumerate().filter(finite).collect();
+        ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        let &(best, highest) = ranked.first()?;
+        if self.temperature == 0.0 {
+            return Some(best as u32);
+        }
+        if self.top_k > 0 {
+            ranked.truncate(self.top_k);
+        }
+        let weight = |logit: f32| (f64::from(logit - highest) / self.temperature).exp();
+        let mut total: f64 = ranked.iter().map(|&(_, logit)| weight(logit)).sum();
+        if self.top_p < 1.0 {
+            let (mut kept, mut sum) = (0, 0.0);
+            while kept < ranked.len() && (kept == 0 || sum < self.top_p * total) {
+                sum += weight(ranked[kept].1);
+                kept += 1;
+            }
+            ranked.truncate(kept);
+            total = sum;
+        }
+        let word = Stream { seed: self.seed, site: SITE }.word(step, 0, number);
+        let mut left = f64::from(word) / (1u64 << 32) as f64 * total;
+        let drawn = ranked.iter().find(|&&(_, logit)| {
+            left -= weight(logit);
+            left < 0.0
+        });
+        // Rounding may leave a crumb behind the last one.
+        drawn.or(ranked.last()).map(|&(id, _)| id as u32)
+    }
+}
+
+/// The programs that a conversation runs, in a workload that has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decoder {
+    /// Reads up to `rows` tokens of a prompt.
+    pub prefill: ProgramId,
+    /// Reads one token.
+    pub single: ProgramId,
+    /// Rows of `prefill`.
+    pub rows: usize,
+    /// Tokens that the caches hold.
+    pub positions: usize,
+}
+
+impl Decoder {
+    /// Compiles prefill and single step over caches of one sequence; they become programs number
+    /// `first` and the next.
+    ///
+    /// # Errors
+    /// [`octet_kernels::error::Error`] when model and caches do not fit together.
+    pub fn compile(
+        model: &dyn LanguageModel,
+        caches: &KvCaches,
+        variables: &Variables,
+        layout: &Layout,
+        first: usize,
+    ) -> Result<(Self, [Program; 2])> {
+        let compile = |name: &str, rows: usize| {
+            let mut g = Graph::new(variables);
+            let [tokens, positions] =
+                ["tokens", "positions"].map(|name| g.input(name, &[rows], DType::I32));
+            let logits = model.decode(&mut g, caches, tokens, positions)?;
+            g.fetch("logits", logits);
+            Program::compile(name, g, &Goal::Forward, Policy::default(), layout)
+        };
+        let rows = PREFILL_ROWS.min(caches.positions);
+        let programs = [compile("prefill", rows)?, compile("decode", 1)?];
+        let (prefill, single) = (ProgramId(first), ProgramId(first + 1));
+        Ok((Self { prefill, single, rows, positions: caches.positions }, programs))
+    }
+}
+
+/// What a conversation is about.
+#[derive(Clone)]
+pub struct Request {
+    /// Encodes the prompt and decodes the answer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The text to go on with, as tokens; see [`read_prompt`].
+    pub prompt: Vec<u32>,
+    /// Tokens to write, at most.
+    pub tokens: usize,
+    /// How they are drawn.
+    pub sampler: Sampler,
+}
+
+/// The tokens of a prompt; an error is one sentence.
+///
+/// # Errors
+/// An empty prompt, one longer than `positions` tokens, or one that the tokenizer cannot read.
+pub fn read_prompt(
+    tokenizer: &Tokenizer,
+    prompt: &str,
+    positions: usize,
+) -> std::result::Result<Vec<u32>, String> {
+    let mut tokens = Vec::new();
+    tokenizer.encode(prompt, &mut tokens).map_err(|error: DataError| error.to_string())?;
+    match tokens.len() {
+        0 => Err("expected some text to go on with, got nothing".to_string()),
+        n if n > positions => Err(format!("{n} tokens, and the model reads at most {positions}")),
+        _ => Ok(tokens),
+    }
+}
+
+/// What a listener hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// Some more text.
+    Piece(&'a str),
+    /// There is no more.
+    End,
+}
+
+/// Hears the text as it comes; may stop it.
+pub type Listener = Box<dyn FnMut(Heard<'_>) -> ControlFlow<()> + Send>;
+
+/// A prompt and its continuation. Ends at the end of a document, after so many tokens, or when the
+/// caches are full.
+pub struct Conversation {
+    decoder: Decoder,
+    request: Request,
+    step: u64,
+    /// The prompt, then what was drawn.
+    tokens: Vec<u32>,
+    /// Tokens whose keys are in the caches.
+    read: usize,
+    /// Rows of the run that is under way.
+    rows: usize,
+    /// Bytes of the decoded tokens that are told, the prompt's included.
+    told: usize,
+    listener: Listener,
+}
+
+impl Conversation {
+    /// A conversation after `step` steps; the listener hears the continuation only.
+    pub fn new(decoder: Decoder, request: Request, step: u64, listener: Listener) -> Self {
+        let tokens = request.prompt.clone();
+        let told = request.tokenizer.decode_bytes(&tokens).len();
+        Self { decoder, request, step, tokens, read: 0, rows: 0, told, listener }
+    }
+
+    fn drawn(&self) -> usize {
+        self.tokens.len() - self.request.prompt.len()
+    }
+
+    /// Takes the token that the logits of the last row decide; false at the end.
+    fn take(&mut self, logits: &[f32]) -> std::result::Result<bool, Fault> {
+        let tokenizer = &self.request.tokenizer;
+        let width = logits.len() / self.program_rows();
+        let row = &logits[(self.rows - 1) * width..self.rows * width];
+        // Rows of padding in the embedding are no tokens.
+        let row = &row[..width.min(tokenizer.vocabulary())];
+        let drawn = self.request.sampler.draw(row, self.step, self.drawn() as u64);
+        let broken = || Fault::world(ActorName::Rank(0), "the model gives no finite logit");
+        let token = drawn.ok_or_else(broken)?;
+        if tokenizer.end_of_document() == Some(token) {
+            return Ok(false);
+        }
+        self.tokens.push(token);
+        let room =
+            self.drawn() < self.request.tokens && self.tokens.len() <= self.decoder.positions;
+        Ok(self.tell(false).is_continue() && room)
+    }
+
+    fn program_rows(&self) -> usize {
+        if self.rows == 1 { 1 } else { self.decoder.rows }
+    }
+
+    /// Tells what is new, up to a character that is not whole yet, unless it will not be.
+    fn tell(&mut self, last: bool) -> ControlFlow<()> {
+        let bytes = self.request.tokenizer.decode_bytes(&self.tokens);
+        let fresh = bytes.get(self.told..).unwrap_or_default();
+        let fresh = if last { fresh } else { &fresh[..fresh.len() - unfinished(fresh)] };
+        if fresh.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        self.told += fresh.len();
+        (self.listener)(Heard::Piece(&String::from_utf8_lossy(fresh)))
+    }
+}
+
+/// Length of a character at the end that more bytes may complete.
+fn unfinished(bytes: &[u8]) -> usize {
+    let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    match std::str::from_utf8(last) {
+        Err(error) if error.error_len().is_none() => last.len(),
+        _ => 0,
+    }
+}
+
+impl Drive for Conversation {
+    fn next(
+        &mut self,
+        programs: &[Program],
+        last: Option<&dyn Results>,
+        record: &mut Record<'_>,
+    ) -> std::result::Result<Option<ProgramId>, Fault> {
+        if let Some(results) = last {
+            self.read += self.rows;
+            let answered = self.read == self.tokens.len();
+            if answered && !self.take(results.floats("logits")?)? {
+                // It is over, whatever the listener says.
+                let _over = (self.tell(true), (self.listener)(Heard::End));
+                return Ok(None);
+            }
+        }
+        let fresh = &self.tokens[self.read..];
+        self.rows = fresh.len().min(self.decoder.rows);
+        let id = if self.rows == 1 { self.decoder.single } else { self.decoder.prefill };
+        let [tokens, positions] = record.fields::<i32, 2>(&programs[id.0], ["tokens", "positions"]);
+        tokens.fill(0);
+        positions.fill(-1);
+        for (row, &token) in fresh[..self.rows].iter().enumerate() {
+            tokens[row] = token as i32;
+            positions[row] = (self.read + row) as i32;
+        }
+        Ok(Some(id))
+    }
+}

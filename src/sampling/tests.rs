@@ -1,0 +1,207 @@
+//! Tests of drawing tokens and of the conversation, against a model that is a table.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+
+use octet_actors::contract::{Drive, ProgramId, Record, Results};
+use octet_actors::fault::{ActorName, Fault};
+use octet_kernels::graph::{Layout, Program, Variables};
+
+use super::{Conversation, Decoder, Heard, Request, Sampler, read_prompt, unfinished};
+use crate::data::Tokenizer;
+use crate::models::{DenseConfig, Family, ModelSize};
+
+fn sampler(temperature: f64) -> Sampler {
+    Sampler { temperature, top_k: 0, top_p: 1.0, seed: 3 }
+}
+
+/// How often each of four tokens is drawn in 4000 draws.
+fn counts(sampler: &Sampler, logits: &[f32; 4]) -> [usize; 4] {
+    let mut counts = [0; 4];
+    for number in 0..4000 {
+        counts[sampler.draw(logits, 0, number).unwrap() as usize] += 1;
+    }
+    counts
+}
+
+#[test]
+fn tokens_are_drawn_as_often_as_they_are_likely() {
+    // Probabilities 0.1, 0.2, 0.3 and 0.4.
+    let logits = [0.1f32, 0.2, 0.3, 0.4].map(f32::ln);
+    let near = |got: [usize; 4], expected: [f64; 4]| {
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((*got as f64 / 4000.0 - expected).abs() < 0.03, "{got} {expected}");
+        }
+    };
+    near(counts(&sampler(1.0), &logits), [0.1, 0.2, 0.3, 0.4]);
+    // Half the temperature squares them.
+    near(counts(&sampler(0.5), &logits), [1.0, 4.0, 9.0, 16.0].map(|x| x / 30.0));
+    assert_eq!(counts(&sampler(0.0), &logits), [0, 0, 0, 4000]);
+    let top_k = Sampler { top_k: 2, ..sampler(1.0) };
+    near(counts(&top_k, &logits), [0.0, 0.0, 3.0 / 7.0, 4.0 / 7.0]);
+    // 0.4 and 0.3 are less than 0.75, with 0.2 they are more.
+    let top_p = Sampler { top_p: 0.75, ..sampler(1.0) };
+    near(counts(&top_p, &logits), [0.0, 2.0 / 9.0, 3.0 / 9.0, 4.0 / 9.0]);
+    let one = Sampler { top_p: 1e-9, ..sampler(1.0) };
+    assert_eq!(counts(&one, &logits), [0, 0, 0, 4000]);
+}
+
+#[test]
+fn draws_depend_on_seed_step_and_number() {
+    let logits = [0.0; 64];
+    let text = |seed, step| -> Vec<u32> {
+        let sampler = Sampler { seed, ..sampler(1.0) };
+        (0..32).map(|number| sampler.draw(&logits, step, number).unwrap()).collect()
+    };
+    assert_eq!(text(1, 5), text(1, 5));
+    assert_ne!(text(1, 5), text(2, 5));
+    assert_ne!(text(1, 5), text(1, 6));
+}
+
+#[test]
+fn what_is_not_finite_is_never_drawn() {
+    let (nan, low) = (f32::NAN, f32::NEG_INFINITY);
+    for temperature in [0.0, 1.0] {
+        assert_eq!(sampler(temperature).draw(&[nan, low, -3.0, nan], 0, 0), Some(2));
+        assert_eq!(sampler(temperature).draw(&[nan, low], 0, 0), None);
+    }
+    // Among equals the lowest token.
+    assert_eq!(sampler(0.0).draw(&[1.0, 2.0, 2.0], 0, 0), Some(1));
+}
+
+#[test]
+fn a_character_waits_for_its_last_byte() {
+    assert_eq!(unfinished("né".as_bytes()), 0);
+    assert_eq!(unfinished(&"né".as_bytes()[..2]), 1);
+    assert_eq!(unfinished(&"a€".as_bytes()[..3]), 2);
+    // It can never become a character.
+    assert_eq!(unfinished(&[b'a', 0xFF]), 0);
+}
+
+#[test]
+fn prompts_are_refused_in_one_sentence() {
+    let tokenizer = Tokenizer::bytes();
+    assert_eq!(read_prompt(&tokenizer, "ab", 2).unwrap(), [97, 98]);
+    let wrong = read_prompt(&tokenizer, "abc", 2).unwrap_err();
+    assert_eq!(wrong, "3 tokens, and the model reads at most 2");
+    assert!(read_prompt(&tokenizer, "", 2).is_err());
+    assert!(read_prompt(&Tokenizer::characters("ab".chars(), false), "c", 2).is_err());
+}
+
+/// Logits that make one token certain, in the row of each that was read.
+struct Certain(Vec<f32>);
+
+impl Results for Certain {
+    fn floats(&self, name: &str) -> Result<&[f32], Fault> {
+        assert_eq!(name, "logits");
+        Ok(&self.0)
+    }
+}
+
+const POSITIONS: usize = 40;
+
+fn decoder() -> (Decoder, Vec<Program>) {
+    let mut variables = Variables::new();
+    let config = DenseConfig { layers: 1, heads: 1, width: 8, ..DenseConfig::default() };
+    let size = ModelSize { vocabulary: 260, max_positions: POSITIONS };
+    let model = config.build(size, &mut variables).unwrap();
+    let caches = model.caches(&mut variables, 1, POSITIONS);
+    let layout = Layout::new(&variables, octet_kernels::graph::Granularity::default());
+    let (decoder, programs) = Decoder::compile(&*model, &caches, &variables, &layout, 0).unwrap();
+    (decoder, programs.into())
+}
+
+/// Converses with a model that says `answer` whatever it reads. Gives the text, and what was read
+/// in each run as (program, tokens with their positions).
+#[expect(clippy::type_complexity, reason = "read once, right below")]
+fn converse(
+    prompt: &str,
+    tokens: usize,
+    answer: &[u32],
+) -> (String, Vec<(ProgramId, Vec<(i32, i32)>)>) {
+    let (decoder, programs) = decoder();
+    let tokenizer = Arc::new(Tokenizer::bytes());
+    let prompt = read_prompt(&tokenizer, prompt, POSITIONS).unwrap();
+    let (prompted, text) = (prompt.len(), Arc::new(Mutex::new(String::new())));
+    let heard = text.clone();
+    let listener = Box::new(move |piece: Heard<'_>| {
+        heard.lock().unwrap().push_str(match piece {
+            Heard::Piece(text) => text,
+            Heard::End => "<end>",
+        });
+        ControlFlow::Continue(())
+    });
+    let request = Request { tokenizer, prompt, tokens, sampler: sampler(0.0) };
+    let mut conversation = Conversation::new(decoder, request, 9, listener);
+    let mut memory = vec![0u64; 64];
+    let (mut runs, mut last, mut read) = (Vec::new(), None::<Certain>, 0);
+    loop {
+        let mut record = Record::new(bytemuck::cast_slice_mut(&mut memory));
+        let results = last.as_ref().map(|last| last as &dyn Results);
+        let Some(id) = conversation.next(&programs, results, &mut record).unwrap() else { break };
+        let program = &programs[id.0];
+        let [tokens, positions] = record.fields::<i32, 2>(program, ["tokens", "positions"]);
+        let rows: Vec<(i32, i32)> =
+            tokens.iter().copied().zip(positions.iter().copied()).filter(|r| r.1 >= 0).collect();
+        let mut logits = vec![0.0; tokens.len() * 260];
+        read += rows.len();
+        // The padding of the vocabulary is the most likely of all, and no token.
+        logits[(rows.len() - 1) * 260 + 259] = 2.0;
+        if read >= prompted {
+            logits[(rows.len() - 1) * 260 + answer[read - prompted] as usize] = 1.0;
+        }
+        last = Some(Certain(logits));
+        runs.push((id, rows));
+    }
+    let text = text.lock().unwrap().clone();
+    (text, runs)
+}
+
+#[test]
+fn a_prompt_is_read_in_pieces_and_the_answer_token_by_token() {
+    let prompt = "0123456789012345678901234567890123";
+    let answer: Vec<u32> = "héllo".bytes().map(u32::from).chain([256, 0]).collect();
+    let (text, runs) = converse(prompt, 100, &answer);
+    // It ends at the end of the document, which is no text.
+    assert_eq!(text, "héllo<end>");
+    let whole: Vec<(i32, i32)> =
+        (0..32).map(|i| (i32::from(prompt.as_bytes()[i as usize]), i)).collect();
+    assert_eq!(runs[0], (ProgramId(0), whole));
+    assert_eq!(runs[1].1, [(i32::from(b'2'), 32), (i32::from(b'3'), 33)]);
+    assert_eq!(runs[2], (ProgramId(1), vec![(i32::from(b'h'), 34)]));
+}
+
+#[test]
+fn it_ends_after_so_many_tokens_or_with_the_caches() {
+    let answer: Vec<u32> = (b'a'..=b'z').chain(b'a'..=b'z').map(u32::from).collect();
+    assert_eq!(converse("x", 3, &answer).0, "abc<end>");
+    // 30 positions and 10 more; the token behind the last position is drawn but never read.
+    let (text, runs) = converse(&"x".repeat(30), 100, &answer);
+    assert_eq!(text, "abcdefghijk<end>");
+    assert_eq!(runs.last().unwrap().1, [(i32::from(b'j'), 39)]);
+    // A character that stays unfinished is told at the end.
+    assert_eq!(converse("x", 2, &[97, 0xC3]).0, "a\u{FFFD}<end>");
+}
+
+#[test]
+fn whoever_stops_listening_ends_it() {
+    let (decoder, programs) = decoder();
+    let tokenizer = Arc::new(Tokenizer::bytes());
+    let request = Request { tokenizer, prompt: vec![97], tokens: 9, sampler: sampler(0.0) };
+    let listener = Box::new(|_: Heard<'_>| ControlFlow::Break(()));
+    let mut conversation = Conversation::new(decoder, request, 0, listener);
+    let mut memory = vec![0u64; 64];
+    let mut record = Record::new(bytemuck::cast_slice_mut(&mut memory));
+    assert!(conversation.next(&programs, None, &mut record).unwrap().is_some());
+    let mut logits = vec![0.0; 260];
+    logits[98] = 1.0;
+    let end = conversation.next(&programs, Some(&Certain(logits)), &mut record).unwrap();
+    assert_eq!(end, None);
+    // A model that is broken is a fault, not a text.
+    let request = Request { prompt: vec![97], ..conversation.request.clone() };
+    let listener = Box::new(|_: Heard<'_>| ControlFlow::Continue(()));
+    let mut conversation = Conversation::new(decoder, request, 0, listener);
+    conversation.next(&programs, None, &mut record).unwrap();
+    let broken = conversation.next(&programs, Some(&Certain(vec![f32::NAN; 260])), &mut record);
+    assert_eq!(broken.unwrap_err().actor, ActorName::Rank(0));
+}

@@ -1,0 +1,5 @@
+//! The commands as a person runs them, on a model so small that each takes a moment.
+
+mod harness;
+mod reading;
+mod sampling;

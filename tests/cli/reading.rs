@@ -1,0 +1,119 @@
+//! `inspect`, `verify`, `diff` and `doctor`: what reads runs and changes nothing.
+
+use std::fs;
+
+use crate::harness::Place;
+
+/// Flips the last bit of a file.
+fn flip(place: &Place, name: &str) {
+    let mut bytes = fs::read(place.path(name)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(place.path(name), bytes).unwrap();
+}
+
+#[test]
+fn everything_of_a_run_can_be_inspected() {
+    let place = Place::new();
+    place.train("run", &[]);
+    let run = place.json(&["inspect", "run", "--json"]);
+    assert_eq!(run["kind"], "run");
+    assert_eq!(run["config"]["vocabulary"], 257);
+    assert_eq!(run["log"]["steps"], 6);
+    assert_eq!(run["log"]["tokens"], 6 * 4 * 32);
+    assert_eq!(run["log"]["digest"], place.digest("run"));
+    let last = place.log("run", "step").pop().unwrap();
+    assert_eq!(run["log"]["final_loss"], last["loss"]);
+    let steps: Vec<u64> = run["checkpoints"].as_array().unwrap().iter().map(step).collect();
+    assert_eq!(steps, [2, 4, 6]);
+    let checkpoint = place.json(&["inspect", "run/checkpoints/step-00000006", "--json"]);
+    assert_eq!(checkpoint["kind"], "checkpoint");
+    assert_eq!(checkpoint["digest"], place.digest("run"));
+    assert_eq!(checkpoint["step"], 6);
+    let shard = place.json(&["inspect", "cache/train-00000.oct", "--json"]);
+    assert_eq!(shard["kind"], "shard");
+    assert!(shard["tokens"].as_u64() > Some(1000));
+    // As a person reads it.
+    let text = place.prints(&["inspect", "run"]);
+    assert!(text.contains("steps       6 of 6, 768 tokens"), "{text}");
+    assert!(text.contains(&place.digest("run")[..16]), "{text}");
+    let text = place.prints(&["inspect", "run/checkpoints/step-00000006"]);
+    assert!(text.contains(&place.digest("run")), "{text}");
+    assert!(place.prints(&["inspect", "cache/train-00000.oct"]).starts_with("shard "));
+    assert!(place.refusal(&["inspect", "text.txt"]).contains("text.txt is not a shard"));
+    assert!(place.refusal(&["inspect", "nothing"]).contains("nothing: there is nothing"));
+}
+
+fn step(checkpoint: &serde_json::Value) -> u64 {
+    checkpoint["step"].as_u64().unwrap()
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let place = Place::new();
+    place.train("run", &[]);
+    let good = place.prints(&["verify", "run"]);
+    assert!(good.ends_with("3 checkpoints, 0 damaged\n"), "{good}");
+    flip(&place, "run/checkpoints/step-00000004/optimizer-00001.safetensors");
+    let output = place.run(&["verify", "run"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let damaged: Vec<&str> = text.lines().filter(|line| line.starts_with("damaged")).collect();
+    assert_eq!(damaged.len(), 1, "{text}");
+    assert!(damaged[0].contains("step-00000004/optimizer-00001.safetensors"), "{text}");
+    assert!(text.ends_with("3 checkpoints, 1 damaged\n"), "{text}");
+    // One checkpoint alone.
+    assert!(place.run(&["verify", "run/checkpoints/step-00000006"]).status.success());
+    let bad = place.run(&["verify", "run/checkpoints/step-00000004"]);
+    assert_eq!(bad.status.code(), Some(1));
+    // The newest good one is found past a damaged one, and the damage is said.
+    flip(&place, "run/checkpoints/step-00000006/model-00001.safetensors");
+    let output = place.run(&["evaluate", "run", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report[0]["step"], 4);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("step-00000006"), "{said}");
+    assert!(place.refusal(&["verify", "nothing"]).contains("no run is there"));
+}
+
+#[test]
+fn runs_are_told_apart_at_the_step_where_they_part() {
+    let place = Place::new();
+    place.train("a", &[]);
+    place.train("same", &["run.ranks=2", "sample.every=0"]);
+    let same = place.json(&["diff", "a", "same", "--json"]);
+    assert_eq!(same["parts"], false);
+    assert_eq!(same["equal_steps"], 6);
+    assert_eq!(same["same_numbers"], true);
+    assert_eq!(same["same_data"], true);
+    let keys = same["config"].as_array().unwrap().iter();
+    let keys: Vec<&str> = keys.map(|key| key["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["run.ranks", "sample.every"]);
+    // The same seed at another rate: the first update differs, the first loss does not.
+    place.train("rate", &["schedule.learning_rate=2e-3"]);
+    let output = place.run(&["diff", "a", "rate", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let rate: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rate["fingerprint"]["step"], 1);
+    assert_eq!(rate["loss"]["step"], 2);
+    assert_eq!(rate["checkpoint"], 2);
+    assert_eq!(rate["same_numbers"], false);
+    let text = String::from_utf8(place.run(&["diff", "a", "rate"]).stdout).unwrap();
+    assert!(text.contains("bucket 0: ") && text.contains("weight"), "{text}");
+    assert!(text.ends_with("they part after 0 equal steps\n"), "{text}");
+    assert!(place.refusal(&["diff", "a", "nothing"]).contains("no run is there"));
+}
+
+#[test]
+fn the_doctor_says_what_is_there() {
+    let place = Place::new();
+    let machine = place.json(&["doctor", "--json"]);
+    assert!(machine["cores"].as_u64() >= Some(1));
+    assert_eq!(machine["gpus"], 0);
+    assert!(machine["disk_bytes"].as_u64() > Some(0));
+    // Either nothing is missing, or it is said what.
+    let text = place.prints(&["doctor"]);
+    let missing = machine["missing"].as_array().unwrap().len();
+    let said = text.lines().filter(|line| line.starts_with("missing")).count();
+    assert_eq!(said, missing, "{text}");
+    assert_eq!(text.contains("nothing is missing"), missing == 0, "{text}");
+}

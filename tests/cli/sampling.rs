@@ -1,0 +1,125 @@
+//! `train` with samples, `generate` and `evaluate`.
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::Place;
+
+/// Every file below a folder with its bytes.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push((path.display().to_string(), fs::read(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn samples_are_stored_shown_and_change_no_number() {
+    let place = Place::new();
+    let printed = place.train("with", &[]);
+    for step in [3, 6] {
+        let text = place.read(&format!("with/samples/step-{step:08}.txt"));
+        assert!(text.starts_with("The "), "{text:?}");
+        assert!(text.chars().count() <= 20, "{text:?}");
+        assert!(printed.contains(&format!("step      {step}  sample:\n  | The ")), "{printed}");
+    }
+    let last = printed.lines().last().unwrap();
+    assert!(last.contains("with") && last.contains("octet generate"), "{last}");
+    place.train("without", &["sample.every=0"]);
+    assert_eq!(place.digest("with"), place.digest("without"));
+    assert!(fs::read_dir(place.path("without/samples")).unwrap().next().is_none());
+    // On two ranks the same text comes from the first.
+    place.train("ranks", &["run.ranks=2"]);
+    let sample = |run| place.read(&format!("{run}/samples/step-00000006.txt"));
+    assert_eq!(sample("ranks"), sample("with"));
+    // A prompt that cannot be read is refused before anything is written.
+    let set = ["train", "tiny.toml", "--run", "empty", "--set", "sample.prompt="];
+    assert!(place.refusal(&set).contains("sample.prompt"));
+    assert!(!place.path("empty").exists());
+}
+
+#[test]
+fn a_run_is_looked_at_without_its_text_and_stays_as_it_is() {
+    let place = Place::new();
+    place.train("run", &[]);
+    let before = files(&place.path("run"));
+    fs::remove_file(place.path("text.txt")).unwrap();
+    let write = |seed: &str, more: &[&str]| {
+        let fixed = ["generate", "run", "--prompt", "The 1", "--tokens", "9", "--seed", seed];
+        place.prints(&[&fixed, more].concat())
+    };
+    let text = write("1", &[]);
+    assert!(text.starts_with("The 1") && text.ends_with('\n'), "{text:?}");
+    assert!(text.chars().count() <= 15, "{text:?}");
+    assert_eq!(text, write("1", &[]));
+    assert_ne!(text, write("2", &[]));
+    // The most likely text needs no luck; nor does drawing among one.
+    let likely = write("1", &["--temperature", "0"]);
+    assert_eq!(likely, write("2", &["--temperature", "0"]));
+    assert_eq!(likely, write("1", &["--top-k", "1"]));
+    assert_eq!(likely, write("1", &["--top-p", "1e-9"]));
+    // The numbers are those in the log.
+    let logged = place.log("run", "evaluate");
+    let reports = place.json(&["evaluate", "run", "--json"]);
+    let (last, report) = (logged.last().unwrap(), &reports[0]);
+    for key in ["step", "task", "loss", "perplexity", "bits_per_byte", "targets"] {
+        assert_eq!(last[key], report[key], "{key}");
+    }
+    let table = place.prints(&["evaluate", "run", "--task", "validation"]);
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert_eq!(files(&place.path("run")), before);
+}
+
+#[test]
+fn generating_as_the_run_did_gives_its_sample() {
+    let place = Place::new();
+    place.train("run", &["run.seed=7"]);
+    let text = place.prints(&["generate", "run", "--seed", "7"]);
+    let sample = place.read("run/samples/step-00000006.txt");
+    assert_eq!(text, sample + "\n");
+}
+
+#[test]
+fn other_text_is_evaluated_with_the_tokenizer_of_the_run() {
+    let place = Place::new();
+    place.train("run", &["data.tokenizer=bpe:300", "sample.every=0"]);
+    fs::write(place.path("other.txt"), "Another text, of other words. ".repeat(60)).unwrap();
+    let sets = ["--set", "data.text=other.txt", "--set", "data.validation_fraction=0.5"];
+    let other = place.json(&[&["evaluate", "run", "--json"], &sets[..]].concat());
+    let own = place.json(&["evaluate", "run", "--json"]);
+    assert_ne!(other[0]["loss"], own[0]["loss"]);
+    assert!(other[0]["targets"].as_u64() > Some(0));
+    // Without the text and without the prepared data nothing is left to evaluate on.
+    fs::remove_dir_all(place.path("cache")).unwrap();
+    fs::write(place.path("text.txt"), "Something else. ".repeat(300)).unwrap();
+    assert!(place.refusal(&["evaluate", "run"]).contains("data.text=PATH"));
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_refused_in_a_sentence() {
+    let place = Place::new();
+    assert!(place.refusal(&["generate", "nothing"]).contains("no run is there"));
+    assert!(place.refusal(&["evaluate", "nothing"]).contains("no run is there"));
+    place.train("run", &["checkpoint.every=0"]);
+    let wrong = place.refusal(&["evaluate", "run", "--task", "piqa"]);
+    assert!(wrong.contains("piqa") && wrong.contains("validation"), "{wrong}");
+    let long = "x".repeat(33);
+    let wrong = place.refusal(&["generate", "run", "--prompt", &long]);
+    assert!(wrong.contains("--prompt: 33 tokens"), "{wrong}");
+    let wrong = place.refusal(&["generate", "run", "--temperature=-1"]);
+    assert!(wrong.contains("--temperature"), "{wrong}");
+    let shard = place.path("run/checkpoints/step-00000006/model-00001.safetensors");
+    let mut bytes = fs::read(&shard).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&shard, bytes).unwrap();
+    assert!(place.refusal(&["generate", "run"]).contains("model-00001.safetensors"));
+    fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
+    assert!(place.refusal(&["evaluate", "run"]).contains("no checkpoint"));
+}

@@ -151,6 +151,13 @@ pub struct RankEnds {
     pub pulse: Option<Pulse>,
 }
 
+/// All that a step needs.
+pub(crate) struct Ready {
+    pub(crate) plan: Arc<StepPlan>,
+    pub(crate) batch: BatchSlot,
+    loader_ms: f64,
+}
+
 /// The actor.
 pub struct Rank {
     engine: Engine,
@@ -188,8 +195,14 @@ impl Rank {
         }
     }
 
-    /// The whole step: every entry of the plan in order, then the norm, then the update.
-    fn step(&mut self, plan: &StepPlan, batch: &BatchSlot, step: u64) -> Result<f64, Fault> {
+    /// The whole step: every entry of the plan in order, then the norm, then the update. It takes
+    /// no memory. Returns the milliseconds in collectives.
+    pub(crate) fn step(
+        &mut self,
+        plan: &StepPlan,
+        batch: &BatchSlot,
+        step: u64,
+    ) -> Result<f64, Fault> {
         let (engine, clock) = (&self.engine, &*self.clock);
         let settings = engine.workload.update(step);
         let mut reduce_ms = 0.0;
@@ -244,24 +257,40 @@ impl Rank {
     }
 
     fn take_step(&mut self, ticket: u64, step: u64, attempt: usize) -> Result<RankReply, Fault> {
+        let ready = self.make_ready(ticket, step, attempt)?;
+        let reduce_ms = self.step(&ready.plan, &ready.batch, step)?;
+        Ok(self.outcome(ready, reduce_ms))
+    }
+
+    /// The plan of a step and its batch.
+    pub(crate) fn make_ready(
+        &mut self,
+        ticket: u64,
+        step: u64,
+        attempt: usize,
+    ) -> Result<Ready, Fault> {
         let shape = self.engine.workload.shape(step, attempt);
         let plan = self.plan(&shape)?;
         let start = seconds(&*self.clock);
         let batch = self.batch(ticket)?;
         let loader_ms = (seconds(&*self.clock) - start) * 1e3;
-        let reduce_ms = self.step(&plan, &batch, step)?;
-        self.hand_back(batch);
-        let runs = self.scalars(&plan);
-        Ok(RankReply::Stepped(Box::new(StepOutcome {
+        Ok(Ready { plan, batch, loader_ms })
+    }
+
+    /// What the step that was just taken gave. It is the report that takes memory, not the step.
+    pub(crate) fn outcome(&mut self, ready: Ready, reduce_ms: f64) -> RankReply {
+        self.hand_back(ready.batch);
+        let runs = self.scalars(&ready.plan);
+        RankReply::Stepped(Box::new(StepOutcome {
             runs,
             norm: self.optimizer.norm.norm,
             skipped: self.skips(),
             overflow: self.optimizer.overflow,
             abandoned: self.optimizer.abandoned,
             fingerprint: self.optimizer.fingerprint.clone(),
-            loader_ms,
+            loader_ms: ready.loader_ms,
             reduce_ms,
-        })))
+        }))
     }
 
     fn plan(&mut self, shape: &Arc<StepShape>) -> Result<Arc<StepPlan>, Fault> {
@@ -358,6 +387,9 @@ impl Rank {
             let fetched = last.map(|program| Fetched { engine: &self.engine, program });
             let results = fetched.as_ref().map(|f| f as &dyn Results);
             beat(&self.pulse, Activity::Computing);
+            if self.abandon.load(Ordering::Relaxed) {
+                break;
+            }
             let Some(program) = drive.next(programs, results, &mut writer)? else { break };
             let bytes = Some(bytemuck::cast_slice(&record));
             self.worker.apply(&self.engine, WorkerMessage::Forward(program, bytes, step))?;

@@ -42,6 +42,8 @@ pub struct RankMemory {
     pub pieces: Vec<Piece>,
     /// How those are summed.
     pub join_tree: JoinTree,
+    /// How often ranks meet to bring them together.
+    pub rounds: usize,
     /// Columns of the metrics table: the most scalars that a program fetches.
     pub columns: usize,
     /// By bucket: the flat elements whose optimizer state this rank keeps.
@@ -103,6 +105,7 @@ impl RankMemory {
             tree,
             pieces: tree.pieces(),
             join_tree: tree.join_tree(),
+            rounds: tree.rounds(),
             columns,
             kept,
             kept_at,

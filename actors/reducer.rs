@@ -72,7 +72,7 @@ fn reduce(engine: &Engine, bucket: usize) -> octet_kernels::error::Result<()> {
         };
     }
     let mut communicator = engine.communicator.borrow_mut();
-    for round in 0..memory.tree.rounds() {
+    for round in 0..memory.rounds {
         let mut send = [empty; RANKS_MAX];
         let mut receive = [empty; RANKS_MAX];
         if own_piece(round).is_some() {

@@ -52,10 +52,12 @@ pub struct FirstState {
     pub slot: usize,
     /// Steps done.
     pub step: u64,
+    /// Digest of the state, if somebody has computed it.
+    pub digest: Option<String>,
+    /// Whether a good checkpoint holds it.
+    pub on_disk: bool,
     /// What a person should know: damaged checkpoints that were passed over, accepted differences.
     pub notes: Vec<String>,
-    /// Digest of the state, if it came from a checkpoint or a sealed slot.
-    pub digest: Option<String>,
 }
 
 /// Finds the state to begin from and puts it into a slot.
@@ -75,12 +77,24 @@ pub fn first_state(
     notes.extend(in_memory.rejected.iter().map(|damage| format!("passed over: {damage}")));
     let search = store.find_newest_good()?;
     notes.extend(search.damaged.iter().map(|damage| format!("passed over: {damage}")));
-    let on_disk = search.newest.as_ref().map(|found| found.manifest.step);
+    // The checkpoints of a run vouch for what its engine left in memory: the file of the
+    // configuration, or the text, may have changed since.
+    if let Some(found) = &search.newest {
+        for (key, was, now) in differences(&found.manifest.identity, facts) {
+            if !accept_new_numerics {
+                return Err(ResumeError::Identity { key, was, now });
+            }
+            notes.push(format!("accepted: {key} is {now} and was {was}"));
+        }
+    }
+    let newest_on_disk = search.newest.as_ref().map(|found| found.manifest.step);
+    let sequence = in_memory.good.as_ref().map_or(0, |good| good.head.sequence) + 1;
     if let Some(good) = in_memory.good
-        && on_disk.is_none_or(|step| step <= good.head.step)
+        && newest_on_disk.is_none_or(|step| step <= good.head.step)
     {
         let SlotHead { step, digest, .. } = good.head;
-        return Ok(FirstState { slot: good.slot, step, notes, digest });
+        let on_disk = newest_on_disk == Some(step);
+        return Ok(FirstState { slot: good.slot, step, digest, on_disk, notes });
     }
     let Some(found) = search.newest else {
         if let Some(first) = search.damaged.first() {
@@ -88,17 +102,11 @@ pub fn first_state(
             return Err(ResumeError::NothingGood { folder, first: first.to_string() });
         }
         initialise(workload, &slots.slot(0, layout));
-        return Ok(FirstState { slot: 0, step: 0, notes, digest: None });
+        return Ok(FirstState { slot: 0, step: 0, digest: None, on_disk: false, notes });
     };
-    for (key, was, now) in differences(&found.manifest.identity, facts) {
-        if !accept_new_numerics {
-            return Err(ResumeError::Identity { key, was, now });
-        }
-        notes.push(format!("accepted: {key} is {now} and was {was}"));
-    }
-    store.load_newest_good(&slots.slot(0, layout), 1)?;
+    store.load_newest_good(&slots.slot(0, layout), sequence)?;
     let digest = Some(found.manifest.digest);
-    Ok(FirstState { slot: 0, step: found.manifest.step, notes, digest })
+    Ok(FirstState { slot: 0, step: found.manifest.step, digest, on_disk: true, notes })
 }
 
 fn differences(was: &BTreeMap<String, String>, facts: &RunFacts) -> Vec<(String, String, String)> {

@@ -8,30 +8,30 @@ use crate::actor::{Actor, Flow, Port};
 use crate::checkpointer::{CheckpointerMessage, CheckpointerReply};
 use crate::contract::Workload;
 use crate::evaluator::EvaluatorMessage;
-use crate::fault::{ActorName, Fault};
+use crate::fault::{ActorName, Blame, Fault};
 use crate::loader::{LoaderMessage, Order};
 use crate::outside::Clock;
 use crate::rank::{RankMessage, RankReply, StepOutcome};
 use crate::report::EvaluationReport;
+use crate::resume::FirstState;
 use crate::schedule::{Schedule, Work};
 use crate::snapshot::Slot;
 use crate::step_report::{Times, step_report};
 use crate::telemetry::TelemetryMessage;
 use crate::telemetry::status::RunState;
 
+mod slot_table;
+use slot_table::SlotTable;
+
 /// The supervisor's protocol.
 #[derive(Debug)]
 pub enum SupervisorMessage {
-    /// All actors stand; the first state is in this snapshot slot.
+    /// All actors stand.
     Start {
-        /// The slot.
-        slot: usize,
-        /// Steps done in that state.
-        step: u64,
+        /// Where the first state is.
+        state: FirstState,
         /// What to do before the first step.
         first: Vec<Work>,
-        /// Digest of that state, if it came from a checkpoint.
-        digest: Option<String>,
     },
     /// A rank has done what it was told.
     Rank(usize, RankReply),
@@ -98,14 +98,6 @@ pub struct Ports {
     pub end: Port<RunEnd>,
 }
 
-/// What a snapshot slot is being used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SlotUse {
-    Free,
-    Filling,
-    Writing,
-}
-
 /// Steps of which orders are given ahead of need.
 const STEPS_AHEAD: u64 = 2;
 
@@ -116,9 +108,8 @@ pub struct Supervisor {
     schedule: Schedule,
     policy: Policy,
     ports: Ports,
-    slots: Vec<Slot>,
+    slots: SlotTable,
     clock: ClockHandle,
-    slot_use: Vec<SlotUse>,
     /// Steps done.
     done: u64,
     /// Steps whose work is on the agenda or done.
@@ -130,13 +121,14 @@ pub struct Supervisor {
     replies: Vec<Option<RankReply>>,
     report: Option<EvaluationReport>,
     filling: Option<usize>,
+    /// The step that is on disk or on its way there.
     saved_step: Option<u64>,
-    sequence: u64,
     digest: Option<String>,
     /// Digest of the checkpoint that the next one follows.
     parent: Option<String>,
     skips: u32,
     interrupted: bool,
+    ended: bool,
     shown: Option<RunState>,
     work_began: f64,
     blocked_since: Option<f64>,
@@ -169,15 +161,12 @@ impl Supervisor {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let ranks = ports.ranks.len();
-        let committed = slots.iter().filter_map(|slot| slot.head().ok());
-        let sequence = committed.map(|head| head.sequence).max().unwrap_or(0);
         Self {
             workload,
             schedule,
             policy,
             ports,
-            slot_use: vec![SlotUse::Free; slots.len()],
-            slots,
+            slots: SlotTable::new(slots),
             clock: ClockHandle(clock),
             done: 0,
             planned: 0,
@@ -188,11 +177,11 @@ impl Supervisor {
             report: None,
             filling: None,
             saved_step: None,
-            sequence,
             digest: None,
             parent: None,
             skips: 0,
             interrupted: false,
+            ended: false,
             shown: None,
             work_began: 0.0,
             blocked_since: None,
@@ -200,12 +189,14 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, slot: usize, step: u64, first: Vec<Work>) {
+    fn start(&mut self, state: FirstState, first: Vec<Work>) {
+        let FirstState { slot, step, digest, on_disk, .. } = state;
         self.done = step;
         self.planned = step;
-        // The state of step 0 is made again from the seed; any other came from a checkpoint.
-        self.saved_step = (step > 0).then_some(step);
-        self.slot_use[slot] = SlotUse::Filling;
+        self.saved_step = on_disk.then_some(step);
+        self.parent = digest.clone().filter(|_| on_disk);
+        self.digest = digest;
+        self.slots.lend(slot);
         self.filling = Some(slot);
         for work in first {
             self.plan(work);
@@ -248,14 +239,17 @@ impl Supervisor {
 
     /// Takes the next piece of work, or ends the run.
     fn advance(&mut self) {
+        if self.ended {
+            return;
+        }
         if self.interrupted {
             self.agenda.clear();
             self.planned = self.done;
-            if self.saved_step != Some(self.done) {
-                self.agenda.push_back((0, Work::Save { step: self.done }));
-            }
         } else {
             self.refill();
+        }
+        if self.agenda.is_empty() && self.is_to_be_saved() {
+            self.agenda.push_back((0, Work::Save { step: self.done }));
         }
         let Some(&(ticket, work)) = self.agenda.front() else {
             self.end_when_saved();
@@ -272,8 +266,6 @@ impl Supervisor {
             Work::Drive { step } => RankMessage::Drive { step },
             Work::Save { .. } => {
                 let Some(slot) = self.free_slot() else { return };
-                self.slots[slot].invalidate();
-                self.slot_use[slot] = SlotUse::Filling;
                 self.filling = Some(slot);
                 RankMessage::Snapshot { slot }
             }
@@ -289,6 +281,12 @@ impl Supervisor {
         self.tell_ranks(&message);
     }
 
+    /// Whether the run ends with a state that is not on disk. A state of step 0 is made again from
+    /// the seed; one that came from memory may never have been written.
+    fn is_to_be_saved(&self) -> bool {
+        self.saved_step != Some(self.done) && (self.interrupted || self.done > 0)
+    }
+
     /// Tells what the run is doing, when that changes.
     fn show(&mut self, state: RunState) {
         if self.shown.replace(state) != Some(state) {
@@ -298,7 +296,7 @@ impl Supervisor {
 
     /// A slot to fill; without one the run waits here, and the wait is counted.
     fn free_slot(&mut self) -> Option<usize> {
-        let free = self.slot_use.iter().position(|&u| u == SlotUse::Free);
+        let free = self.slots.take_oldest();
         match (free, self.blocked_since) {
             (None, None) => self.blocked_since = Some(self.clock.seconds()),
             (Some(_), Some(since)) => {
@@ -327,7 +325,7 @@ impl Supervisor {
             // The restore.
             None => {
                 let slot = self.filling.take().expect("a restore reads a slot");
-                self.slot_use[slot] = SlotUse::Free;
+                self.slots.free(slot);
             }
             Some(Work::Step { step, attempt }) => self.stepped(step, attempt),
             Some(Work::Evaluate { .. }) => match self.report.take() {
@@ -394,11 +392,8 @@ impl Supervisor {
             }
         }
         let cursor = self.cursor(step);
-        self.sequence += 1;
-        if let Err(error) = self.slots[slot].commit(step, &cursor, self.sequence) {
-            return Err(Fault::ours(ActorName::Supervisor, error));
-        }
-        self.slot_use[slot] = SlotUse::Writing;
+        let commit = self.slots.commit(slot, step, &cursor);
+        commit.map_err(|error| Fault::ours(ActorName::Supervisor, error))?;
         self.saved_step = Some(step);
         let parent = self.parent.clone();
         self.ports.checkpointer.tell(CheckpointerMessage::Save { slot, step, parent });
@@ -415,24 +410,26 @@ impl Supervisor {
     fn checkpointed(&mut self, reply: CheckpointerReply) {
         match reply {
             CheckpointerReply::Saved { step, slot, digest, path, ms, .. } => {
-                self.slot_use[slot] = SlotUse::Free;
+                self.slots.free(slot);
                 self.parent = Some(digest.clone());
                 self.digest = Some(digest);
                 let (ms, path) = (ms as f64, path.display().to_string());
                 self.ports.telemetry.tell(TelemetryMessage::Checkpoint { step, ms, path });
             }
             CheckpointerReply::Sealed { slot, digest, .. } => {
-                self.slot_use[slot] = SlotUse::Free;
+                self.slots.free(slot);
                 self.digest = Some(digest);
             }
-            CheckpointerReply::Failed { slot, fault, .. } => {
-                self.slot_use[slot] = SlotUse::Free;
+            CheckpointerReply::Failed { slot, step, fault } => {
+                self.slots.free(slot);
+                if self.saved_step == Some(step) {
+                    self.saved_step = None;
+                }
+                if fault.blame == Blame::Ours || (step == self.done && self.at_the_end()) {
+                    return self.fail(fault);
+                }
                 let what = format!("a checkpoint was not written, the run goes on: {fault}");
                 self.ports.telemetry.tell(TelemetryMessage::Note { what });
-                if self.at_the_end() {
-                    self.fail(fault);
-                    return;
-                }
             }
             CheckpointerReply::NotTidied { fault } => {
                 self.ports.telemetry.tell(TelemetryMessage::Note { what: fault.to_string() });
@@ -448,7 +445,7 @@ impl Supervisor {
     }
 
     fn end_when_saved(&mut self) {
-        if self.slot_use.contains(&SlotUse::Writing) {
+        if self.slots.any_writing() {
             return;
         }
         let finished = self.done == self.schedule.steps;
@@ -459,7 +456,11 @@ impl Supervisor {
         self.end(Ending::Failed(fault));
     }
 
+    /// The last word; whatever comes after it changes nothing.
     fn end(&mut self, ending: Ending) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         let failed = matches!(ending, Ending::Failed(_));
         self.show(if failed { RunState::Failed } else { RunState::Finished });
         let end = RunEnd { ending, step: self.done, digest: self.digest.clone() };
@@ -476,11 +477,7 @@ impl Actor for Supervisor {
 
     fn apply(&mut self, message: SupervisorMessage) -> Result<Flow, Fault> {
         match message {
-            SupervisorMessage::Start { slot, step, first, digest } => {
-                self.digest.clone_from(&digest);
-                self.parent = digest;
-                self.start(slot, step, first);
-            }
+            SupervisorMessage::Start { state, first } => self.start(state, first),
             SupervisorMessage::Rank(rank, reply) => self.reply(rank, reply)?,
             SupervisorMessage::Evaluated(report) => {
                 self.report = Some(report);
@@ -488,7 +485,11 @@ impl Actor for Supervisor {
             }
             SupervisorMessage::Checkpoint(reply) => self.checkpointed(reply),
             SupervisorMessage::Fault(fault) => self.fail(fault),
-            SupervisorMessage::Interrupt => self.interrupted = true,
+            SupervisorMessage::Interrupt => {
+                self.interrupted = true;
+                // Ranks may have given up a task before this came: then no report will follow.
+                self.complete()?;
+            }
         }
         Ok(Flow::Continue)
     }

@@ -185,6 +185,31 @@ pub fn train(
 /// # Errors
 /// The first fault of any rank.
 pub fn train_in_legs(workload: &Arc<dyn Workload>, legs: &[Leg]) -> Result<Trial, Fault> {
+    train_watched(workload, legs, &(Arc::new(|_, _| ()) as Watch))
+}
+
+/// Called on a rank's thread at the two ends of what may not take memory: when plan and batch are
+/// there, and when the update is done, before the report is made.
+pub type Watch = Arc<dyn Fn(u64, Moment) + Send + Sync>;
+
+/// An end of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// It begins.
+    Before,
+    /// It is done.
+    After,
+}
+
+/// As [`train_in_legs`], under the eyes of `watch`.
+///
+/// # Errors
+/// The first fault of any rank.
+pub fn train_watched(
+    workload: &Arc<dyn Workload>,
+    legs: &[Leg],
+    watch: &Watch,
+) -> Result<Trial, Fault> {
     let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
     let slot = slots.slot(0, &layout);
@@ -193,7 +218,7 @@ pub fn train_in_legs(workload: &Arc<dyn Workload>, legs: &[Leg]) -> Result<Trial
     let (mut reports, mut attempts) = (Vec::new(), Vec::new());
     for leg in legs {
         let first = reports.len() as u64;
-        let by_rank = run_leg(workload, leg, &slot, first)?;
+        let by_rank = run_leg(workload, leg, &slot, first, watch)?;
         for step in 0..leg.steps {
             let of_step = |rank: &Vec<Tried>| rank[step as usize].outcome.clone();
             let outcomes: Vec<StepOutcome> = by_rank.iter().map(of_step).collect();
@@ -224,15 +249,18 @@ fn run_leg(
     leg: &Leg,
     slot: &Slot,
     first: u64,
+    watch: &Watch,
 ) -> Result<Vec<Vec<Tried>>, Fault> {
     let Leg { ranks, zero, steps } = *leg;
     let mut stands = Vec::new();
     let group = LocalGroup::new(ranks, Duration::from_secs(60));
     for (rank, communicator) in group.into_iter().enumerate() {
-        let (workload, slot) = (workload.clone(), slot.clone());
+        let (workload, slot, watch) = (workload.clone(), slot.clone(), watch.clone());
         stands.push(thread::spawn(move || {
             let communicator = Box::new(communicator);
-            Stand::new(&workload, communicator, rank, ranks, zero, slot).run(first..first + steps)
+            let mut stand = Stand::new(&workload, communicator, rank, ranks, zero, slot);
+            stand.watch = watch;
+            stand.run(first..first + steps)
         }));
     }
     stands.into_iter().map(|stand| stand.join().expect("a rank panicked")).collect()
@@ -245,6 +273,7 @@ struct Stand {
     replies: Receiver<RankReply>,
     free: Receiver<BatchSlot>,
     attempts: usize,
+    watch: Watch,
 }
 
 impl Stand {
@@ -285,7 +314,8 @@ impl Stand {
             pulse: None,
         };
         let attempts = workload.attempts();
-        Self { rank: Rank::new(engine, ends), loader, replies, free, attempts }
+        let watch: Watch = Arc::new(|_, _| ());
+        Self { rank: Rank::new(engine, ends), loader, replies, free, attempts, watch }
     }
 
     fn run(mut self, steps: Range<u64>) -> Result<Vec<Tried>, Fault> {
@@ -313,9 +343,13 @@ impl Stand {
             self.loader.apply(LoaderMessage::Free(slot))?;
         }
         self.loader.apply(LoaderMessage::Order(Order::Step { ticket, step, attempt }))?;
-        self.rank.apply(RankMessage::Step { ticket, step, attempt })?;
-        match self.replies.recv() {
-            Ok(RankReply::Stepped(outcome)) => Ok(*outcome),
+        // What the message `Step` does, in its three parts.
+        let ready = self.rank.make_ready(ticket, step, attempt)?;
+        (self.watch)(step, Moment::Before);
+        let reduce_ms = self.rank.step(&ready.plan, &ready.batch, step)?;
+        (self.watch)(step, Moment::After);
+        match self.rank.outcome(ready, reduce_ms) {
+            RankReply::Stepped(outcome) => Ok(*outcome),
             other => panic!("instead of a step: {other:?}"),
         }
     }

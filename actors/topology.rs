@@ -34,6 +34,7 @@ use crate::loader::{BatchSlot, Loader, LoaderMessage, ORDERS_MAX, SLOTS, SlotSha
 use crate::outside::Clock;
 use crate::rank::{DataPath, Rank, RankEnds, RankMessage};
 use crate::rank_memory::{RankMemory, Zero};
+use crate::resume::FirstState;
 use crate::schedule::{Schedule, Work};
 use crate::snapshot::{self, Slot, SnapshotLayout, SnapshotSlots};
 use crate::supervisor::{Policy, Ports, RunEnd, Supervisor, SupervisorMessage};
@@ -70,16 +71,10 @@ const TICK: Duration = Duration::from_secs(5);
 /// Where a run begins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Begin {
-    /// The snapshot slot that holds the state.
-    pub slot: usize,
-    /// Steps done in it.
-    pub step: u64,
+    /// The state, and what a person should know of how it was found.
+    pub state: FirstState,
     /// What to do before the first step.
     pub first: Vec<Work>,
-    /// What a person should know of how the state was found.
-    pub notes: Vec<String>,
-    /// Digest of the state, if it came from a checkpoint.
-    pub digest: Option<String>,
 }
 
 /// A run that is over.
@@ -180,7 +175,8 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
     let web = setup.web.take().map(Web::start).transpose();
     let web = web.map_err(|e| Fault::world(ActorName::Web, e))?;
     let heartbeats = heartbeats(&setup);
-    start_ranks(&mut host, &setup, &seats, &mails, &abandon, &heartbeats)?;
+    let arenas = start_ranks(&mut host, &setup, &seats, &mails, &abandon, &heartbeats)?;
+    let taken = describe(&setup, &arenas);
     drop(mails);
     let (watching, until) = bounded::<Infallible>(0);
     let faults = seats.faults.clone();
@@ -189,12 +185,12 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
         Ok(())
     })?;
     seats.start(&mut host, &mut setup, ports)?;
-    let Begin { slot, step, first, notes, digest } = setup.begin;
-    telemetry.tell(TelemetryMessage::RewindLog { step });
-    for what in notes {
+    let Begin { mut state, first } = setup.begin;
+    telemetry.tell(TelemetryMessage::RewindLog { step: state.step });
+    for what in state.notes.drain(..).chain([taken]) {
         telemetry.tell(TelemetryMessage::Note { what });
     }
-    supervisor.tell(SupervisorMessage::Start { slot, step, first, digest });
+    supervisor.tell(SupervisorMessage::Start { state, first });
     let ending = wait(&end, &setup.interrupts, &supervisor, &abandon);
     for port in &rank_ports {
         port.tell(RankMessage::Stop);
@@ -210,6 +206,12 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
     // Whoever has not ended by then holds nothing that matters and goes with the process.
     let _stuck = host.stop(PATIENCE);
     Ok(Finished { end: ending, summary })
+}
+
+/// How the run is spread, and the bytes of the arenas that its ranks have taken.
+fn describe(setup: &RunSetup, arenas: &[usize]) -> String {
+    let RunSetup { ranks, threads, zero, .. } = setup;
+    format!("{ranks} ranks of {threads} threads, {zero:?}; bytes of their arenas: {arenas:?}")
 }
 
 /// Ranks and loaders, which are what a run can hang in.
@@ -334,7 +336,8 @@ fn start_ranks(
     mails: &[RankMail],
     abandon: &Arc<AtomicBool>,
     heartbeats: &Heartbeats,
-) -> Result<(), Fault> {
+) -> Result<Vec<usize>, Fault> {
+    let mut arenas = Vec::new();
     let group = LocalGroup::new(setup.ranks, COLLECTIVE_TIMEOUT);
     for (rank, (communicator, mail)) in group.into_iter().zip(mails).enumerate() {
         let name = ActorName::Rank(rank);
@@ -365,16 +368,21 @@ fn start_ranks(
         };
         let (workload, threads, inbox) =
             (setup.workload.clone(), setup.threads, mail.rank_inbox.clone());
+        let (took, taken) = bounded(1);
         host.spawn_thread(name, seats.faults.clone(), move |_| {
             let communicator: Box<dyn Communicator> = Box::new(communicator);
             let arena = Arena::allocate(&memory.arena).map_err(|e| Fault::world(name, e))?;
+            // Nobody listens any more if the start failed elsewhere.
+            let _start_failed = took.send(arena.bytes());
             let device = CpuDevice::new(threads);
             let communicator = communicator.into();
             let engine = crate::worker::Engine { workload, memory, arena, device, communicator };
             run_rank(Rank::new(engine, ends), &inbox)
         })?;
+        arenas.push(taken);
     }
-    Ok(())
+    let no_memory = |_| Fault::world(ActorName::Supervisor, "a rank did not get its memory");
+    arenas.iter().map(|taken| taken.recv().map_err(no_memory)).collect()
 }
 
 /// A rank's thread: messages one at a time until it is told to stop.

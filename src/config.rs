@@ -165,17 +165,17 @@ impl Config {
         toml::to_string(self).expect("every key has a form in TOML")
     }
 
-    /// blake3 over what decides the numbers of a run, in hexadecimal. Ranks, places and intervals
-    /// are not part of it, and neither is the text itself: that is the prepared data's identity.
+    /// What decides the numbers of a run, by key. Ranks, places and intervals are not part of it,
+    /// and neither is the text itself: that is the prepared data's identity.
     ///
     /// # Panics
     /// As [`Self::to_toml`].
-    pub fn digest(&self) -> String {
+    pub fn identity(&self) -> BTreeMap<String, String> {
         let table = Table::try_from(self).expect("every key has a form in TOML");
         let mut keys = BTreeMap::new();
         for (section, value) in &table {
             for (key, value) in value.as_table().into_iter().flatten() {
-                keys.insert(format!("{section}.{key}"), value.clone());
+                keys.insert(format!("{section}.{key}"), value.to_string());
             }
         }
         for (key, _reason) in WITHOUT_EFFECT {
@@ -183,13 +183,20 @@ impl Config {
         }
         let horizon = self.schedule.horizon(self.run.steps);
         match horizon {
-            Some(steps) => {
-                keys.insert("schedule.steps".to_owned(), Value::String(steps.to_string()))
-            }
+            Some(steps) => keys
+                .insert("schedule.steps".to_owned(), Value::String(steps.to_string()).to_string()),
             None => keys.remove("schedule.steps"),
         };
+        keys
+    }
+
+    /// blake3 over [`Self::identity`], in hexadecimal.
+    ///
+    /// # Panics
+    /// As [`Self::to_toml`].
+    pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        for (key, value) in keys {
+        for (key, value) in self.identity() {
             hasher.update(format!("{key} = {value}\n").as_bytes());
         }
         hasher.finalize().to_hex().to_string()

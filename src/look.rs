@@ -13,6 +13,7 @@ use octet_actors::checkpointer::RunFacts;
 use octet_actors::contract::Workload;
 use octet_actors::outside::{Disk, LocalDisk};
 use octet_actors::report::EvaluationReport;
+use octet_actors::resume::FirstState;
 use octet_actors::run_folder::log::Line;
 use octet_actors::schedule::{Schedule, Work};
 use octet_actors::snapshot::{Slot, SnapshotLayout, SnapshotSlots};
@@ -216,7 +217,8 @@ fn look(
         })
     });
     let first = works(step);
-    let begin = Begin { slot: 0, step, first, notes: Vec::new(), digest: None };
+    let state = FirstState { slot: 0, step, digest: None, on_disk: true, notes: Vec::new() };
+    let begin = Begin { state, first };
     let place = Place { folder: scratch.0.clone(), disk, web: None };
     let saving = Saving { store, slots, layout, facts: RunFacts::default() };
     let setup = setup(config, Arc::new(experiment), place, saving, begin, observer);

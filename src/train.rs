@@ -3,7 +3,6 @@
 //! Everything is checked before memory is taken and before anything is written. What is made of it
 //! here is also how `look` evaluates and samples a run that is there.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -13,13 +12,14 @@ use std::time::Duration;
 use crossbeam::channel::Receiver;
 use octet_actors::checkpoint::{Store, StoreSettings};
 use octet_actors::checkpointer::RunFacts;
-use octet_actors::contract::Workload;
+use octet_actors::contract::{EvaluationTask, Workload};
 use octet_actors::outside::{Clock, Disk, LocalDisk, SystemClock};
 use octet_actors::rank::threads_per_rank;
 use octet_actors::rank_memory::Zero;
-use octet_actors::resume::{FirstState, first_state};
+use octet_actors::resume::first_state;
+use octet_actors::run_folder::log::{Line, for_each_line};
 use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, replace};
-use octet_actors::schedule::Schedule;
+use octet_actors::schedule::{Schedule, Work};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
 use octet_actors::supervisor::Policy;
 use octet_actors::telemetry::metrics::Metrics;
@@ -121,13 +121,17 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Finished, Failure> {
     };
     let facts = facts(&config, &experiment);
     let accept = job.accept_new_numerics;
-    let first = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
+    store.recover().map_err(Failure::world)?;
+    let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
     // A resume that is refused leaves the folder as it was.
+    for path in store.set_aside_after(state.step).map_err(Failure::world)? {
+        state.notes.push(format!("put aside: {}", path.display()));
+    }
     folder.write_config(&config.to_toml())?;
     run_data::store(folder.path(), &tokenizer, &place)?;
-    let FirstState { slot, step, notes, digest } = first;
+    let first = missed(&config, experiment.evaluations(), state.step, &folder);
     let place = Place { folder: folder.path().to_owned(), disk, web: Some(folder.web()) };
-    let begin = Begin { slot, step, first: vec![], notes, digest };
+    let begin = Begin { state, first };
     let saving = Saving { store, slots, layout, facts };
     let setup = setup(&config, Arc::new(experiment), place, saving, begin, watchers.observer);
     Ok(run(RunSetup { interrupts: watchers.interrupts, ..setup })?)
@@ -181,12 +185,7 @@ pub(crate) fn setup(
         ranks: config.run.ranks,
         threads: config.run.threads.unwrap_or_else(|| threads_per_rank(cores, config.run.ranks)),
         zero: if config.run.zero == 0 { Zero::Zero0 } else { Zero::Zero1 },
-        schedule: Schedule {
-            steps: config.run.steps,
-            evaluate_every: config.evaluate.every,
-            checkpoint_every: config.checkpoint.every,
-            drive_every: config.sample.every,
-        },
+        schedule: schedule(config),
         policy: Policy { skips_max: SKIPS_MAX },
         slots: saving.slots,
         layout: saving.layout,
@@ -198,6 +197,40 @@ pub(crate) fn setup(
         begin,
         web,
     }
+}
+
+fn schedule(config: &Config) -> Schedule {
+    Schedule {
+        steps: config.run.steps,
+        evaluate_every: config.evaluate.every,
+        checkpoint_every: config.checkpoint.every,
+        drive_every: config.sample.every,
+    }
+}
+
+/// Held-out tasks and samples that are due after `step` and that the run folder does not show: an
+/// interrupt that came while they ran gave them up, and saved.
+fn missed(config: &Config, tasks: &[EvaluationTask], step: u64, folder: &RunFolder) -> Vec<Work> {
+    let mut due = schedule(config).after(step, tasks.len());
+    due.retain(|work| match work {
+        Work::Evaluate { .. } => step > 0,
+        Work::Drive { step } => *step > 0 && !sample_file(&folder.samples(), *step).exists(),
+        Work::Step { .. } | Work::Save { .. } => false,
+    });
+    if due.is_empty() {
+        return due;
+    }
+    // A line that cannot be read is telemetry's to report; what stands before it counts.
+    let _reported_later = for_each_line(&LocalDisk, &folder.log(), |line| {
+        let Line::Evaluate(report) = line else { return };
+        let same = |task: usize| report.step == step && report.task == tasks[task].name;
+        due.retain(|work| !matches!(work, Work::Evaluate { task, .. } if same(*task)));
+    });
+    due
+}
+
+fn sample_file(folder: &Path, step: u64) -> PathBuf {
+    folder.join(format!("step-{step:08}.txt"))
 }
 
 /// What every sample of a run asks for.
@@ -219,7 +252,7 @@ fn talk(
     sampled: Arc<dyn Fn(&Sample) + Send + Sync>,
 ) -> Talk {
     Box::new(move |step| {
-        let path = folder.join(format!("step-{step:08}.txt"));
+        let path = sample_file(&folder, step);
         let sampled = sampled.clone();
         let mut text = request.tokenizer.decode(&request.prompt);
         let listener: Listener = Box::new(move |heard| {
@@ -256,15 +289,11 @@ pub fn open_store(config: &Config, folder: &Path, disk: &Arc<dyn Disk>) -> Store
 
 /// What a resume must find again to go on bit for bit.
 fn facts(config: &Config, experiment: &Experiment) -> RunFacts {
-    let config_digest = config.digest();
-    let mut identity = BTreeMap::new();
+    let mut identity = config.identity();
     let mut fact = |key: &str, value: String| identity.insert(key.to_string(), value);
-    fact("configuration", config_digest.clone());
-    fact("data", experiment.data_identity().to_string());
-    fact("backend", "cpu".to_string());
-    fact("batch.micro", config.batch.micro.to_string());
-    fact("batch.lanes", config.batch.lanes().to_string());
-    RunFacts { config_digest, identity }
+    fact("the prepared data", experiment.data_identity().to_string());
+    fact("the backend", "cpu".to_string());
+    RunFacts { config_digest: config.digest(), identity }
 }
 
 fn telemetry(

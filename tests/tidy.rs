@@ -5,6 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use octet::config::Config;
+use octet::plan::{Peaks, plan};
+
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 100;
@@ -245,6 +248,24 @@ fn the_graphs_of_the_width_test_stay_small() {
             found.push(format!("{}: {lines} lines, at most {WIDTH_LINES_MAX}", source.name));
         }
     });
+}
+
+#[test]
+fn every_recipe_parses_and_plans() {
+    let mut recipes = Vec::new();
+    collect(&root().join("configs"), "toml", &mut recipes);
+    assert!(!recipes.is_empty(), "no recipes: the walk is broken");
+    for path in recipes {
+        let config = Config::load(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+        // As many rows as a tokenizer of some thousand tokens asks for, where none is given.
+        let vocabulary = config.model.vocabulary.unwrap_or(config.model.padded_vocabulary(4096));
+        let begun = std::time::Instant::now();
+        let plan = plan(&config, vocabulary, Peaks::H200, 1);
+        let plan = plan.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let parts: usize = plan.arena.iter().map(|part| part.bytes).sum();
+        assert!(plan.parameters > 0 && parts <= plan.arena_bytes, "{}", path.display());
+        assert!(begun.elapsed().as_secs_f64() < 1.0, "{}: {:?}", path.display(), begun.elapsed());
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! A folder is renamed, and the new name made durable, before it is removed: one that is half gone
 //! never has a checkpoint's name, whatever a power failure keeps.
 
+use std::path::PathBuf;
+
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::{CheckpointError, Store, folder_name, folder_step};
 
@@ -64,6 +66,27 @@ impl Store {
         let removed: Vec<u64> = self.steps()?.into_iter().filter(|s| *s > step).collect();
         self.remove(&removed)?;
         Ok(removed)
+    }
+
+    /// Puts the checkpoints after `step` aside, under names that no search looks at: a run that
+    /// goes on from `step`, since they are damaged, makes another future, and no later start may
+    /// find this one. Nothing is lost; a person decides. Returns where they are.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Disk`].
+    pub fn set_aside_after(&self, step: u64) -> Result<Vec<PathBuf>, CheckpointError> {
+        let mut moved = Vec::new();
+        for step in self.steps()?.into_iter().filter(|s| *s > step) {
+            let name = |n: usize| self.root.join(format!("damaged-{n}-{}", folder_name(step)));
+            let aside = (1..).map(name).find(|path| !self.disk.exists(path));
+            let aside = aside.expect("a free number exists");
+            self.disk.rename(&self.folder(step), &aside)?;
+            moved.push(aside);
+        }
+        if !moved.is_empty() {
+            self.disk.sync_folder(&self.root)?;
+        }
+        Ok(moved)
     }
 
     /// The manifest is right and the files have their sizes: no more, so that it costs no reading.

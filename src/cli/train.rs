@@ -108,6 +108,10 @@ pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let (status, interrupted) = wait(&mut child, &mut signals)?;
         match status.code().and_then(|code| u8::try_from(code).ok()) {
             Some(code) if code != failure::WORLD => return Ok(ExitCode::from(code)),
+            // It was told to end before it could listen: nothing was begun, nothing is lost.
+            None if interrupted && status.signal().is_some_and(|s| s == SIGINT || s == SIGTERM) => {
+                return Ok(ExitCode::SUCCESS);
+            }
             _ if interrupted => return Ok(ExitCode::from(failure::WORLD)),
             _ => {}
         }
@@ -149,11 +153,16 @@ fn start_engine(arguments: &Arguments, memory: &OwnedFd, first: bool) -> Result<
     command.env(SNAPSHOTS, memory.as_raw_fd().to_string());
     // A group of its own: signals from a terminal reach it through the parent, once.
     command.process_group(0);
-    // SAFETY: between fork and exec only an async-signal-safe call is made.
+    let parent = std::process::id();
+    // SAFETY: between fork and exec only async-signal-safe calls are made, and nothing allocates.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
+            // A parent that died before the call above sends no signal.
+            match libc::getppid() as u32 == parent {
+                true => Ok(()),
+                false => Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
+            }
         });
     }
     command.spawn().map_err(|e| Failure::world(format!("cannot start the engine: {e}")))

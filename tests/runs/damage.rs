@@ -1,0 +1,108 @@
+//! Flipped bits in shards and checkpoints, and resumes that would not give the same bits.
+
+use std::fs;
+
+use crate::harness::{Home, checkpoints, flip_bit, log_lines, notes, reference};
+
+/// A run that was interrupted after three checkpoints.
+fn interrupted(home: &Home) {
+    let mut run = home.start("runs/one", &[]);
+    assert!(run.until_step(16), "it ended too early");
+    run.signal(libc::SIGTERM);
+    assert!(run.wait().success());
+    assert_eq!(checkpoints(&home.path("runs/one")).len(), 3);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_named() {
+    for file in ["model-00001.safetensors", "manifest.json"] {
+        let home = Home::new();
+        interrupted(&home);
+        let folder = home.path("runs/one");
+        let newest = checkpoints(&folder).pop().unwrap();
+        flip_bit(&newest.join(file));
+        assert_eq!(&home.train("runs/one", &["run.ranks=2"]), reference());
+        let notes = notes(&folder);
+        let damage = notes.iter().find(|note| note.starts_with("passed over: ")).unwrap();
+        assert!(damage.contains(newest.join(file).to_str().unwrap()), "{damage}");
+        assert!(notes.iter().any(|note| note.starts_with("put aside: ")), "{notes:?}");
+        let name = format!("damaged-1-{}", newest.file_name().unwrap().to_str().unwrap());
+        assert!(folder.join("checkpoints").join(name).exists(), "it is there to be looked at");
+    }
+}
+
+#[test]
+fn without_a_good_checkpoint_nothing_begins() {
+    let home = Home::new();
+    interrupted(&home);
+    let folder = home.path("runs/one");
+    let all = checkpoints(&folder);
+    for checkpoint in &all {
+        flip_bit(&checkpoint.join("optimizer-00001.safetensors"));
+    }
+    let end = home.start("runs/one", &[]).wait();
+    assert_eq!(end.code(), Some(2), "{end:?}");
+    let newest = all.last().unwrap().join("optimizer-00001.safetensors");
+    let named = end.stderr.contains("is good") && end.stderr.contains(newest.to_str().unwrap());
+    assert!(named && end.stderr.contains("--fresh"), "{}", end.stderr);
+    assert_eq!(checkpoints(&folder), all, "nothing was moved");
+    let mut fresh = home.command("train", &[]);
+    fresh.args(["--run", "runs/one", "--fresh"]);
+    let end = crate::harness::Running::start(fresh, folder.clone()).wait();
+    assert!(end.success(), "{end:?}");
+    assert_eq!(&crate::harness::RunResult::of(&folder), reference());
+    assert!(home.path("runs/one.old-1/checkpoints").exists(), "the old run is kept");
+}
+
+#[test]
+fn a_damaged_shard_is_named_and_never_trained_on() {
+    let home = Home::new();
+    let mut run = home.start("runs/one", &[]);
+    assert!(run.until_step(6));
+    run.signal(libc::SIGTERM);
+    assert!(run.wait().success());
+    let steps = log_lines(&home.path("runs/one")).len();
+    let is_train = |name: &str| name.starts_with("train-");
+    let shard = fs::read_dir(home.path("cache")).unwrap().map(|entry| entry.unwrap().path());
+    let shard = shard.into_iter().find(|p| is_train(p.file_name().unwrap().to_str().unwrap()));
+    let shard = shard.unwrap();
+    let good = fs::read(&shard).unwrap();
+    flip_bit(&shard);
+    let end = home.start("runs/one", &[]).wait();
+    assert_eq!(end.code(), Some(75), "{end:?}");
+    let name = shard.file_name().unwrap().to_str().unwrap();
+    assert!(end.stderr.contains(name) && end.stderr.contains("chunk 0"), "{}", end.stderr);
+    let stepped = log_lines(&home.path("runs/one"))[steps..].iter().any(|l| l["kind"] == "step");
+    assert!(!stepped, "no step was taken on damaged tokens");
+    fs::write(&shard, good).unwrap();
+    assert_eq!(&home.train("runs/one", &[]), reference());
+}
+
+#[test]
+fn a_resume_with_other_numerics_is_refused_until_it_is_accepted() {
+    let home = Home::new();
+    interrupted(&home);
+    let folder = home.path("runs/one");
+    let stored = fs::read_to_string(folder.join("config.toml")).unwrap();
+    let others: [(&[&str], &str); 3] = [
+        (&["batch.micro=1", "batch.lanes=8"], "batch.micro is 1 and was 2"),
+        (&["optimizer.beta2=0.9"], "optimizer.beta2 is 0.9 and was 0.95"),
+        (&["data.text=other.txt", "data.cache=cache2"], "the prepared data is "),
+    ];
+    fs::write(home.path("other.txt"), crate::harness::text(21_000)).unwrap();
+    for (sets, sentence) in others {
+        let end = home.start("runs/one", sets).wait();
+        assert_eq!(end.code(), Some(2), "{sets:?}: {end:?}");
+        assert!(end.stderr.contains(sentence), "{}", end.stderr);
+        assert!(end.stderr.contains("--accept-new-numerics"), "{}", end.stderr);
+        let now = fs::read_to_string(folder.join("config.toml")).unwrap();
+        assert_eq!(now, stored, "a refused resume changes nothing");
+    }
+    let mut accepted = home.command("train", others[1].0);
+    accepted.args(["--run", "runs/one", "--accept-new-numerics"]);
+    let end = crate::harness::Running::start(accepted, folder.clone()).wait();
+    assert!(end.success(), "{end:?}");
+    let notes = notes(&folder);
+    let logged = notes.iter().any(|n| n.contains("accepted: optimizer.beta2 is 0.9 and was 0.95"));
+    assert!(logged, "{notes:?}");
+}

@@ -1,0 +1,81 @@
+//! SIGKILL at any moment: the run goes on with the same bits, on any number of ranks.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::harness::{Home, Random, RunResult, STEPS, notes, reference, send};
+
+const RANKS: [&str; 4] = ["run.ranks=1", "run.ranks=4", "run.ranks=2", "run.ranks=8"];
+
+#[test]
+fn a_run_killed_at_many_steps_ends_with_the_same_bits() {
+    for seed in 1..=3 {
+        let home = Home::new();
+        let mut random = Random(seed);
+        let mut step = 0;
+        let mut kills = 0;
+        while step < STEPS - 6 {
+            // Beyond the last checkpoint, so that every leg comes further, and between two steps.
+            step += 1 + random.below(8);
+            let ranks = RANKS[random.below(4) as usize];
+            let mut run = home.start("runs/killed", &[ranks, "run.zero=1"]);
+            assert!(run.until_step(step), "it ended before step {step}");
+            sleep(Duration::from_micros(random.below(12_000)));
+            run.kill();
+            kills += 1;
+        }
+        assert!(kills >= 3, "{kills} kills");
+        assert_eq!(&home.train("runs/killed", &["run.ranks=2"]), reference(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_run_killed_at_any_time_from_its_start_ends_with_the_same_bits() {
+    let home = Home::new();
+    let mut random = Random(11);
+    for attempt in 0..12 {
+        let run = home.start("runs/killed", &[RANKS[attempt % 3], "run.zero=0"]);
+        sleep(Duration::from_millis(random.below(400)));
+        run.kill();
+    }
+    assert_eq!(&home.train("runs/killed", &[]), reference());
+}
+
+#[test]
+fn an_engine_that_is_killed_is_started_again() {
+    let home = Home::new();
+    let mut random = Random(5);
+    let mut run = home.start("runs/engine", &["run.ranks=2"]);
+    let mut step = 0;
+    for _ in 0..3 {
+        step += 4 + random.below(4);
+        assert!(run.until_step(step), "it ended before step {step}");
+        assert!(run.until(|run| run.engine().is_some()));
+        send(run.engine().unwrap(), libc::SIGKILL);
+        assert!(run.until(|run| run.engine().is_none()), "it ended with its engine");
+    }
+    let end = run.wait();
+    assert!(end.success(), "{end:?}");
+    let restarts = end.stderr.matches("the engine died of signal 9; starting it again").count();
+    assert_eq!(restarts, 3, "{}", end.stderr);
+    let folder = home.path("runs/engine");
+    assert_eq!(&RunResult::of(&folder), reference());
+    assert!(notes(&folder).iter().any(|note| note.contains("2 ranks")));
+}
+
+#[test]
+fn an_engine_that_always_dies_is_given_up_and_nothing_is_lost() {
+    let home = Home::new();
+    let mut run = home.start("runs/engine", &[]);
+    assert!(run.until_step(6));
+    for _ in 0..4 {
+        assert!(run.until(|run| run.engine().is_some()), "it ended too early");
+        let engine = run.engine().unwrap();
+        send(engine, libc::SIGKILL);
+        run.until(|run| run.engine() != Some(engine));
+    }
+    let end = run.wait();
+    assert_eq!(end.code(), Some(75), "{end:?}");
+    assert!(end.stderr.contains("the engine failed 4 times within an hour"), "{end:?}");
+    assert_eq!(&home.train("runs/engine", &["run.ranks=4"]), reference());
+}

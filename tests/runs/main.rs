@@ -1,0 +1,11 @@
+//! Whole runs of the real program: the same bits for any ranks and any interruption, and one clear
+//! sentence for whatever goes wrong.
+
+mod damage;
+mod disk;
+mod harness;
+mod kills;
+mod ranks;
+mod refusals;
+mod signals;
+mod web;

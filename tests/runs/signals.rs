@@ -1,0 +1,63 @@
+//! SIGINT and SIGTERM: the first saves and ends well, the second ends at once.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{Home, Running, checkpoints, reference};
+
+/// "Within seconds", on a machine that is busy with other things.
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_signal_saves_and_the_run_goes_on_with_the_same_bits() {
+    let home = Home::new();
+    let signals = [
+        (libc::SIGINT, "run.ranks=1", 3),
+        (libc::SIGTERM, "run.ranks=4", 8),
+        (libc::SIGINT, "run.ranks=2", 17),
+    ];
+    for (signal, ranks, step) in signals {
+        let mut run = home.start("runs/told", &[ranks]);
+        assert!(run.until_step(step), "it ended before step {step}");
+        let told = Instant::now();
+        run.signal(signal);
+        let end = run.wait();
+        assert!(end.success() && told.elapsed() < SOON, "{:?}: {end:?}", told.elapsed());
+        let (_, rest) = end.stdout.split_once("saved at step ").expect(&end.stdout);
+        let saved: u64 = rest.split(' ').next().unwrap().parse().unwrap();
+        assert!(saved >= step, "{saved}");
+        let newest = checkpoints(&home.path("runs/told")).pop().unwrap();
+        assert!(newest.ends_with(format!("step-{saved:08}")), "{newest:?}");
+    }
+    assert_eq!(&home.train("runs/told", &[]), reference());
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_the_last_checkpoint_is_whole() {
+    let home = Home::new();
+    let mut run = home.start("runs/told", &["run.ranks=2"]);
+    let saved = |run: &Running| !checkpoints(run.folder()).is_empty();
+    assert!(run.until(saved), "it ended too early");
+    run.signal(libc::SIGINT);
+    run.signal(libc::SIGTERM);
+    let told = Instant::now();
+    let end = run.wait();
+    assert_eq!(end.code(), Some(130), "{end:?}");
+    assert!(told.elapsed() < Duration::from_secs(5));
+    assert!(!end.stdout.contains("saved at step"), "{end:?}");
+    assert_eq!(&home.train("runs/told", &[]), reference());
+}
+
+#[test]
+fn a_signal_right_after_the_start_loses_nothing() {
+    let home = Home::new();
+    for delay in [20, 60, 120, 250] {
+        let run = home.start("runs/early", &[]);
+        std::thread::sleep(Duration::from_millis(delay));
+        run.signal(libc::SIGTERM);
+        let end = run.wait();
+        // Before the program listens, the signal ends it as it ends any other.
+        let unheard = std::os::unix::process::ExitStatusExt::signal(&end.status);
+        assert!(end.success() || unheard == Some(libc::SIGTERM), "{delay} ms: {end:?}");
+    }
+    assert_eq!(&home.train("runs/early", &[]), reference());
+}

@@ -4,9 +4,9 @@
 
 use std::ops::Range;
 
-use octet_kernels::collectives::{JoinTree, LaneTree, Piece};
+use octet_kernels::collectives::{JoinTree, LaneTree, Piece, all_reduce_staging};
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Bindings, Layout};
+use octet_kernels::graph::{Bindings, Layout, State, StateUse};
 use octet_kernels::memory::{Arena, ArenaPlan, DeviceSlice, Span};
 
 use crate::contract::Workload;
@@ -120,7 +120,7 @@ impl RankMemory {
             step: arena.reserve("step buffers", layout.step_bytes),
             input: arena.reserve("input record", largest(|p| p.input_bytes)),
             activations: arena.reserve("activations", largest(|p| p.activation_bytes)),
-            staging: arena.reserve("staging", staging_bytes(layout, &tree, rank)),
+            staging: arena.reserve("staging", staging_bytes(workload, &tree, rank)),
             norm: arena.reserve("norm", norm_bytes(layout, ranks)),
             metrics: arena.reserve("metrics", rows * columns * METRIC_BYTES),
             overflow: arena.reserve("overflow flag", size_of::<i32>()),
@@ -165,15 +165,18 @@ pub fn scalars(program: &octet_kernels::graph::Program) -> usize {
     program.fetches().filter(|(_, spec)| spec.bytes() == METRIC_BYTES).count()
 }
 
-/// The pieces of a shard that other ranks send, for the bucket where they take most.
-fn staging_bytes(layout: &Layout, tree: &LaneTree, rank: usize) -> usize {
+/// The pieces of a shard that other ranks send, for the bucket where they take most; or what they
+/// send of the largest step sum.
+fn staging_bytes(workload: &dyn Workload, tree: &LaneTree, rank: usize) -> usize {
+    let (layout, states) = (workload.layout(), workload.variables().states());
     let foreign = tree.pieces().iter().filter(|piece| piece.rank != rank).count();
     let shard = (0..layout.buckets.len())
         .map(|bucket| layout.shard(bucket, rank, tree.ranks()).len())
         .max()
         .unwrap_or(0);
-    let sums = layout.state_bytes * (tree.ranks() - 1);
-    (foreign * shard * size_of::<f32>()).max(sums)
+    let sums = states.iter().filter(|state| state.usage == StateUse::StepSum);
+    let bytes = |state: &State| all_reduce_staging(state.bytes(), state.dtype, tree.ranks());
+    (foreign * shard * size_of::<f32>()).max(sums.map(bytes).max().unwrap_or(0))
 }
 
 /// One f64 per block, and one per rank for its overflow flag.

@@ -166,15 +166,17 @@ pub enum Heard<'a> {
 /// Hears the text as it comes; may stop it.
 pub type Listener = Box<dyn FnMut(Heard<'_>) -> ControlFlow<()> + Send>;
 
-/// A prompt and its continuation. Ends at the end of a document, after so many tokens, or when the
-/// caches are full.
+/// A prompt and its continuation. Ends at the end of a document or after so many tokens. When the
+/// caches are full it goes on from the last half of what they hold, as if the text began there.
 pub struct Conversation {
     decoder: Decoder,
     request: Request,
     step: u64,
     /// The prompt, then what was drawn.
     tokens: Vec<u32>,
-    /// Tokens whose keys are in the caches.
+    /// The token at position 0 of the caches.
+    first: usize,
+    /// Tokens that were read: those from `first` on are in the caches.
     read: usize,
     /// Rows of the run that is under way.
     rows: usize,
@@ -188,7 +190,7 @@ impl Conversation {
     pub fn new(decoder: Decoder, request: Request, step: u64, listener: Listener) -> Self {
         let tokens = request.prompt.clone();
         let told = request.tokenizer.decode_bytes(&tokens).len();
-        Self { decoder, request, step, tokens, read: 0, rows: 0, told, listener }
+        Self { decoder, request, step, tokens, first: 0, read: 0, rows: 0, told, listener }
     }
 
     fn drawn(&self) -> usize {
@@ -209,9 +211,11 @@ impl Conversation {
             return Ok(false);
         }
         self.tokens.push(token);
-        let room =
-            self.drawn() < self.request.tokens && self.tokens.len() <= self.decoder.positions;
-        Ok(self.tell(false).is_continue() && room)
+        if self.tokens.len() - self.first > self.decoder.positions {
+            self.first = self.tokens.len() - self.decoder.positions.div_ceil(2);
+            self.read = self.first;
+        }
+        Ok(self.tell(false).is_continue() && self.drawn() < self.request.tokens)
     }
 
     fn program_rows(&self) -> usize {
@@ -264,7 +268,7 @@ impl Drive for Conversation {
         positions.fill(-1);
         for (row, &token) in fresh[..self.rows].iter().enumerate() {
             tokens[row] = token as i32;
-            positions[row] = (self.read + row) as i32;
+            positions[row] = (self.read - self.first + row) as i32;
         }
         Ok(Some(id))
     }

@@ -49,3 +49,16 @@ fn the_arena_is_the_sum_of_its_regions() {
     assert_eq!(plan.arena_bytes, sum);
     assert_eq!(plan.fits, Some(true));
 }
+
+#[test]
+fn sampling_takes_its_caches_and_nothing_else() {
+    // Caches that are larger than what ranks send of a bucket.
+    let long = ["run.ranks=8", "batch.sequence_length=4096"];
+    let with = [long[0], long[1], "sample.every=5"];
+    let of = |sets: &[&str]| plan(&config(sets), 512, Peaks::H200, 1).unwrap().arena_bytes;
+    let caches = arena(&with, "states");
+    assert_eq!(arena(&long, "states"), 0);
+    // Keys and values of two layers, width 128, in f32.
+    assert_eq!(caches, 2 * 2 * 4096 * 128 * 4);
+    assert_eq!(of(&with), of(&long) + caches);
+}

@@ -134,7 +134,9 @@ fn converse(
     let request = Request { tokenizer, prompt, tokens, sampler: sampler(0.0) };
     let mut conversation = Conversation::new(decoder, request, 9, listener);
     let mut memory = vec![0u64; 64];
-    let (mut runs, mut last, mut read) = (Vec::new(), None::<Certain>, 0);
+    let (mut runs, mut last) = (Vec::new(), None::<Certain>);
+    // Tokens that were drawn, and the one at position 0.
+    let (mut drawn, mut first) = (0, 0);
     loop {
         let mut record = Record::new(bytemuck::cast_slice_mut(&mut memory));
         let results = last.as_ref().map(|last| last as &dyn Results);
@@ -144,11 +146,14 @@ fn converse(
         let rows: Vec<(i32, i32)> =
             tokens.iter().copied().zip(positions.iter().copied()).filter(|r| r.1 >= 0).collect();
         let mut logits = vec![0.0; tokens.len() * 260];
-        read += rows.len();
+        if rows[0].1 == 0 && !runs.is_empty() {
+            first = prompted + drawn - POSITIONS / 2;
+        }
         // The padding of the vocabulary is the most likely of all, and no token.
         logits[(rows.len() - 1) * 260 + 259] = 2.0;
-        if read >= prompted {
-            logits[(rows.len() - 1) * 260 + answer[read - prompted] as usize] = 1.0;
+        if first + rows[rows.len() - 1].1 as usize + 1 == prompted + drawn {
+            logits[(rows.len() - 1) * 260 + answer[drawn] as usize] = 1.0;
+            drawn += 1;
         }
         last = Some(Certain(logits));
         runs.push((id, rows));
@@ -172,15 +177,27 @@ fn a_prompt_is_read_in_pieces_and_the_answer_token_by_token() {
 }
 
 #[test]
-fn it_ends_after_so_many_tokens_or_with_the_caches() {
-    let answer: Vec<u32> = (b'a'..=b'z').chain(b'a'..=b'z').map(u32::from).collect();
+fn it_ends_after_so_many_tokens() {
+    let answer: Vec<u32> = (b'a'..=b'z').map(u32::from).collect();
     assert_eq!(converse("x", 3, &answer).0, "abc<end>");
-    // 30 positions and 10 more; the token behind the last position is drawn but never read.
-    let (text, runs) = converse(&"x".repeat(30), 100, &answer);
-    assert_eq!(text, "abcdefghijk<end>");
-    assert_eq!(runs.last().unwrap().1, [(i32::from(b'j'), 39)]);
     // A character that stays unfinished is told at the end.
     assert_eq!(converse("x", 2, &[97, 0xC3]).0, "a\u{FFFD}<end>");
+}
+
+#[test]
+fn full_caches_begin_again_with_half_of_what_they_held() {
+    let answer: Vec<u32> = (b'a'..=b'z').map(u32::from).collect();
+    // 30 positions and 10 more; the token behind the last position begins the second half.
+    let prompt = "x".repeat(30);
+    let (text, runs) = converse(&prompt, 14, &answer);
+    assert_eq!(text, "abcdefghijklmn<end>");
+    let read: Vec<i32> = (prompt + "abcdefghijklm").bytes().map(i32::from).collect();
+    let rows: Vec<(i32, i32)> = runs.iter().flat_map(|(_, rows)| rows.clone()).collect();
+    let at = |range: std::ops::Range<usize>| read[range].iter().copied().zip(0..);
+    assert_eq!(rows[..40], at(0..40).collect::<Vec<_>>());
+    // The 41st token is the last of the 20 that stay.
+    assert_eq!(rows[40..], at(21..43).collect::<Vec<_>>());
+    assert_eq!(runs[runs.len() - 3].1.len(), 20);
 }
 
 #[test]

@@ -188,6 +188,21 @@ pub fn train_in_legs(workload: &Arc<dyn Workload>, legs: &[Leg]) -> Result<Trial
     train_watched(workload, legs, &(Arc::new(|_, _| ()) as Watch))
 }
 
+/// Changes the first values of a parameter, given its name; values are `f32` master weights.
+pub type FirstValues<'f> = &'f dyn Fn(&str, &mut [f32]);
+
+/// As [`train_in_legs`], from other first values of the trainable parameters than the workload's.
+///
+/// # Errors
+/// The first fault of any rank.
+pub fn train_from(
+    workload: &Arc<dyn Workload>,
+    first_values: FirstValues<'_>,
+    legs: &[Leg],
+) -> Result<Trial, Fault> {
+    run_legs(workload, first_values, legs, &(Arc::new(|_, _| ()) as Watch))
+}
+
 /// Called on a rank's thread at the two ends of what may not take memory: when plan and batch are
 /// there, and when the update is done, before the report is made.
 pub type Watch = Arc<dyn Fn(u64, Moment) + Send + Sync>;
@@ -210,10 +225,25 @@ pub fn train_watched(
     legs: &[Leg],
     watch: &Watch,
 ) -> Result<Trial, Fault> {
+    run_legs(workload, &|_, _| (), legs, watch)
+}
+
+fn run_legs(
+    workload: &Arc<dyn Workload>,
+    first_values: FirstValues<'_>,
+    legs: &[Leg],
+    watch: &Watch,
+) -> Result<Trial, Fault> {
     let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
     let slot = slots.slot(0, &layout);
     initialise(&**workload, &slot);
+    for parameter in workload.variables().parameters().iter().filter(|p| p.trainable) {
+        let tensor = layout.tensors().iter().find(|t| t.name == parameter.name);
+        let values = slot.tensor(tensor.expect("every parameter is in the slot"));
+        // SAFETY: nobody else has the slot before the first rank starts.
+        first_values(&parameter.name, unsafe { values.as_mut_slice() });
+    }
     let times = Times { seconds: 1.0, checkpoint_ms: 0.0 };
     let (mut reports, mut attempts) = (Vec::new(), Vec::new());
     for leg in legs {

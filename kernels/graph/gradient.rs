@@ -142,9 +142,8 @@ impl<'g, 'v> Sweep<'g, 'v> {
             }
             return self.sum(root, first, gradient);
         }
-        let spec = self.graph.spec(root).clone();
-        let alias = self.graph.add_tensor(spec, Kind::Alias(whole), None, false);
-        self.gradients.insert(root, alias);
+        let view = self.as_gradient(root, gradient)?;
+        self.gradients.insert(root, view);
         *self.readers.entry(whole).or_insert(0) += 1;
         Ok(())
     }
@@ -162,8 +161,7 @@ impl<'g, 'v> Sweep<'g, 'v> {
         }
         let Some(&gradient) = self.gradients.get(&root) else {
             let made = self.graph.apply_shared(op, inputs)?[0];
-            self.adopt(root, made);
-            return Ok(());
+            return self.adopt(root, made);
         };
         if op.accumulates() && self.may_add_to(gradient) {
             return self.graph.write_into(op, inputs, gradient, Write::Accumulate);
@@ -217,8 +215,7 @@ impl<'g, 'v> Sweep<'g, 'v> {
         let term = self.graph.reshape(term, &shape)?;
         let sum = add(self.graph, gradient, term)?;
         self.release(gradient);
-        self.adopt(root, sum);
-        Ok(())
+        self.adopt(root, sum)
     }
 
     /// Backward may add to its own intermediates (not to inputs or step buffers) that nobody else
@@ -230,16 +227,29 @@ impl<'g, 'v> Sweep<'g, 'v> {
         own && info.kind == Kind::Intermediate && self.readers.get(&memory) == Some(&1)
     }
 
-    fn adopt(&mut self, root: Tensor, made: Tensor) {
-        let spec = self.graph.spec(root).clone().with_dtype(self.graph.spec(made).dtype);
-        let memory = self.graph.root(made);
-        let gradient = if *self.graph.spec(made) == spec {
-            made
-        } else {
-            self.graph.add_tensor(spec, Kind::Alias(memory), None, false)
-        };
+    fn adopt(&mut self, root: Tensor, made: Tensor) -> Result<()> {
+        let gradient = self.as_gradient(root, made)?;
         self.gradients.insert(root, gradient);
+        let memory = self.graph.root(made);
         self.readers.insert(memory, 1);
+        Ok(())
+    }
+
+    /// `made` under the shape of `root`, in the dtype in which it was made. A gradient that is live
+    /// on fewer rows than its tensor would leave the others undefined, so it is refused.
+    fn as_gradient(&mut self, root: Tensor, made: Tensor) -> Result<Tensor> {
+        let (of, spec) = (self.graph.spec(root).clone(), self.graph.spec(made).clone());
+        let fits = of.elements() == spec.elements() && spec.dtype.is_float();
+        if !fits || spec.live.is_some() && spec.live != of.live {
+            let what = format!("{spec} cannot be the gradient of {of}");
+            return Err(self.graph.refuse("gradient", what));
+        }
+        let wanted = of.with_dtype(spec.dtype);
+        if spec == wanted {
+            return Ok(made);
+        }
+        let memory = self.graph.root(made);
+        Ok(self.graph.add_tensor(wanted, Kind::Alias(memory), None, false))
     }
 }
 

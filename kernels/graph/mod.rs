@@ -282,9 +282,9 @@ impl<'v> Graph<'v> {
     ) -> Result<()> {
         let specs = self.output_specs(&*op, inputs)?;
         let name = op.name();
-        let (made, wanted) = (specs[0].elements(), self.spec(target).elements());
-        if specs.len() != 1 || made != wanted {
-            let spec = self.spec(target).clone();
+        let spec = self.spec(target).clone();
+        let same_kind = specs[0].dtype.is_float() == spec.dtype.is_float();
+        if specs.len() != 1 || specs[0].elements() != spec.elements() || !same_kind {
             return Err(self.refuse(name, format!("cannot write {} into {spec}", specs[0])));
         }
         if write != Write::Overwrite && !op.accumulates() {
@@ -371,6 +371,15 @@ impl<'v> Graph<'v> {
     /// A typed refusal at the current path.
     pub fn refuse(&self, op: &'static str, what: String) -> Error {
         Error::Shape { op, path: self.path.join("."), what }
+    }
+
+    /// Where later nodes are put now, to come back to.
+    pub(crate) fn place(&self) -> (Vec<String>, Regions, Option<Site>) {
+        (self.path.clone(), self.regions, self.site)
+    }
+
+    pub(crate) fn restore_place(&mut self, place: (Vec<String>, Regions, Option<Site>)) {
+        (self.path, self.regions, self.site) = place;
     }
 
     /// Later nodes belong to `node`: its gradient, or its second run.

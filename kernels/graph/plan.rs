@@ -36,10 +36,7 @@ pub(crate) fn lifetimes(graph: &Graph<'_>) -> Vec<Option<Lifetime>> {
         life.last = life.last.max(to);
     };
     for (i, node) in graph.nodes.iter().enumerate() {
-        let until = match node.op.stream() {
-            Stream::Compute => i,
-            Stream::Communication => wait_point(graph, i),
-        };
+        let until = until(graph, i);
         for tensor in operands(node) {
             touch(tensor, i, until);
             if let Some(extent) = graph.spec(tensor).live {
@@ -52,6 +49,14 @@ pub(crate) fn lifetimes(graph: &Graph<'_>) -> Vec<Option<Lifetime>> {
         touch(fetch.tensor, end, end);
     }
     lives
+}
+
+/// The last node during which the operands and the scratch of node `node` must stay untouched.
+pub(crate) fn until(graph: &Graph<'_>, node: usize) -> usize {
+    match graph.nodes[node].op.stream() {
+        Stream::Compute => node,
+        Stream::Communication => wait_point(graph, node),
+    }
 }
 
 /// The first compute node that reads what communication node `node` makes; the end if none does.

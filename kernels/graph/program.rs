@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::graph::cost::Cost;
 use crate::graph::gradient::differentiate;
 use crate::graph::layout::Layout;
-use crate::graph::plan::{Lifetime, lifetimes, pack};
+use crate::graph::plan::{Lifetime, lifetimes, pack, until};
 use crate::graph::recompute::Recompute;
 use crate::graph::variables::ParameterId;
 use crate::graph::{Graph, Kind, Part, Tensor, Write};
@@ -174,7 +174,8 @@ impl Program {
         let ios: Vec<Io> = graph.nodes.iter().map(|n| graph.io(n)).collect();
         for (i, (node, io)) in graph.nodes.iter().zip(&ios).enumerate() {
             let bytes = aligned(node.op.workspace(io)) + widened_bytes(io);
-            lives.push((bytes > 0).then_some(Lifetime { first: i, last: i, bytes }));
+            let last = until(&graph, i);
+            lives.push((bytes > 0).then_some(Lifetime { first: i, last, bytes }));
         }
         let (offsets, activation_bytes) = pack(&lives);
         let (fields, input_bytes) = fields(&graph);

@@ -116,8 +116,12 @@ impl Saved {
         for &input in &node.inputs {
             inputs.push(self.get(graph, input)?);
         }
+        let rule = graph.place();
         graph.set_place(&node);
-        let clones = graph.apply_shared(node.op, &inputs)?;
+        let clones = graph.apply_shared(node.op, &inputs);
+        // What comes after belongs to the rule that asked, its random site included.
+        graph.restore_place(rule);
+        let clones = clones?;
         for (&(original, _), &clone) in node.outputs.iter().zip(&clones) {
             self.rebuilt.insert(original, clone);
         }

@@ -163,3 +163,28 @@ fn a_recompute_policy_changes_memory_but_not_the_nodes_that_write_gradients() {
     assert_eq!(kept.nodes(), rebuilt.nodes());
     assert_eq!(kept.gradient_writes().len(), 6);
 }
+
+#[test]
+fn a_gradient_of_other_dtype_keeps_its_own() {
+    // The seed is f32, the tensor bf16: the gradient's memory must be read as what it is.
+    let narrow = |seed| Array::Float(vec![6], noise(seed, 6), DType::Bf16);
+    let seed = [Array::f32(&[6], noise(9, 6))];
+    let got = gradients(&[narrow(1), narrow(2)], &seed, &|g, x| Ok(vec![add(g, x[0], x[1])?]));
+    for gradient in got.unwrap() {
+        assert_eq!(gradient.floats(), seed[0].floats());
+    }
+}
+
+#[test]
+fn a_gradient_that_leaves_rows_undefined_is_refused() {
+    let inputs = [Array::f32(&[4, 2], noise(1, 8)), Array::i32(&[], vec![3])];
+    let seed = [Array::f32(&[4, 2], noise(2, 8))];
+    let refused = gradients(&inputs, &seed, &|g, x| {
+        let part = g.with_live(x[0], x[1]);
+        let whole = add(g, x[0], x[0])?;
+        // `part + whole` is live on three rows, so its gradient cannot be that of `whole`.
+        Ok(vec![add(g, part, whole)?])
+    });
+    let said = refused.unwrap_err().to_string();
+    assert!(said.contains("cannot be the gradient of"), "{said}");
+}

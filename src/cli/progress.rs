@@ -1,5 +1,6 @@
 //! What a person sees while a run goes on: a line every few seconds, and every evaluation.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use octet::data::{Progress, Stage};
@@ -11,6 +12,11 @@ use octet_actors::telemetry::Observer;
 /// Between two lines about steps.
 const PERIOD: Duration = Duration::from_secs(2);
 
+/// Prints a line. Nobody reading it any more (a closed pipe, a full disk) is no reason to end a run.
+fn say(line: &str) {
+    let _unread = writeln!(std::io::stdout(), "{line}");
+}
+
 /// An observer that prints to stdout. `steps` is the length of the run.
 pub(crate) fn observer(steps: u64) -> Observer {
     let mut last: Option<Instant> = None;
@@ -18,19 +24,19 @@ pub(crate) fn observer(steps: u64) -> Observer {
         Line::Step(report) => {
             let due = last.is_none_or(|at| at.elapsed() >= PERIOD);
             if due || report.step == steps || report.skipped {
-                println!("{}", step_line(report, steps));
+                say(&step_line(report, steps));
                 last = Some(Instant::now());
             }
         }
         Line::Evaluate(report) => {
             let bits = report.bits_per_byte;
             let bits = bits.map_or(String::new(), |b| format!("  {b:.4} bits/byte"));
-            println!(
+            say(&format!(
                 "step {:>6}  {}: loss {:.4}  perplexity {:.2}{bits}",
                 report.step, report.task, report.loss, report.perplexity
-            );
+            ));
         }
-        Line::Note { step, what } => println!("step {step:>6}  {what}"),
+        Line::Note { step, what } => say(&format!("step {step:>6}  {what}")),
         Line::Checkpoint { .. } | Line::Time { .. } => {}
     })
 }
@@ -80,7 +86,7 @@ pub(crate) fn preparing() -> Box<dyn FnMut(Progress)> {
     Box::new(move |progress| {
         if shown != Some(progress.stage) {
             shown = Some(progress.stage);
-            println!("data: {}", describe(progress.stage));
+            say(&format!("data: {}", describe(progress.stage)));
         }
     })
 }

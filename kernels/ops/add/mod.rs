@@ -35,6 +35,9 @@ impl Op for Add {
         if a.shape != b.shape || a.dtype != b.dtype || !a.dtype.is_float() {
             return Err(format!("{a} + {b}"));
         }
+        if a.live.is_some() && b.live.is_some() && a.live != b.live {
+            return Err(format!("{a} + {b} are live up to different extents"));
+        }
         Ok(vec![(*a).clone().with_live(a.live.or(b.live))])
     }
 

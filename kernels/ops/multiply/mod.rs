@@ -37,6 +37,9 @@ impl Op for Multiply {
         let [a, b] = operands(inputs)?;
         expect_float(a, &b.shape, "the first factor")?;
         expect_float(b, &a.shape, "the second factor")?;
+        if a.live.is_some() && b.live.is_some() && a.live != b.live {
+            return Err(format!("{a} and {b} are live up to different extents"));
+        }
         Ok(vec![a.clone().with_live(a.live.or(b.live))])
     }
 

@@ -86,7 +86,8 @@ pub enum Phase {
 pub struct StepShape {
     /// In order.
     pub phases: Vec<Phase>,
-    /// Forward programs without a record: they see the step's sums and the fresh parameters.
+    /// Forward programs without a record: they see the step's sums and the fresh parameters, and
+    /// they alone may write what every rank has (replicated states, frozen parameters).
     pub finally: Vec<ProgramId>,
 }
 
@@ -223,6 +224,12 @@ pub trait Workload: Debug + Send + Sync + 'static {
 
     /// The phases of a step: a pure function. `attempt` grows when a step overflowed.
     fn shape(&self, step: u64, attempt: usize) -> Arc<StepShape>;
+
+    /// Shapes that memory is planned for: no step has more runs or records on a rank than one of
+    /// these. By default those of step 0.
+    fn shapes(&self) -> Vec<Arc<StepShape>> {
+        (0..self.attempts()).map(|attempt| self.shape(0, attempt)).collect()
+    }
 
     /// How many attempts a step has before an overflow is a fault.
     fn attempts(&self) -> usize {

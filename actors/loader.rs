@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use octet_kernels::collectives::LaneTree;
 
 use crate::actor::{Actor, Flow, Port};
-use crate::contract::{Purpose, Record, Workload};
+use crate::contract::{Purpose, Record, StepShape, Workload};
 use crate::fault::{ActorName, Fault};
 use crate::step_plan::records;
 
@@ -106,8 +106,8 @@ impl SlotShape {
     /// The slots of `rank` of `ranks`.
     pub fn new(workload: &dyn Workload, tree: &LaneTree, rank: usize) -> Self {
         let owned = workload.batch().micro_batches_of(&tree.lanes_of(rank));
-        let of_attempt = |a| records(workload, &workload.shape(0, a), &owned).len();
-        let records = (0..workload.attempts()).map(of_attempt).max().unwrap_or(0);
+        let of_shape = |shape: Arc<StepShape>| records(workload, &shape, &owned).len();
+        let records = workload.shapes().into_iter().map(of_shape).max().unwrap_or(0);
         let bytes = workload.programs().iter().map(|p| p.input_bytes).max().unwrap_or(0);
         Self { records, record_bytes: bytes.next_multiple_of(size_of::<Line>()) }
     }
@@ -190,6 +190,10 @@ impl Loader {
         let shape = self.workload.shape(step, attempt);
         let records = records(&*self.workload, &shape, &self.owned);
         slot.filled = records.len();
+        if slot.filled > slot.records() {
+            let what = format!("a step of {} records, planned for {}", slot.filled, slot.records());
+            return Err(Fault::ours(ActorName::Loader(self.rank), what));
+        }
         for (i, &(micro_batch, program)) in records.iter().enumerate() {
             let purpose = Purpose::Train { step, attempt, micro_batch };
             let mut record = Record::new(slot.record_mut(i));

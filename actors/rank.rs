@@ -376,8 +376,8 @@ impl Rank {
     }
 
     fn drive(&mut self, step: u64) -> Result<RankReply, Fault> {
-        let drive = self.engine.workload.drive(step).filter(|_| self.engine.memory.rank == 0);
-        let Some(mut drive) = drive else { return Ok(RankReply::Drove) };
+        let drive = (self.engine.memory.rank == 0).then(|| self.engine.workload.drive(step));
+        let Some(Some(mut drive)) = drive else { return Ok(RankReply::Drove) };
         let programs = self.engine.workload.programs();
         let bytes = self.engine.memory.input.bytes.next_multiple_of(64);
         let mut record = vec![[0u64; 8]; bytes / 64];

@@ -88,8 +88,10 @@ impl RankMemory {
             })
             .collect();
         let narrow = layout.buckets.iter().any(|b| b.dtype.is_narrow());
-        let rows = (0..workload.attempts())
-            .map(|a| Ok(StepPlan::new(workload, &workload.shape(0, a), ranks, rank)?.rows))
+        let shapes = workload.shapes();
+        let rows = shapes
+            .iter()
+            .map(|shape| Ok(StepPlan::new(workload, shape, ranks, rank)?.rows))
             .collect::<Result<Vec<_>>>()?;
         let rows = rows.into_iter().max().unwrap_or(0);
         let columns = programs.iter().map(scalars).max().unwrap_or(0);

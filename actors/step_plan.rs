@@ -9,11 +9,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use octet_kernels::collectives::{LaneStep, LaneTree};
-use octet_kernels::error::{Error, Result};
+use octet_kernels::error::Result;
 use octet_kernels::graph::{Layout, ParameterId, Program, StateUse, StepBufferId, Variables};
 use octet_kernels::memory::Span;
 
 use crate::contract::{Batch, Phase, ProgramId, StepShape, Workload};
+use crate::step_plan::check::{check_order, check_sharing};
+
+mod check;
+#[cfg(test)]
+mod tests;
 
 /// A stretch of one program over one micro-batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +102,8 @@ impl StepPlan {
     /// Plans a step for `rank` of `ranks`.
     ///
     /// # Errors
-    /// [`Error::Plan`] when the shape cannot be run in lane order, or trains nothing.
+    /// [`Error::Plan`] when the shape cannot be run in lane order, trains nothing, lets ranks
+    /// disagree, or exceeds a step buffer.
     pub fn new(
         workload: &dyn Workload,
         shape: &StepShape,
@@ -107,6 +113,7 @@ impl StepPlan {
         let batch = workload.batch();
         let tree = LaneTree::new(batch.lanes, ranks)?;
         let runs = list_runs(workload.programs(), shape, batch);
+        check_sharing(workload, shape, &runs)?;
         let last_phase = check_order(&runs, workload.programs(), batch)?;
         let mut planner = Planner {
             workload,
@@ -200,27 +207,6 @@ fn list_runs(programs: &[Program], shape: &StepShape, batch: Batch) -> Vec<Whole
         }
     }
     runs
-}
-
-/// Gradients must be written lane after lane, since finished lanes are folded away. Returns the
-/// last phase that writes gradients: buckets are reduced there, on every rank.
-fn check_order(runs: &[Whole], programs: &[Program], batch: Batch) -> Result<usize> {
-    let writes = |r: &&Whole| !programs[r.program.0].gradient_writes().is_empty();
-    let mut last: Option<Whole> = None;
-    for run in runs.iter().filter(writes) {
-        if let Some(before) = last
-            && before.lane > run.lane
-        {
-            return Err(Error::Plan(format!(
-                "micro-batch {} (lane {}) writes gradients after lane {} has begun; the step has \
-                 {} lanes: group micro-batches so that lanes finish in order",
-                run.micro_batch, run.lane, before.lane, batch.lanes
-            )));
-        }
-        last = Some(*run);
-    }
-    let nothing = || Error::Plan("no program of the step writes a gradient".to_string());
-    last.map(|run| run.phase).ok_or_else(nothing)
 }
 
 struct Planner<'w> {

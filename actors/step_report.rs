@@ -13,7 +13,9 @@ pub struct Times {
     pub checkpoint_ms: f64,
 }
 
-/// The report of a step.
+/// The report of a step. A program's `loss` adds up to the loss; the mean of `loss_sum` over
+/// `targets` is named for the program, that of `NAME.loss_sum` over `NAME.targets` for NAME. Means
+/// are reported where there are several.
 pub fn step_report(
     workload: &dyn Workload,
     step: u64,
@@ -28,11 +30,16 @@ pub fn step_report(
         let program = &workload.programs()[run.program];
         let scalar = |name: &str| scalar(workload, run, name);
         loss += scalar("loss").map_or(0.0, |bits| f64::from(f32::from_bits(bits)));
-        let (Some(sum), Some(targets)) = (scalar("loss_sum"), scalar("targets")) else { continue };
-        let (sum, targets) = (f64::from(f32::from_bits(sum)), u64::from(targets));
-        match named.iter_mut().find(|(name, ..)| *name == program.name) {
-            Some(entry) => *entry = (entry.0, entry.1 + sum, entry.2 + targets),
-            None => named.push((&program.name, sum, targets)),
+        for (fetch, _) in program.fetches() {
+            let Some(prefix) = fetch.strip_suffix("loss_sum") else { continue };
+            let (sum, targets) = (scalar(fetch), scalar(&format!("{prefix}targets")));
+            let (Some(sum), Some(targets)) = (sum, targets) else { continue };
+            let (sum, targets) = (f64::from(f32::from_bits(sum)), u64::from(targets));
+            let name = prefix.strip_suffix('.').unwrap_or(&program.name);
+            match named.iter_mut().find(|entry| entry.0 == name) {
+                Some(entry) => *entry = (entry.0, entry.1 + sum, entry.2 + targets),
+                None => named.push((name, sum, targets)),
+            }
         }
     }
     if named.len() < 2 {

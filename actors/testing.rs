@@ -93,6 +93,18 @@ impl Workload for Toy {
         Arc::new((self.shape)(step, attempt))
     }
 
+    /// Toys alternate between a few shapes at most.
+    fn shapes(&self) -> Vec<Arc<StepShape>> {
+        let mut shapes = Vec::new();
+        for (step, attempt) in (0..8).flat_map(|s| (0..self.attempts).map(move |a| (s, a))) {
+            let shape = self.shape(step, attempt);
+            if !shapes.contains(&shape) {
+                shapes.push(shape);
+            }
+        }
+        shapes
+    }
+
     fn attempts(&self) -> usize {
         self.attempts
     }

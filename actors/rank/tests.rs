@@ -13,7 +13,7 @@ use octet_kernels::ops::linear::linear;
 
 use crate::contract::{Batch, Phase, ProgramId, Purpose, StepShape, Workload};
 use crate::rank_memory::Zero;
-use crate::testing::{Toy, train};
+use crate::testing::{Toy, Trial, train};
 
 const SYMBOLS: usize = 11;
 const WIDTH: usize = 24;
@@ -32,6 +32,14 @@ fn parameter(name: &str, shape: &[usize], dtype: DType) -> Parameter {
 
 /// Predicts `(3 x + 1) mod SYMBOLS` from `x`.
 fn toy(dtype: DType, lanes: usize) -> Arc<dyn Workload> {
+    Arc::new(build(dtype, lanes))
+}
+
+fn train_on(workload: &Arc<dyn Workload>, ranks: usize) -> Trial {
+    train(workload, ranks, Zero::Zero1, 4).unwrap()
+}
+
+fn build(dtype: DType, lanes: usize) -> Toy {
     let mut variables = Variables::new();
     let table = variables.parameter(parameter("table", &[SYMBOLS, WIDTH], dtype));
     let hidden = variables.parameter(parameter("hidden", &[WIDTH, WIDTH], dtype));
@@ -55,7 +63,7 @@ fn toy(dtype: DType, lanes: usize) -> Arc<dyn Workload> {
     let goal = Goal::Train { loss };
     let program = Program::compile("toy", g, &goal, Policy::default(), &layout).unwrap();
     let batch = Batch { micro: ROWS, global: ROWS * 16, lanes };
-    Arc::new(Toy {
+    Toy {
         variables,
         layout,
         programs: vec![program],
@@ -80,7 +88,7 @@ fn toy(dtype: DType, lanes: usize) -> Arc<dyn Workload> {
         attempts: 1,
         talk: Box::new(|_| None),
         learning_rate: 0.02,
-    })
+    }
 }
 
 #[test]
@@ -97,6 +105,25 @@ fn any_number_of_ranks_and_any_placement_gives_the_same_bits() {
             }
         }
     }
+}
+
+#[test]
+fn a_later_step_may_have_more_runs_than_the_first() {
+    let mut toy = build(DType::F32, 4);
+    let train = |micro_batches: std::ops::Range<usize>| {
+        let programs = vec![ProgramId(0); micro_batches.len()];
+        Phase::Each { micro_batches, programs }
+    };
+    // Even steps train every other micro-batch of a lane, odd steps all.
+    toy.shape = Box::new(move |step, _| {
+        let used = if step % 2 == 0 { 2 } else { 4 };
+        let phases = (0..4).map(|lane| train(lane * 4..lane * 4 + used)).collect();
+        StepShape { phases, finally: vec![] }
+    });
+    let workload: Arc<dyn Workload> = Arc::new(toy);
+    let one = train_on(&workload, 1);
+    assert!(one.reports[1].loss > 1.5 * one.reports[0].loss, "odd steps sum over more targets");
+    assert_eq!(train_on(&workload, 4), one);
 }
 
 #[test]

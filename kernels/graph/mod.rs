@@ -24,7 +24,7 @@ pub mod variables;
 pub use cost::Cost;
 pub use gradient::Backward;
 pub use layout::{Granularity, Layout};
-pub use program::{Bindings, Goal, Policy, Program, RunContext};
+pub use program::{Bindings, Goal, Policy, Program, RunContext, Shared};
 pub use recompute::{Recompute, Region};
 pub use variables::{
     Init, Parameter, ParameterId, State, StateId, StateUse, StepBuffer, StepBufferId, Variables,

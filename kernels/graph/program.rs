@@ -15,7 +15,7 @@ use crate::graph::gradient::differentiate;
 use crate::graph::layout::Layout;
 use crate::graph::plan::{Lifetime, lifetimes, pack, until};
 use crate::graph::recompute::Recompute;
-use crate::graph::variables::ParameterId;
+use crate::graph::variables::{ParameterId, StateId, StepBufferId};
 use crate::graph::{Graph, Kind, Part, Tensor, Write};
 use crate::memory::{DeviceSlice, REGION_ALIGNMENT};
 use crate::ops::{Io, Op};
@@ -138,6 +138,17 @@ pub struct RunContext<'a> {
     pub communicator: Option<&'a RefCell<Box<dyn Communicator>>>,
 }
 
+/// What of the run's variables a program touches beyond reading them: who plans steps must know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shared {
+    /// States that it writes.
+    pub states: Vec<StateId>,
+    /// Parameters that it writes.
+    pub parameters: Vec<ParameterId>,
+    /// Step buffers of which it reads or writes the running micro-batch's slice.
+    pub slices: Vec<StepBufferId>,
+}
+
 /// A compiled graph.
 #[derive(Debug)]
 pub struct Program {
@@ -148,6 +159,7 @@ pub struct Program {
     fields: Vec<Field>,
     fetches: Vec<(String, Tensor)>,
     gradient_writes: Vec<(ParameterId, usize)>,
+    shared: Shared,
     forward_nodes: usize,
     /// Bytes of one micro-batch's record.
     pub input_bytes: usize,
@@ -203,6 +215,7 @@ impl Program {
             .collect();
         let fetches = graph.fetches.iter().map(|f| (f.name.clone(), f.tensor)).collect();
         let gradient_writes = last_gradient_writes(&graph);
+        let shared = shared(&graph);
         let name = name.to_string();
         Ok(Self {
             name,
@@ -211,6 +224,7 @@ impl Program {
             fields,
             fetches,
             gradient_writes,
+            shared,
             forward_nodes,
             input_bytes,
             activation_bytes,
@@ -245,6 +259,11 @@ impl Program {
     /// Every parameter whose gradient this program writes, with the last node that does.
     pub fn gradient_writes(&self) -> &[(ParameterId, usize)] {
         &self.gradient_writes
+    }
+
+    /// What it writes besides gradients, and which step buffers it has a slice of.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Cost of every node, in order.
@@ -362,6 +381,29 @@ fn owner(graph: &Graph<'_>, tensor: Tensor) -> Option<ParameterId> {
         Kind::Gradient(id) => Some(id),
         _ => None,
     }
+}
+
+fn shared(graph: &Graph<'_>) -> Shared {
+    let mut shared = Shared::default();
+    let kind = |t: Tensor| graph.tensors[graph.root(t).0].kind;
+    for node in &graph.nodes {
+        for &(tensor, _) in &node.outputs {
+            match kind(tensor) {
+                Kind::State(id) => shared.states.push(id),
+                Kind::Parameter(id) => shared.parameters.push(id),
+                _ => {}
+            }
+        }
+        for tensor in node.inputs.iter().copied().chain(node.outputs.iter().map(|o| o.0)) {
+            if let Kind::Step(id, Part::Slice) = kind(tensor) {
+                shared.slices.push(id);
+            }
+        }
+    }
+    shared.states.dedup();
+    shared.parameters.dedup();
+    shared.slices.dedup();
+    shared
 }
 
 fn last_gradient_writes(graph: &Graph<'_>) -> Vec<(ParameterId, usize)> {

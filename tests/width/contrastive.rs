@@ -2,9 +2,9 @@
 //! loss over the group, and send the gradients of the embeddings back through each micro-batch.
 
 use crate::harness::{
-    BATCH, Batch, Cell, Goal, Graph, Group, Recompute, StepShape, Study, Tensor, Toy, Variables,
-    WIDTH, buffer, contrastive_loss, copy_into, each, encode, integers, l2_normalize, learns,
-    one_digest, run, scales, symbol, tower, weight,
+    BATCH, Batch, Cell, Goal, Graph, Group, Recompute, Region, StepShape, Study, Tensor, Toy,
+    Variables, WIDTH, buffer, contrastive_loss, copy_into, dropout, each, encode, integers,
+    l2_normalize, learns, one_digest, run, scales, symbol, tower, weight,
 };
 
 /// Pairs of a group.
@@ -20,9 +20,12 @@ fn toy(batch: Batch, recompute: Recompute) -> Toy {
         ["a", "b", "da", "db"].map(|name| buffer(&mut v, name, &[batch.micro, WIDTH], length));
     let mut study = Study::new(v, recompute);
     let embed = |g: &mut Graph<'_>| {
-        let sides = integers(g, ["a", "b"], batch.micro);
-        let [a, b] = [encode(g, sides[0], towers[0])?, encode(g, sides[1], towers[1])?];
-        Ok([l2_normalize(g, a, 1e-6)?, l2_normalize(g, b, 1e-6)?])
+        let [x, y] = integers(g, ["a", "b"], batch.micro);
+        g.region(Region::Block, |g| {
+            let [a, b] = [encode(g, x, towers[0])?, encode(g, y, towers[1])?];
+            let [a, b] = [dropout(g, a, 0.1, 1)?, dropout(g, b, 0.1, 1)?];
+            Ok([l2_normalize(g, a, 1e-6)?, l2_normalize(g, b, 1e-6)?])
+        })
     };
     let train = |g: &mut Graph<'_>, [a, b]: [Tensor; 2]| {
         let [scale] = scales(g, ["scale"]);
@@ -37,7 +40,7 @@ fn toy(batch: Batch, recompute: Recompute) -> Toy {
     }
     let forward = study.forward("embed", |g| {
         let pairs = embed(g)?;
-        let slices = [a, b].map(|buffer| g.step_slice(buffer));
+        let slices = [a, b].map(|id| g.step_slice(id));
         (0..2).try_for_each(|i| copy_into(g, pairs[i], slices[i]))
     });
     let once = study.program("group", |g| {
@@ -59,9 +62,8 @@ fn toy(batch: Batch, recompute: Recompute) -> Toy {
 /// Pairs: a symbol and its successor. The mean over all pairs of the step.
 fn data(cell: Cell<'_>) -> f64 {
     match cell.field {
-        "a" => symbol(cell.sample, 0) as f64,
-        "b" => symbol(cell.sample, 1) as f64,
-        _ => 1.0 / BATCH.global as f64,
+        "scale" => 1.0 / BATCH.global as f64,
+        side => symbol(cell.sample, usize::from(side == "b")) as f64,
     }
 }
 

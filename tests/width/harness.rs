@@ -35,6 +35,7 @@ pub(crate) use octet_kernels::ops::contrastive_loss::contrastive_loss;
 pub(crate) use octet_kernels::ops::copy::{add_into, copy_into};
 pub(crate) use octet_kernels::ops::cross_entropy::cross_entropy;
 pub(crate) use octet_kernels::ops::dispatch::dispatch;
+pub(crate) use octet_kernels::ops::dropout::dropout;
 pub(crate) use octet_kernels::ops::embedding::embedding;
 pub(crate) use octet_kernels::ops::exponential_average::exponential_average;
 pub(crate) use octet_kernels::ops::gather_rows::gather_rows;

@@ -4,8 +4,8 @@
 use crate::harness::{
     BATCH, Batch, Cell, Goal, Recompute, SYMBOLS, Study, Toy, Variables, WIDTH, add,
     binary_cross_entropy, block, compact, cross_entropy, each, embedding, encode, gather_rows,
-    integers, keep_or, learns, less_than, linear, not_equal, one_digest, report, run, sample,
-    scales, scatter_rows, symbol, tower, weight,
+    integers, keep_or, learns, less_than, linear, not_equal, one_digest, run, sample, scales,
+    scatter_rows, symbol, tower, weight,
 };
 
 const LENGTH: usize = 6;
@@ -43,8 +43,13 @@ fn toy(batch: Batch, recompute: Recompute) -> Toy {
         let verdict = linear(g, h, judge, None)?;
         let verdict = g.reshape(verdict, &[rows])?;
         let judged = binary_cross_entropy(g, verdict, replaced, judge_scale)?;
-        let both = add(g, guess.0, judged.0)?;
-        Ok(Goal::Train { loss: report(g, (both, judged.1, judged.2)) })
+        for (name, (_, sum, targets)) in [("generator", guess), ("judge", judged)] {
+            g.fetch(&format!("{name}.loss_sum"), sum);
+            g.fetch(&format!("{name}.targets"), targets);
+        }
+        let loss = add(g, guess.0, judged.0)?;
+        g.fetch("loss", loss);
+        Ok(Goal::Train { loss })
     });
     study.toy(batch, move |_, _| each(batch, |_| program), data)
 }
@@ -65,6 +70,8 @@ fn data(cell: Cell<'_>) -> f64 {
 fn draws_belong_to_samples_and_not_to_ranks() {
     let trial = one_digest(16, |recompute| toy(BATCH, recompute));
     learns(&trial, 0.8);
+    let means = &trial.reports[15].losses;
+    assert!((means[0].1 + means[1].1 - trial.reports[15].loss).abs() < 1e-5, "{means:?}");
     // Cut into larger micro-batches the same samples draw the same symbols: the losses agree.
     let other = run(toy(Batch { micro: 4, ..BATCH }, Recompute::None), 2, 1);
     let difference = (trial.reports[0].loss - other.reports[0].loss).abs();

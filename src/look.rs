@@ -100,7 +100,7 @@ pub struct Looked {
     pub notes: Vec<String>,
     /// Of the tasks, in order.
     pub reports: Vec<EvaluationReport>,
-    /// It was interrupted.
+    /// It was interrupted before all tasks were done.
     pub interrupted: bool,
 }
 
@@ -217,6 +217,7 @@ fn look(
         })
     });
     let first = works(step);
+    let expected = first.iter().filter(|work| matches!(work, Work::Evaluate { .. })).count();
     let state = FirstState { slot: 0, step, digest: None, on_disk: true, notes: Vec::new() };
     let begin = Begin { state, first };
     let place = Place { folder: scratch.0.clone(), disk, web: None };
@@ -224,12 +225,13 @@ fn look(
     let setup = setup(config, Arc::new(experiment), place, saving, begin, observer);
     let schedule = Schedule { steps: step, evaluate_every: 0, checkpoint_every: 0, drive_every: 0 };
     let finished = run(RunSetup { interrupts, schedule, ..setup })?;
-    let interrupted = match finished.end.ending {
-        Ending::Failed(fault) => return Err(fault.into()),
-        Ending::Interrupted => true,
-        Ending::Finished => false,
-    };
-    Ok(Looked { step, notes, reports: reports.try_iter().collect(), interrupted })
+    if let Ending::Failed(fault) = finished.end.ending {
+        return Err(fault.into());
+    }
+    let reports: Vec<EvaluationReport> = reports.try_iter().collect();
+    // It has no step left to do, so to the runtime it is finished whatever was given up.
+    let interrupted = reports.len() < expected;
+    Ok(Looked { step, notes, reports, interrupted })
 }
 
 /// Fills a slot from the newest checkpoint that is whole; gives its step, and what is wrong with

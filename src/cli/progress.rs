@@ -12,7 +12,7 @@ use octet_actors::telemetry::Observer;
 /// Between two lines about steps.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Prints a line. Nobody reading it any more (a closed pipe, a full disk) is no reason to end a run.
+/// Prints a line. That nobody reads it (a closed pipe, a full disk) is no reason to end a run.
 fn say(line: &str) {
     let _unread = writeln!(std::io::stdout(), "{line}");
 }

@@ -383,6 +383,20 @@ fn a_roll_back_gives_up_the_future() {
 }
 
 #[test]
+fn a_damaged_future_is_put_aside_and_kept() {
+    let (disk, store, _) = two_checkpoints();
+    for again in 1..=2 {
+        save(&store, 3, 3).expect("save");
+        let aside = Path::new(ROOT).join(format!("damaged-{again}-step-00000003"));
+        assert_eq!(store.set_aside_after(2).expect("put aside"), std::slice::from_ref(&aside));
+        assert!(verify(&disk, &aside, 1).is_ok(), "it is there, whole, to be looked at");
+        assert_eq!(store.steps().expect("steps"), [1, 2]);
+        store.recover().expect("recover");
+        assert!(disk.exists(&aside), "it is no leftover");
+    }
+}
+
+#[test]
 fn a_start_clears_leftovers_and_nothing_else() {
     let (disk, store, path) = two_checkpoints();
     let root = Path::new(ROOT);

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::snapshot::{Slot, SnapshotError};
 
+#[cfg(test)]
+mod tests;
+
 /// What a slot is being used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Use {

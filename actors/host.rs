@@ -32,7 +32,8 @@ use crate::outside::{Clock, Disk, DiskError};
 use crate::run_folder::replace_json;
 
 pub use restart_budget::RestartBudget;
-use ring::{Event, Ring};
+use ring::Event;
+pub use ring::Ring;
 
 /// How many messages may wait in a mailbox: a sum, with the reason for each part.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,13 +13,17 @@ use octet_kernels::collectives::LaneTree;
 use crate::actor::{Actor, Flow, Port};
 use crate::contract::{Purpose, Record, StepShape, Workload};
 use crate::fault::{ActorName, Fault};
+use crate::schedule::STEPS_AHEAD;
 use crate::step_plan::records;
 
 /// Slots of a rank's ring: one being used, one ready, one being filled.
 pub const SLOTS: usize = 3;
 
-/// Orders that may be waiting: the step that runs, what follows it, and one more.
-pub const ORDERS_MAX: usize = 8;
+/// Orders that may wait for a loader: the steps that are planned ahead with every task after each,
+/// once more after a step is planned again, and what a run begins with.
+pub fn orders_max(tasks: usize) -> usize {
+    2 * STEPS_AHEAD as usize * (1 + tasks) + tasks
+}
 
 /// The loader's protocol.
 #[derive(Debug)]
@@ -146,12 +150,13 @@ impl Loader {
         full: Port<BatchSlot>,
     ) -> Self {
         let owned = workload.batch().micro_batches_of(&tree.lanes_of(rank));
+        let orders = orders_max(workload.evaluations().len());
         Self {
             workload,
             rank,
             ranks: tree.ranks(),
             owned,
-            orders: VecDeque::with_capacity(ORDERS_MAX),
+            orders: VecDeque::with_capacity(orders),
             sent: 0,
             free: Vec::with_capacity(SLOTS),
             full,

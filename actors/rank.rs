@@ -28,8 +28,9 @@ use crate::worker::{Engine, Fetched, Worker, WorkerMessage};
 #[cfg(test)]
 mod tests;
 
-/// A slot that has not come by then will not come: the loader is stuck, and the watchdog says so.
-const SLOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a rank waits for another rank in a collective, or for its loader. The watchdog names
+/// whoever is stuck before that.
+pub const PEER_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Shapes of steps whose plans are kept: as many as a recipe alternates between.
 const PLANS_MAX: usize = 16;
@@ -317,8 +318,8 @@ impl Rank {
     fn batch(&self, ticket: u64) -> Result<BatchSlot, Fault> {
         beat(&self.pulse, Activity::WaitingFor(ActorName::Loader(self.engine.memory.rank)));
         loop {
-            let slot = self.data.full.recv_timeout(SLOT_TIMEOUT).map_err(|e| match e {
-                RecvTimeoutError::Timeout => Fault::world(self.name(), "no batch in ten minutes"),
+            let slot = self.data.full.recv_timeout(PEER_TIMEOUT).map_err(|e| match e {
+                RecvTimeoutError::Timeout => Fault::world(self.name(), "no batch in 15 minutes"),
                 RecvTimeoutError::Disconnected => Fault::world(self.name(), "the loader is gone"),
             })?;
             if slot.ticket == ticket {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Steps of which orders are given ahead of need.
+pub const STEPS_AHEAD: u64 = 2;
+
 /// How often things happen, in steps. 0 means never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {

@@ -14,7 +14,7 @@ use crate::outside::Clock;
 use crate::rank::{RankMessage, RankReply, StepOutcome};
 use crate::report::EvaluationReport;
 use crate::resume::FirstState;
-use crate::schedule::{Schedule, Work};
+use crate::schedule::{STEPS_AHEAD, Schedule, Work};
 use crate::snapshot::Slot;
 use crate::step_report::{Times, step_report};
 use crate::telemetry::TelemetryMessage;
@@ -97,9 +97,6 @@ pub struct Ports {
     /// Whoever started the run.
     pub end: Port<RunEnd>,
 }
-
-/// Steps of which orders are given ahead of need.
-const STEPS_AHEAD: u64 = 2;
 
 /// The actor.
 #[derive(Debug)]

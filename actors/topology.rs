@@ -14,11 +14,12 @@
 //! Nothing is created later. Mailboxes are bounded; each bound is a sum with its reasons.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, bounded, select};
+use crossbeam::channel::{Receiver, Sender, bounded, select};
 use octet_kernels::collectives::{Communicator, LocalGroup};
 use octet_kernels::cpu::CpuDevice;
 use octet_kernels::memory::Arena;
@@ -28,16 +29,16 @@ use crate::checkpoint::Store;
 use crate::checkpointer::{Checkpointer, CheckpointerMessage, RunFacts};
 use crate::contract::Workload;
 use crate::evaluator::{Evaluator, EvaluatorMessage, TaskInfo};
-use crate::fault::{ActorName, Fault};
-use crate::host::{Host, MailboxLimit, Restart, RestartBudget, Seat};
-use crate::loader::{BatchSlot, Loader, LoaderMessage, ORDERS_MAX, SLOTS, SlotShape};
-use crate::outside::Clock;
-use crate::rank::{DataPath, Rank, RankEnds, RankMessage};
+use crate::fault::{ActorName, Blame, Fault};
+use crate::host::{Host, MailboxLimit, Restart, RestartBudget, Ring, Seat};
+use crate::loader::{BatchSlot, Loader, LoaderMessage, SLOTS, SlotShape, orders_max};
+use crate::outside::{Clock, LocalDisk};
+use crate::rank::{DataPath, PEER_TIMEOUT, Rank, RankEnds, RankMessage};
 use crate::rank_memory::{RankMemory, Zero};
 use crate::resume::FirstState;
 use crate::schedule::{Schedule, Work};
 use crate::snapshot::{self, Slot, SnapshotLayout, SnapshotSlots};
-use crate::supervisor::{Policy, Ports, RunEnd, Supervisor, SupervisorMessage};
+use crate::supervisor::{Ending, Policy, Ports, RunEnd, Supervisor, SupervisorMessage};
 use crate::telemetry::totals::Summary;
 use crate::telemetry::{Telemetry, TelemetryMessage, TelemetrySetup};
 use crate::watchdog::{Activity, Heartbeats, Pulse, watch};
@@ -52,15 +53,13 @@ const RANK_MESSAGES: usize = 2;
 /// How long actors and threads are given to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a rank waits for the others in a collective.
-const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(600);
-
 /// A host actor that fails more often than this does not fail by chance.
 const RESTARTS: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(600);
 
 /// A rank or loader that shows no life for so long is stuck: a program of a micro-batch takes less.
-const BEAT_DEADLINE: Duration = Duration::from_secs(900);
+/// Shorter than what its peers wait, so that the culprit is named before they give up.
+const BEAT_DEADLINE: Duration = Duration::from_secs(600);
 
 /// How often the watchdog looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -118,6 +117,8 @@ pub struct RunSetup {
     pub begin: Begin,
     /// The web server, if there is to be one.
     pub web: Option<WebSetup>,
+    /// Where the last messages of every actor go when the fault is ours.
+    pub dump: PathBuf,
 }
 
 impl RunSetup {
@@ -135,16 +136,33 @@ struct RankMail {
 }
 
 impl RankMail {
-    fn new() -> Self {
+    fn new(rank: usize, tasks: usize, faults: &Port<Fault>) -> Self {
         let (to_rank, rank_inbox) = bounded(RANK_MESSAGES);
-        let (to_loader, orders) = bounded(ORDERS_MAX);
+        let (to_loader, orders) = bounded(orders_max(tasks));
         Self {
-            rank: Port::new(move |m| to_rank.try_send(m).map_err(|_| Closed)),
+            rank: bounded_port(to_rank, ActorName::Rank(rank), faults.clone()),
             rank_inbox,
-            loader: Port::new(move |m| to_loader.try_send(m).map_err(|_| Closed)),
+            loader: bounded_port(to_loader, ActorName::Loader(rank), faults.clone()),
             orders,
         }
     }
+}
+
+/// A port into a thread's mailbox. A full one is a defect of the bound, and said: a message that is
+/// lost would be waited for.
+fn bounded_port<M: Send + 'static>(
+    mailbox: Sender<M>,
+    name: ActorName,
+    faults: Port<Fault>,
+) -> Port<M> {
+    Port::new(move |message| {
+        mailbox.try_send(message).map_err(|refused| {
+            if refused.is_full() {
+                faults.tell(Fault::ours(name, "its mailbox is full"));
+            }
+            Closed
+        })
+    })
 }
 
 /// Runs a workload to its end and takes everything down again.
@@ -159,8 +177,10 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
         let end_port = end_port.clone();
         Port::new(move |fault| end_port.try_tell(RunEnd::failed(fault)))
     };
-    let mails: Vec<RankMail> = (0..setup.ranks).map(|_| RankMail::new()).collect();
     let seats = Seats::new(&setup, own_faults);
+    let tasks = setup.workload.evaluations().len();
+    let mail = |rank| RankMail::new(rank, tasks, &seats.faults);
+    let mails: Vec<RankMail> = (0..setup.ranks).map(mail).collect();
     let abandon = Arc::new(AtomicBool::new(false));
     let ports = Ports {
         ranks: mails.iter().map(|mail| mail.rank.clone()).collect(),
@@ -203,6 +223,12 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
     if let Some(web) = web {
         web.stop();
     }
+    if let Ending::Failed(fault) = &ending.ending
+        && fault.blame == Blame::Ours
+    {
+        // If even this fails there is nothing left to say it to.
+        let _unwritten = host.dump(&LocalDisk, &setup.dump, &fault.to_string());
+    }
     // Whoever has not ended by then holds nothing that matters and goes with the process.
     let _stuck = host.stop(PATIENCE);
     Ok(Finished { end: ending, summary })
@@ -240,8 +266,9 @@ fn wait(
             recv(interrupts) -> interrupt => {
                 listening = false;
                 if interrupt.is_ok() {
-                    abandon.store(true, Ordering::Relaxed);
+                    // Told first: whoever gives something up is expected to.
                     supervisor.tell(SupervisorMessage::Interrupt);
+                    abandon.store(true, Ordering::Relaxed);
                 }
             }
         }
@@ -338,7 +365,7 @@ fn start_ranks(
     heartbeats: &Heartbeats,
 ) -> Result<Vec<usize>, Fault> {
     let mut arenas = Vec::new();
-    let group = LocalGroup::new(setup.ranks, COLLECTIVE_TIMEOUT);
+    let group = LocalGroup::new(setup.ranks, PEER_TIMEOUT);
     for (rank, (communicator, mail)) in group.into_iter().zip(mails).enumerate() {
         let name = ActorName::Rank(rank);
         let plan = RankMemory::new(&*setup.workload, setup.ranks, rank, setup.zero);
@@ -369,7 +396,7 @@ fn start_ranks(
         let (workload, threads, inbox) =
             (setup.workload.clone(), setup.threads, mail.rank_inbox.clone());
         let (took, taken) = bounded(1);
-        host.spawn_thread(name, seats.faults.clone(), move |_| {
+        host.spawn_thread(name, seats.faults.clone(), move |ring| {
             let communicator: Box<dyn Communicator> = Box::new(communicator);
             let arena = Arena::allocate(&memory.arena).map_err(|e| Fault::world(name, e))?;
             // Nobody listens any more if the start failed elsewhere.
@@ -377,7 +404,7 @@ fn start_ranks(
             let device = CpuDevice::new(threads);
             let communicator = communicator.into();
             let engine = crate::worker::Engine { workload, memory, arena, device, communicator };
-            run_rank(Rank::new(engine, ends), &inbox)
+            run_rank(Rank::new(engine, ends), &inbox, ring)
         })?;
         arenas.push(taken);
     }
@@ -386,8 +413,9 @@ fn start_ranks(
 }
 
 /// A rank's thread: messages one at a time until it is told to stop.
-fn run_rank(mut rank: Rank, inbox: &Receiver<RankMessage>) -> Result<(), Fault> {
+fn run_rank(mut rank: Rank, inbox: &Receiver<RankMessage>, ring: &Ring) -> Result<(), Fault> {
     while let Ok(message) = inbox.recv() {
+        ring.record(&message);
         if rank.apply(message)? == Flow::Stop {
             break;
         }

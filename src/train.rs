@@ -179,6 +179,7 @@ pub(crate) fn setup(
         status: status.clone(),
         clock: clock.clone(),
     });
+    let dump = place.folder.join("dump.json");
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     RunSetup {
         workload,
@@ -196,6 +197,7 @@ pub(crate) fn setup(
         interrupts: crossbeam::channel::never(),
         begin,
         web,
+        dump,
     }
 }
 

@@ -4,7 +4,7 @@
 //! memory) is followed by one that goes on from the newest good state: a few times, with the
 //! reason, never in an endless loop. The engine dies with its parent.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus};
@@ -64,7 +64,8 @@ pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let job = Job {
         config,
         folder: folder.clone(),
-        fresh: arguments.fresh,
+        // An engine that is started again goes on with what an earlier one began.
+        fresh: arguments.fresh && !snapshots.is_some_and(is_used),
         accept_new_numerics: arguments.accept_new_numerics,
         snapshots,
     };
@@ -93,6 +94,11 @@ pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
+/// Whether an earlier engine has come so far as to size the snapshot memory.
+fn is_used(snapshots: RawFd) -> bool {
+    std::fs::metadata(format!("/proc/self/fd/{snapshots}")).is_ok_and(|file| file.len() > 0)
+}
+
 /// The parent: starts engines until one ends well or trying again is no use.
 pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // Bad input is refused here, before anything is started.
@@ -101,10 +107,8 @@ pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let memory = SnapshotSlots::reserve()?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::world)?;
     let mut failures: Vec<Instant> = Vec::new();
-    let mut first = true;
     loop {
-        let mut child = start_engine(arguments, &memory, first)?;
-        first = false;
+        let mut child = start_engine(arguments, &memory)?;
         let (status, interrupted) = wait(&mut child, &mut signals)?;
         match status.code().and_then(|code| u8::try_from(code).ok()) {
             Some(code) if code != failure::WORLD => return Ok(ExitCode::from(code)),
@@ -133,7 +137,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn start_engine(arguments: &Arguments, memory: &OwnedFd, first: bool) -> Result<Child, Failure> {
+fn start_engine(arguments: &Arguments, memory: &OwnedFd) -> Result<Child, Failure> {
     let program = std::env::current_exe().map_err(Failure::world)?;
     let mut command = Command::new(program);
     command.arg("engine").arg(&arguments.config);
@@ -143,8 +147,7 @@ fn start_engine(arguments: &Arguments, memory: &OwnedFd, first: bool) -> Result<
     if let Some(run) = &arguments.run {
         command.arg("--run").arg(run);
     }
-    // A restarted engine goes on with what the first one began.
-    if arguments.fresh && first {
+    if arguments.fresh {
         command.arg("--fresh");
     }
     if arguments.accept_new_numerics {

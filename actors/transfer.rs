@@ -34,7 +34,7 @@ pub(crate) fn save(engine: &Engine, slot: &Slot) {
 }
 
 /// Takes parameters, this rank's part of the optimizer state and saved states from the slot.
-pub(crate) fn restore(engine: &Engine, slot: &Slot) {
+pub fn restore(engine: &Engine, slot: &Slot) {
     let (memory, layout) = (&engine.memory, engine.workload.layout());
     for (bucket, about) in layout.buckets.iter().enumerate() {
         let masters = slot.elements(Region::Masters, &about.elements);

@@ -12,8 +12,10 @@
 //! | [`look`] | a run that is there, evaluated or made to write, and not touched |
 //! | [`inspect`], [`diff`] | what lies at a path; where two runs part |
 //! | [`plan`] | what a run will take, before anything is taken |
+//! | [`bench`] | training steps without a run around them |
 //! | [`failure`] | how a command ends when it does not end well |
 
+pub mod bench;
 pub mod config;
 pub mod data;
 pub mod diff;

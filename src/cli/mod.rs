@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use octet::failure::Failure;
 
+mod bench;
 mod diff;
 mod doctor;
 mod evaluate;
@@ -44,6 +45,8 @@ enum Command {
     Diff(diff::Arguments),
     /// What this machine has and what is missing.
     Doctor(doctor::Arguments),
+    /// Measure this machine.
+    Bench(bench::Arguments),
     /// The engine that `train` runs as its child.
     #[command(hide = true)]
     Engine(train::Arguments),
@@ -60,6 +63,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Engine(arguments) => train::engine(&arguments),
     };
     match done {

@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// Rows of the embedding, without preparing data, and what was assumed.
-fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Failure> {
+pub(crate) fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Failure> {
     if let Some(given) = config.model.vocabulary {
         return Ok((given, None));
     }

@@ -1,0 +1,248 @@
+//! Training steps without a run around them: how fast they are, and where their time goes.
+//!
+//! One rank, random tokens, nothing written. It issues the very step plan of a run; a profile
+//! issues it node by node, so its sum is a little above an ordinary step's time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use octet_actors::contract::{Record, Workload};
+use octet_actors::optimizer::{Optimizer, OptimizerMessage};
+use octet_actors::rank_memory::{RankMemory, Zero};
+use octet_actors::reducer::{Reducer, ReducerMessage};
+use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
+use octet_actors::step_plan::{Entry, Run, StepPlan};
+use octet_actors::transfer::{initialise, restore};
+use octet_actors::worker::{Engine, Worker, WorkerMessage};
+use octet_kernels::collectives::{Communicator, LocalGroup};
+use octet_kernels::cpu::CpuDevice;
+use octet_kernels::cpu::gemm::{Matrix, Output, Size};
+use octet_kernels::graph::Program;
+use octet_kernels::memory::Arena;
+
+use crate::config::Config;
+use crate::experiment::Experiment;
+use crate::failure::Failure;
+
+#[cfg(test)]
+mod tests;
+
+/// Side of the square matrices whose product is the machine's measured peak.
+const PEAK_SIDE: usize = 1024;
+
+/// There is only one rank to wait for.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What took how long, summed over the steps that were given the profile.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Share {
+    /// How often it ran.
+    pub count: usize,
+    /// Seconds.
+    pub seconds: f64,
+    /// FLOPs, as the ops count them.
+    pub flops: f64,
+}
+
+/// Time by op name, and by entry of the step plan for what is no op.
+pub type Profile = BTreeMap<&'static str, Share>;
+
+/// A model, its state and one step's records.
+pub struct StepBench {
+    engine: Engine,
+    worker: Worker,
+    reducer: Reducer,
+    optimizer: Optimizer,
+    plan: StepPlan,
+    records: Vec<Vec<u64>>,
+    step: u64,
+}
+
+impl StepBench {
+    /// Builds the model of `config` on `threads` threads and draws tokens below `vocabulary`.
+    ///
+    /// # Errors
+    /// [`Failure`] for a configuration whose parts do not fit together, or too little memory.
+    pub fn new(config: &Config, vocabulary: usize, threads: usize) -> Result<Self, Failure> {
+        let workload: Arc<dyn Workload> = Arc::new(Experiment::new(config, vocabulary, None)?);
+        let memory = RankMemory::new(&*workload, 1, 0, Zero::Zero1)?;
+        let arena = Arena::allocate(&memory.arena)?;
+        let plan = StepPlan::new(&*workload, &workload.shape(0, 0), 1, 0)?;
+        let mut communicators = LocalGroup::new(1, TIMEOUT).into_iter();
+        let communicator = communicators.next().map(|c| Box::new(c) as Box<dyn Communicator>);
+        let communicator = communicator.ok_or_else(|| Failure::ours("a group of nobody"))?.into();
+        let length = config.batch.sequence_length;
+        let scale = 1.0 / workload.tokens_per_step() as f32;
+        let program = &workload.programs()[0];
+        let records = (0..workload.batch().micro_batches() as u64)
+            .map(|seed| random_record(program, vocabulary, length, scale, seed))
+            .collect();
+        let optimizer = Optimizer::new(&*workload, 1);
+        let device = CpuDevice::new(threads);
+        let engine = Engine { workload, memory, arena, device, communicator };
+        first_state(&engine)?;
+        Ok(Self { engine, worker: Worker, reducer: Reducer, optimizer, plan, records, step: 0 })
+    }
+
+    /// Tokens of a step.
+    pub fn tokens(&self) -> u64 {
+        self.engine.workload.tokens_per_step()
+    }
+
+    /// Model FLOPs of a step.
+    pub fn flops(&self) -> f64 {
+        self.engine.workload.flops_per_step()
+    }
+
+    /// Runs a step and returns its seconds. With a profile, adds up what took how long.
+    ///
+    /// # Errors
+    /// [`Failure`] from an op that meets other devices.
+    pub fn step(&mut self, mut profile: Option<&mut Profile>) -> Result<f64, Failure> {
+        let (engine, step) = (&self.engine, self.step);
+        let settings = engine.workload.update(step);
+        let start = Instant::now();
+        for entry in &self.plan.entries {
+            let mut work = |name, message| -> Result<(), Failure> {
+                let worker = &mut self.worker;
+                timed(profile.as_deref_mut(), name, 0.0, || worker.apply(engine, message))
+            };
+            match entry {
+                Entry::Begin => work("(begin)", WorkerMessage::Begin)?,
+                Entry::Zero { buffer, parameters } => {
+                    work("(zero)", WorkerMessage::Zero(*buffer, parameters))?;
+                }
+                Entry::Fold { into, from, elements } => {
+                    work("(fold)", WorkerMessage::Fold(*into, *from, elements.clone()))?;
+                }
+                Entry::Run(run) => {
+                    let record = bytemuck::cast_slice(&self.records[run.record]);
+                    match &mut profile {
+                        None => self.worker.apply(engine, WorkerMessage::Run(run, record, step))?,
+                        Some(profile) => {
+                            by_node(&mut self.worker, engine, run, record, step, profile)?;
+                        }
+                    }
+                }
+                other => {
+                    let Some(message) = collective(other) else { continue };
+                    let reducer = &mut self.reducer;
+                    let profile = profile.as_deref_mut();
+                    timed(profile, "(reduce)", 0.0, || reducer.apply(engine, message))?;
+                }
+            }
+        }
+        let optimizer = &mut self.optimizer;
+        let message = OptimizerMessage::Norm { clip_norm: settings.clip_norm, abandoned: false };
+        timed(profile.as_deref_mut(), "(norm)", 0.0, || optimizer.apply(engine, message))?;
+        let message = OptimizerMessage::Update { settings, step };
+        timed(profile, "(update)", 0.0, || optimizer.apply(engine, message))?;
+        self.step += 1;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// FLOP/s of a large matrix product on the same threads, the best of a few.
+    pub fn peak(&self) -> f64 {
+        let side = PEAK_SIDE;
+        let (a, b) = (vec![1.0f32; side * side], vec![1.0f32; side * side]);
+        let mut c = vec![0.0f32; side * side];
+        let size = Size { m: side, n: side, k: side };
+        let mut seconds = f64::INFINITY;
+        for _ in 0..8 {
+            let start = Instant::now();
+            let output = Output::new(&mut c, side, false);
+            self.engine.device.gemm(size, Matrix::rows(&a, side), Matrix::rows(&b, side), output);
+            seconds = seconds.min(start.elapsed().as_secs_f64());
+        }
+        2.0 * (side * side * side) as f64 / seconds
+    }
+}
+
+/// Entries of a step plan that move data between ranks.
+fn collective(entry: &Entry) -> Option<ReducerMessage<'_>> {
+    match entry {
+        Entry::Gather { parts } => Some(ReducerMessage::Gather(parts)),
+        Entry::Broadcast { root, span } => Some(ReducerMessage::Broadcast(*root, *span)),
+        Entry::Reduce { bucket } => Some(ReducerMessage::Reduce(*bucket)),
+        Entry::SumStates => Some(ReducerMessage::SumStates),
+        _ => None,
+    }
+}
+
+/// Runs the nodes of a run one at a time.
+fn by_node(
+    worker: &mut Worker,
+    engine: &Engine,
+    run: &Run,
+    record: &[u8],
+    step: u64,
+    profile: &mut Profile,
+) -> Result<(), Failure> {
+    let program = &engine.workload.programs()[run.program.0];
+    for (i, cost) in program.costs().enumerate().take(run.nodes.end).skip(run.nodes.start) {
+        let node = Run {
+            nodes: i..i + 1,
+            load: run.load && i == run.nodes.start,
+            row: run.row.filter(|_| i + 1 == run.nodes.end),
+            ..run.clone()
+        };
+        let message = WorkerMessage::Run(&node, record, step);
+        timed(Some(&mut *profile), cost.op, cost.cost.flops, || worker.apply(engine, message))?;
+    }
+    Ok(())
+}
+
+/// Does some work; with a profile, notes how long it took.
+fn timed<E: Into<Failure>>(
+    profile: Option<&mut Profile>,
+    name: &'static str,
+    flops: f64,
+    work: impl FnOnce() -> Result<(), E>,
+) -> Result<(), Failure> {
+    let start = Instant::now();
+    work().map_err(Into::into)?;
+    if let Some(profile) = profile {
+        let share = profile.entry(name).or_default();
+        share.count += 1;
+        share.seconds += start.elapsed().as_secs_f64();
+        share.flops += flops;
+    }
+    Ok(())
+}
+
+/// Initial parameters and moments of zero.
+fn first_state(engine: &Engine) -> Result<(), Failure> {
+    let workload = &*engine.workload;
+    let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
+    let slot = SnapshotSlots::create(layout.bytes())?.slot(0, &layout);
+    initialise(workload, &slot);
+    restore(engine, &slot);
+    Ok(())
+}
+
+/// A record of whole sequences of random tokens.
+fn random_record(
+    program: &Program,
+    vocabulary: usize,
+    length: usize,
+    scale: f32,
+    seed: u64,
+) -> Vec<u64> {
+    let mut words = vec![0u64; program.input_bytes.div_ceil(size_of::<u64>())];
+    let mut record = Record::new(bytemuck::cast_slice_mut(&mut words));
+    let mut state = seed;
+    let mut draw = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) as usize % vocabulary) as i32
+    };
+    for name in ["tokens", "labels"] {
+        record.field::<i32>(program, name).iter_mut().for_each(|cell| *cell = draw());
+    }
+    for (row, cell) in record.field::<i32>(program, "positions").iter_mut().enumerate() {
+        *cell = (row % length) as i32;
+    }
+    record.field::<f32>(program, "scale")[0] = scale;
+    words
+}

@@ -5,11 +5,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use octet_kernels::collectives::{Communicator, JoinTree, join};
+use octet_kernels::collectives::Communicator;
 use octet_kernels::cpu::CpuDevice;
-use octet_kernels::dtype::DType;
 use octet_kernels::graph::{ParameterId, Program, RunContext, StateUse};
 use octet_kernels::memory::{Arena, DeviceSlice};
+use octet_kernels::ops::fold::add_into;
 
 use crate::contract::{ProgramId, Results, Workload};
 use crate::fault::{ActorName, Fault};
@@ -79,8 +79,8 @@ impl Worker {
                     .map(|buffer| engine.memory.gradient(&engine.arena, buffer, &elements));
                 // SAFETY: two different gradient buffers of this rank, which nobody else touches
                 // until the bucket is reduced.
-                unsafe { join(&JoinTree::of_ranks(2), DType::F32, &[into, from], into) }
-                    .map_err(|e| engine.fault(e))?;
+                let (into, from) = unsafe { (into.as_mut_slice(), from.as_slice()) };
+                add_into(&engine.device, into, from);
             }
         }
         Ok(())

@@ -78,7 +78,8 @@ pub unsafe fn join(
             return Err(Error::Plan(why));
         }
     }
-    if output.bytes() == 0 {
+    let alone = pieces.len() == 1 && pieces[0].pointer() == output.pointer();
+    if alone || output.bytes() == 0 {
         return Ok(());
     }
     // SAFETY: the caller vouches for the memory; length and alignment were just checked.

@@ -91,9 +91,12 @@ impl<'a> Layer<'a> {
 pub(super) fn forward(run: &CpuRun<'_>, op: &LinearCrossEntropy) {
     let layer = Layer::new(run, op);
     let capacity = run.input_spec(0).leading();
-    let (records, logits) = run.workspace::<u8>().split_at_mut(record_bytes(capacity));
+    let (records, scratch) = run.workspace::<u8>().split_at_mut(record_bytes(capacity));
     let records: &mut [f64] = bytemuck::cast_slice_mut(records);
-    let logits: &mut [f32] = bytemuck::cast_slice_mut(logits);
+    let logits: &mut [f32] = match op.keeps_logits(run.input_spec(0), run.input_spec(1)) {
+        true => run.output(4),
+        false => bytemuck::cast_slice_mut(scratch),
+    };
     for rows in layer.chunks() {
         layer.logits(&rows, logits);
         let part = &mut records[rows.start * RECORD..rows.end * RECORD];
@@ -145,6 +148,7 @@ pub(super) fn gradient(run: &CpuRun<'_>, op: &Gradient) {
     let logsumexp = run.input::<f32>(saved);
     let factor = layer.scale * run.input::<f32>(saved + 1)[0];
     let logits = run.workspace::<f32>();
+    let kept = (run.inputs() > saved + 2).then(|| run.input::<f32>(saved + 2));
     let (accumulate, dhidden) = (run.accumulate(0), run.output::<f32>(0));
     let mut dw = op.weight.then(|| (run.accumulate(1), run.output::<f32>(1)));
     let bias_at = 1 + usize::from(op.weight);
@@ -155,11 +159,16 @@ pub(super) fn gradient(run: &CpuRun<'_>, op: &Gradient) {
         }
     }
     for rows in layer.chunks() {
-        layer.logits(&rows, logits);
+        if kept.is_none() {
+            layer.logits(&rows, logits);
+        }
         let dlogits = &mut logits[..rows.len() * classes];
         map_rows(pool, rows.len(), classes, [(&mut *dlogits, classes)], |range, [z]| {
             for (i, z) in range.zip(z.chunks_exact_mut(classes)) {
                 let row = rows.start + i;
+                if let Some(kept) = kept {
+                    z.copy_from_slice(&kept[row * classes..][..classes]);
+                }
                 row_gradient(&layer, layer.label(row), logsumexp[row], factor, z);
             }
         });

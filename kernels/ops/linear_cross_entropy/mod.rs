@@ -11,10 +11,11 @@
 //! alone; both are added in f64 in row order. `targets` counts the terms; without any, all are 0. A
 //! label of V or more gives NaN.
 //!
-//! Gradient: recomputes the logits; `dhidden` overwrites (0 in ignored rows), `dw` and `dbias` are
-//! `f32`, summed chunk by chunk, overwriting or accumulating. `chunk_rows` decides where those sums
-//! are cut and is part of the results. Nothing flows back to the scale or from `loss_sum`. Dead
-//! rows are neither read nor written.
+//! Gradient: recomputes the logits, unless they are one chunk and small: then they are a fifth
+//! output, saved `logits f32[N, V]`, and the bits are the same. `dhidden` overwrites (0 in ignored
+//! rows), `dw` and `dbias` are `f32`, summed chunk by chunk, overwriting or accumulating.
+//! `chunk_rows` decides where those sums are cut and is part of the results. Nothing flows back to
+//! the scale or from `loss_sum`. Dead rows are neither read nor written.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
@@ -30,6 +31,9 @@ mod cpu;
 mod oracle;
 #[cfg(test)]
 mod tests;
+
+/// Largest logits that are kept for the gradient.
+const KEPT_BYTES: usize = 64 << 20;
 
 /// What the loss is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,8 +72,8 @@ struct LinearCrossEntropy {
     bias: bool,
 }
 
-/// `dhidden`, and `dw` and `dbias` where they are wanted, from the forward operands, `logsumexp`
-/// and `dloss f32[]`.
+/// `dhidden`, and `dw` and `dbias` where they are wanted, from the forward operands, `logsumexp`,
+/// `dloss f32[]` and the logits if they were kept.
 #[derive(Debug)]
 struct Gradient {
     forward: LinearCrossEntropy,
@@ -132,6 +136,12 @@ impl LinearCrossEntropy {
         rows * io.inputs[1].leading() * size_of::<f32>()
     }
 
+    /// Whether the logits are kept for the gradient.
+    fn keeps_logits(&self, hidden: &Spec, w: &Spec) -> bool {
+        let (rows, classes) = (hidden.leading(), w.leading());
+        rows <= self.options.chunk_rows && rows * classes * size_of::<f32>() <= KEPT_BYTES
+    }
+
     /// FLOPs of the logits.
     fn product_flops(io: &Io) -> f64 {
         2.0 * io.inputs[0].elements() as f64 * io.inputs[1].leading() as f64
@@ -144,11 +154,15 @@ impl Op for LinearCrossEntropy {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [rows, _, _] = self.check(inputs)?;
+        let [rows, _, classes] = self.check(inputs)?;
         let [loss, sum] = loss_specs();
         let live = inputs[0].live.or(inputs[self.operands() - 2].live);
         let logsumexp = Spec::new(&[rows], DType::F32).with_live(live);
-        Ok(vec![loss, sum, Spec::scalar(DType::I32), logsumexp])
+        let mut outputs = vec![loss, sum, Spec::scalar(DType::I32), logsumexp];
+        if self.keeps_logits(inputs[0], inputs[1]) {
+            outputs.push(Spec::new(&[rows, classes], DType::F32).with_live(live));
+        }
+        Ok(outputs)
     }
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
@@ -158,6 +172,9 @@ impl Op for LinearCrossEntropy {
             inputs.push(backward.input(i)?);
         }
         inputs.extend([backward.output(3)?, dloss]);
+        if self.keeps_logits(backward.input_spec(0), backward.input_spec(1)) {
+            inputs.push(backward.output(4)?);
+        }
         let (weight, bias) = (backward.wants(1), self.bias && backward.wants(2));
         let wanted = [(0, true), (1, weight), (2, bias)];
         let targets: Vec<usize> = wanted.into_iter().filter(|w| w.1).map(|w| w.0).collect();
@@ -169,7 +186,9 @@ impl Op for LinearCrossEntropy {
     }
 
     fn workspace(&self, io: &Io) -> usize {
-        cpu::record_bytes(io.inputs[0].leading()) + self.chunk_bytes(io)
+        let kept = self.keeps_logits(&io.inputs[0], &io.inputs[1]);
+        let logits = if kept { 0 } else { self.chunk_bytes(io) };
+        cpu::record_bytes(io.inputs[0].leading()) + logits
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
@@ -185,10 +204,13 @@ impl Op for Gradient {
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
         let count = self.forward.operands();
-        if inputs.len() != count + 2 {
+        if !(count + 2..=count + 3).contains(&inputs.len()) {
             return Err(format!("{} operands, not {}", inputs.len(), count + 2));
         }
         let [rows, columns, classes] = self.forward.check(&inputs[..count])?;
+        if let Some(logits) = inputs.get(count + 2) {
+            expect_float(logits, &[rows, classes], "the logits")?;
+        }
         expect_float(inputs[count], &[rows], "logsumexp")?;
         expect_scalar(inputs[count + 1], "the gradient")?;
         let mut outputs = vec![inputs[0].clone().with_live(inputs[count].live)];
@@ -210,8 +232,9 @@ impl Op for Gradient {
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        let products = if self.weight { 3.0 } else { 2.0 };
-        let flops = products * LinearCrossEntropy::product_flops(io);
+        let recomputed = io.inputs.len() == self.forward.operands() + 2;
+        let products = 1 + usize::from(self.weight) + usize::from(recomputed);
+        let flops = products as f64 * LinearCrossEntropy::product_flops(io);
         Cost { flops, bytes: io.bytes() as f64 }
     }
 

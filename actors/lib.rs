@@ -37,6 +37,8 @@ pub mod report;
 pub mod resume;
 pub mod run_folder;
 pub mod schedule;
+#[cfg(test)]
+mod sim;
 pub mod snapshot;
 pub mod step_plan;
 pub mod step_report;

@@ -16,6 +16,9 @@ use crate::fault::{ActorName, Fault};
 use crate::schedule::STEPS_AHEAD;
 use crate::step_plan::records;
 
+#[cfg(test)]
+mod tests;
+
 /// Slots of a rank's ring: one being used, one ready, one being filled.
 pub const SLOTS: usize = 3;
 

@@ -3,6 +3,7 @@
 //! A fresh run is a resume from step 0 of an initialised state: there is one path.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -12,6 +13,9 @@ use crate::checkpointer::RunFacts;
 use crate::contract::Workload;
 use crate::snapshot::{SlotHead, SnapshotError, SnapshotLayout, SnapshotSlots};
 use crate::transfer::initialise;
+
+#[cfg(test)]
+mod tests;
 
 /// Why a run cannot go on from what it finds.
 #[derive(Debug, Error)]
@@ -88,25 +92,35 @@ pub fn first_state(
         }
     }
     let newest_on_disk = search.newest.as_ref().map(|found| found.manifest.step);
+    let saved_digest = search.newest.as_ref().map(|found| found.manifest.digest.clone());
     let sequence = in_memory.good.as_ref().map_or(0, |good| good.head.sequence) + 1;
     if let Some(good) = in_memory.good
         && newest_on_disk.is_none_or(|step| step <= good.head.step)
     {
         let SlotHead { step, digest, .. } = good.head;
-        let on_disk = newest_on_disk == Some(step);
+        let on_disk = newest_on_disk == Some(step) && digest.is_some() && digest == saved_digest;
         return Ok(FirstState { slot: good.slot, step, digest, on_disk, notes });
     }
     let Some(found) = search.newest else {
         if let Some(first) = search.damaged.first() {
-            let folder = store.root().display().to_string();
-            return Err(ResumeError::NothingGood { folder, first: first.to_string() });
+            return Err(nothing_good(store, first));
         }
         initialise(workload, &slots.slot(0, layout));
         return Ok(FirstState { slot: 0, step: 0, digest: None, on_disk: false, notes });
     };
-    store.load_newest_good(&slots.slot(0, layout), sequence)?;
+    // What was good a moment ago may be so no more: what counts is what was loaded.
+    let loaded = store.load_newest_good(&slots.slot(0, layout), sequence)?;
+    if loaded.newest.as_ref() != Some(&found) {
+        let damage = loaded.damaged.first().map(ToString::to_string);
+        return Err(nothing_good(store, damage.as_deref().unwrap_or("it is gone")));
+    }
     let digest = Some(found.manifest.digest);
     Ok(FirstState { slot: 0, step: found.manifest.step, digest, on_disk: true, notes })
+}
+
+fn nothing_good(store: &Store, first: impl Display) -> ResumeError {
+    let folder = store.root().display().to_string();
+    ResumeError::NothingGood { folder, first: first.to_string() }
 }
 
 fn differences(was: &BTreeMap<String, String>, facts: &RunFacts) -> Vec<(String, String, String)> {

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+mod tests;
+
 /// Steps of which orders are given ahead of need.
 pub const STEPS_AHEAD: u64 = 2;
 

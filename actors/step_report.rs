@@ -4,6 +4,9 @@ use crate::contract::Workload;
 use crate::rank::{RunScalars, StepOutcome};
 use crate::report::{StepReport, WaitMs};
 
+#[cfg(test)]
+mod tests;
+
 /// What the supervisor's clock says about a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Times {

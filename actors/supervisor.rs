@@ -20,7 +20,12 @@ use crate::step_report::{Times, step_report};
 use crate::telemetry::TelemetryMessage;
 use crate::telemetry::status::RunState;
 
+mod clock;
 mod slot_table;
+#[cfg(test)]
+mod tests;
+
+use clock::ClockHandle;
 use slot_table::SlotTable;
 
 /// The supervisor's protocol.
@@ -128,23 +133,6 @@ pub struct Supervisor {
     ended: bool,
     shown: Option<RunState>,
     work_began: f64,
-    blocked_since: Option<f64>,
-    checkpoint_wait_ms: f64,
-}
-
-#[derive(Clone)]
-struct ClockHandle(Arc<dyn Clock>);
-
-impl std::fmt::Debug for ClockHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Clock")
-    }
-}
-
-impl ClockHandle {
-    fn seconds(&self) -> f64 {
-        self.0.monotonic().as_secs_f64()
-    }
 }
 
 impl Supervisor {
@@ -164,7 +152,7 @@ impl Supervisor {
             policy,
             ports,
             slots: SlotTable::new(slots),
-            clock: ClockHandle(clock),
+            clock: ClockHandle::new(clock),
             done: 0,
             planned: 0,
             agenda: VecDeque::new(),
@@ -181,8 +169,6 @@ impl Supervisor {
             ended: false,
             shown: None,
             work_began: 0.0,
-            blocked_since: None,
-            checkpoint_wait_ms: 0.0,
         }
     }
 
@@ -262,7 +248,8 @@ impl Supervisor {
             }
             Work::Drive { step } => RankMessage::Drive { step },
             Work::Save { .. } => {
-                let Some(slot) = self.free_slot() else { return };
+                let now = self.clock.seconds();
+                let Some(slot) = self.slots.take_oldest(now) else { return };
                 self.filling = Some(slot);
                 RankMessage::Snapshot { slot }
             }
@@ -291,26 +278,36 @@ impl Supervisor {
         }
     }
 
-    /// A slot to fill; without one the run waits here, and the wait is counted.
-    fn free_slot(&mut self) -> Option<usize> {
-        let free = self.slots.take_oldest();
-        match (free, self.blocked_since) {
-            (None, None) => self.blocked_since = Some(self.clock.seconds()),
-            (Some(_), Some(since)) => {
-                self.checkpoint_wait_ms += (self.clock.seconds() - since) * 1e3;
-                self.blocked_since = None;
-            }
-            _ => {}
-        }
-        free
-    }
-
     fn reply(&mut self, rank: usize, reply: RankReply) -> Result<(), Fault> {
+        let ours = |what: String| Err(Fault::ours(ActorName::Supervisor, what));
+        if !self.is_answer(&reply) {
+            return ours(format!("rank {rank} replied {reply:?} during {:?}", self.current));
+        }
         if self.replies[rank].replace(reply).is_some() {
-            let what = format!("rank {rank} replied twice");
-            return Err(Fault::ours(ActorName::Supervisor, what));
+            return ours(format!("rank {rank} replied twice"));
         }
         self.complete()
+    }
+
+    fn is_answer(&self, reply: &RankReply) -> bool {
+        match self.current {
+            None => matches!(reply, RankReply::Restored) && self.filling.is_some(),
+            Some(Work::Step { .. }) => matches!(reply, RankReply::Stepped(_)),
+            Some(Work::Evaluate { .. }) => matches!(reply, RankReply::Evaluated),
+            Some(Work::Drive { .. }) => matches!(reply, RankReply::Drove),
+            Some(Work::Save { .. }) => matches!(reply, RankReply::Snapped { .. }),
+        }
+    }
+
+    /// A sum for which nobody waits any more comes after an interrupt.
+    fn evaluated(&mut self, report: EvaluationReport) -> Result<(), Fault> {
+        match self.current {
+            Some(Work::Evaluate { step, .. }) if step == report.step => {
+                self.report = Some(report);
+                self.complete()
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Ends the current work if everybody has replied.
@@ -371,7 +368,7 @@ impl Supervisor {
         self.skips = if skipped { self.skips + 1 } else { 0 };
         let times = Times {
             seconds: self.clock.seconds() - self.work_began,
-            checkpoint_ms: std::mem::take(&mut self.checkpoint_wait_ms),
+            checkpoint_ms: self.slots.take_wait_ms(),
         };
         let report = step_report(&*self.workload, step, &outcomes, times);
         self.ports.telemetry.tell(TelemetryMessage::Step(report));
@@ -383,13 +380,13 @@ impl Supervisor {
 
     fn snapped(&mut self, step: u64) -> Result<(), Fault> {
         let slot = self.filling.take().expect("a snapshot fills a slot");
-        for reply in &self.replies {
-            if let Some(RankReply::Snapped { ms }) = reply {
-                self.checkpoint_wait_ms = self.checkpoint_wait_ms.max(*ms);
-            }
-        }
+        let took = |reply: &Option<RankReply>| match reply {
+            Some(RankReply::Snapped { ms }) => *ms,
+            _ => 0.0,
+        };
+        let longest_ms = self.replies.iter().map(took).fold(0.0, f64::max);
         let cursor = self.cursor(step);
-        let commit = self.slots.commit(slot, step, &cursor);
+        let commit = self.slots.commit(slot, step, &cursor, longest_ms);
         commit.map_err(|error| Fault::ours(ActorName::Supervisor, error))?;
         self.saved_step = Some(step);
         let parent = self.parent.clone();
@@ -438,14 +435,14 @@ impl Supervisor {
     }
 
     fn at_the_end(&self) -> bool {
-        self.agenda.is_empty() && (self.interrupted || self.done == self.schedule.steps)
+        self.agenda.is_empty() && (self.interrupted || self.done >= self.schedule.steps)
     }
 
     fn end_when_saved(&mut self) {
         if self.slots.any_writing() {
             return;
         }
-        let finished = self.done == self.schedule.steps;
+        let finished = self.done >= self.schedule.steps;
         self.end(if finished { Ending::Finished } else { Ending::Interrupted });
     }
 
@@ -455,9 +452,7 @@ impl Supervisor {
 
     /// The last word; whatever comes after it changes nothing.
     fn end(&mut self, ending: Ending) {
-        if std::mem::replace(&mut self.ended, true) {
-            return;
-        }
+        self.ended = true;
         let failed = matches!(ending, Ending::Failed(_));
         self.show(if failed { RunState::Failed } else { RunState::Finished });
         let end = RunEnd { ending, step: self.done, digest: self.digest.clone() };
@@ -473,13 +468,13 @@ impl Actor for Supervisor {
     }
 
     fn apply(&mut self, message: SupervisorMessage) -> Result<Flow, Fault> {
+        if self.ended {
+            return Ok(Flow::Continue);
+        }
         match message {
             SupervisorMessage::Start { state, first } => self.start(state, first),
             SupervisorMessage::Rank(rank, reply) => self.reply(rank, reply)?,
-            SupervisorMessage::Evaluated(report) => {
-                self.report = Some(report);
-                self.complete()?;
-            }
+            SupervisorMessage::Evaluated(report) => self.evaluated(report)?,
             SupervisorMessage::Checkpoint(reply) => self.checkpointed(reply),
             SupervisorMessage::Fault(fault) => self.fail(fault),
             SupervisorMessage::Interrupt => {

@@ -10,6 +10,9 @@ use crate::optimizer::{store_narrow, stored};
 use crate::snapshot::{Region, Slot};
 use crate::worker::Engine;
 
+#[cfg(test)]
+mod tests;
+
 /// Copies this rank's share of the state into the slot: its shard of every bucket, and on rank 0
 /// what all ranks have equally.
 pub(crate) fn save(engine: &Engine, slot: &Slot) {
@@ -132,6 +135,21 @@ fn write_as(dtype: DType, values: &[f32], bytes: &mut [u8]) {
                 cell.copy_from_slice(&(value as i32).to_le_bytes());
             }
         }
-        _ => bytes.copy_from_slice(bytemuck::cast_slice(values)),
+        DType::I64 => {
+            for (cell, &value) in bytes.chunks_exact_mut(8).zip(values) {
+                cell.copy_from_slice(&(value as i64).to_le_bytes());
+            }
+        }
+        DType::F64 => {
+            for (cell, &value) in bytes.chunks_exact_mut(8).zip(values) {
+                cell.copy_from_slice(&f64::from(value).to_le_bytes());
+            }
+        }
+        DType::U8 => {
+            for (cell, &value) in bytes.iter_mut().zip(values) {
+                *cell = value as u8;
+            }
+        }
+        DType::F32 => bytes.copy_from_slice(bytemuck::cast_slice(values)),
     }
 }

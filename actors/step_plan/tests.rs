@@ -12,6 +12,8 @@ use crate::contract::{Batch, Phase, ProgramId, StepShape};
 use crate::step_plan::StepPlan;
 use crate::testing::Toy;
 
+mod random_steps;
+
 const BATCH: Batch = Batch { micro: 1, global: 4, lanes: 2 };
 const TRAIN: ProgramId = ProgramId(0);
 const MOVE: ProgramId = ProgramId(1);

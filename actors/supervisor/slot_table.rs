@@ -1,6 +1,7 @@
 //! Which snapshot slot is being used for what, and which one is filled next.
 //!
-//! Owns the headers of the slots; ranks own the regions while they fill them.
+//! Owns the headers of the slots, and the time that a run spends on them; ranks own the regions
+//! while they fill them.
 
 use serde_json::Value;
 
@@ -26,13 +27,17 @@ pub(super) struct SlotTable {
     uses: Vec<Use>,
     /// Of the last commit, by whichever engine.
     sequence: u64,
+    /// Seconds: since when a run waits for a free slot.
+    blocked_since: Option<f64>,
+    wait_ms: f64,
 }
 
 impl SlotTable {
     pub(super) fn new(slots: Vec<Slot>) -> Self {
         let committed = slots.iter().filter_map(|slot| slot.head().ok());
         let sequence = committed.map(|head| head.sequence).max().unwrap_or(0);
-        Self { uses: vec![Use::Free; slots.len()], slots, sequence }
+        let uses = vec![Use::Free; slots.len()];
+        Self { uses, slots, sequence, blocked_since: None, wait_ms: 0.0 }
     }
 
     /// Ranks take their state from `slot`.
@@ -46,17 +51,25 @@ impl SlotTable {
     }
 
     /// Takes the free slot with the oldest content to be filled: whoever starts after a crash
-    /// finds the newest in the other.
-    pub(super) fn take_oldest(&mut self) -> Option<usize> {
+    /// finds the newest in the other. Without a free one the run waits from `now` (in seconds) to
+    /// the call that finds one, and the wait is counted.
+    pub(super) fn take_oldest(&mut self, now: f64) -> Option<usize> {
         let free = (0..self.slots.len()).filter(|&i| self.uses[i] == Use::Free);
         let age = |i: &usize| self.slots[*i].head().map_or(0, |head| head.sequence);
-        let slot = free.min_by_key(age)?;
+        let Some(slot) = free.min_by_key(age) else {
+            self.blocked_since.get_or_insert(now);
+            return None;
+        };
+        if let Some(since) = self.blocked_since.take() {
+            self.wait_ms += (now - since) * 1e3;
+        }
         self.slots[slot].invalidate();
         self.uses[slot] = Use::Filling;
         Some(slot)
     }
 
-    /// Every rank has filled `slot`: declares it good, and lends it to the checkpointer.
+    /// Every rank has filled `slot`, the slowest in `ms`: declares it good, and lends it to the
+    /// checkpointer.
     ///
     /// # Errors
     /// As [`Slot::commit`].
@@ -65,11 +78,18 @@ impl SlotTable {
         slot: usize,
         step: u64,
         cursor: &Value,
+        ms: f64,
     ) -> Result<(), SnapshotError> {
+        self.wait_ms += ms;
         self.sequence += 1;
         self.slots[slot].commit(step, cursor, self.sequence)?;
         self.uses[slot] = Use::Writing;
         Ok(())
+    }
+
+    /// Milliseconds of waits and copies since this was last asked.
+    pub(super) fn take_wait_ms(&mut self) -> f64 {
+        std::mem::take(&mut self.wait_ms)
     }
 
     /// Whether the checkpointer has any.

@@ -11,10 +11,10 @@ fn the_newest_state_stays_while_the_next_is_written() {
     let handles = || (0..SLOTS).map(|i| memory.slot(i, &layout)).collect();
     let mut table = SlotTable::new(handles());
     for step in 1..=5 {
-        let slot = table.take_oldest().expect("one is free");
+        let slot = table.take_oldest(0.0).expect("one is free");
         let good = memory.newest_good(&layout).good;
         assert_eq!(good.map_or(0, |good| good.head.step), step - 1, "while {step} is being filled");
-        table.commit(slot, step, &cursor(step)).expect("commit");
+        table.commit(slot, step, &cursor(step), 0.0).expect("commit");
         assert!(table.any_writing());
         table.free(slot);
         assert!(!table.any_writing());
@@ -23,9 +23,9 @@ fn the_newest_state_stays_while_the_next_is_written() {
     let mut table = SlotTable::new(handles());
     let newest = memory.newest_good(&layout).good.expect("step 5");
     table.lend(newest.slot);
-    let slot = table.take_oldest().expect("the other one");
+    let slot = table.take_oldest(0.0).expect("the other one");
     assert_ne!(slot, newest.slot);
-    assert_eq!(table.take_oldest(), None, "one is read, one is being filled");
-    table.commit(slot, 6, &cursor(6)).expect("commit");
+    assert_eq!(table.take_oldest(0.0), None, "one is read, one is being filled");
+    table.commit(slot, 6, &cursor(6), 0.0).expect("commit");
     assert!(memory.newest_good(&layout).good.expect("step 6").head.sequence > newest.head.sequence);
 }

@@ -1,0 +1,51 @@
+//! The agenda: what is due when.
+
+use crate::schedule::{Schedule, Work};
+
+const SCHEDULE: Schedule =
+    Schedule { steps: 10, evaluate_every: 4, checkpoint_every: 3, drive_every: 5 };
+
+#[test]
+fn each_kind_comes_when_it_is_due_and_all_at_the_end() {
+    assert_eq!(SCHEDULE.after(1, 2), []);
+    assert_eq!(SCHEDULE.after(3, 2), [Work::Save { step: 3 }]);
+    let evaluations = [0, 1].map(|task| Work::Evaluate { task, step: 4 });
+    assert_eq!(SCHEDULE.after(4, 2), evaluations);
+    assert_eq!(SCHEDULE.after(5, 2), [Work::Drive { step: 5 }]);
+    let last =
+        [Work::Evaluate { task: 0, step: 10 }, Work::Drive { step: 10 }, Work::Save { step: 10 }];
+    assert_eq!(SCHEDULE.after(10, 1), last);
+    assert_eq!(SCHEDULE.after(4, 0), []);
+}
+
+#[test]
+fn evaluations_come_before_the_conversation_and_the_snapshot_is_last() {
+    let every = Schedule { steps: 10, evaluate_every: 1, checkpoint_every: 1, drive_every: 1 };
+    let kinds = |done| {
+        let kind = |work: &Work| match work {
+            Work::Step { .. } => panic!("steps are not due after a step"),
+            Work::Evaluate { .. } => 'e',
+            Work::Drive { .. } => 'd',
+            Work::Save { .. } => 's',
+        };
+        every.after(done, 3).iter().map(kind).collect::<String>()
+    };
+    assert!((1..=10).all(|done| kinds(done) == "eeeds"));
+    assert_eq!(kinds(0), "", "nothing is due before the first step");
+}
+
+#[test]
+fn zero_means_never_but_the_last_snapshot_is_always_taken() {
+    let never = Schedule { steps: 3, evaluate_every: 0, checkpoint_every: 0, drive_every: 0 };
+    assert!((0..3).all(|done| never.after(done, 5).is_empty()));
+    assert_eq!(never.after(3, 5), [Work::Save { step: 3 }]);
+    // Every step of a run is saved at most once, whatever the period.
+    for checkpoint_every in 0..12 {
+        let schedule = Schedule { checkpoint_every, ..SCHEDULE };
+        let saves = |done| {
+            let works = schedule.after(done, 2);
+            works.iter().filter(|w| matches!(w, Work::Save { .. })).count()
+        };
+        assert!((1..=10).all(|done| saves(done) <= 1) && saves(10) == 1);
+    }
+}

@@ -1,0 +1,321 @@
+//! A model of a rank: its state is a chain of hashes over what it has learned from, its arena an
+//! expansion of that chain. It takes real batch slots and writes real snapshot slots.
+//!
+//! Owns no device. A collective is a table on which every rank lays what it has; it is over when
+//! all have.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::channel::{Receiver, Sender};
+use octet_kernels::collectives::LaneTree;
+
+use crate::actor::Port;
+use crate::contract::{ProgramId, Purpose, Workload};
+use crate::evaluator::EvaluatorMessage;
+use crate::loader::{BatchSlot, parts_of};
+use crate::rank::{RankMessage, RankReply, RunScalars, StepOutcome};
+use crate::sim::toy::{Random, STATE_WORDS, expected};
+use crate::snapshot::{Region, Slot};
+use crate::step_plan::records;
+use crate::testing::Toy;
+
+/// The state of a model: all zero before the first step.
+pub(crate) type Chain = [u64; STATE_WORDS - 1];
+
+/// Chains by steps done, of all lives of a run. A step that is done again must give the same.
+pub(crate) type History = BTreeMap<u64, Chain>;
+
+/// Where ranks meet in a step.
+#[derive(Debug)]
+pub(crate) struct Table {
+    laid: Vec<Option<Laid>>,
+    left: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Laid {
+    hashes: Vec<(usize, u64)>,
+    abandoned: bool,
+}
+
+impl Table {
+    pub(crate) fn new(ranks: usize) -> Self {
+        Self { laid: vec![None; ranks], left: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.laid.iter().all(Option::is_some)
+    }
+
+    /// What all ranks laid down, in micro-batch order. The last to leave clears the table.
+    fn leave(&mut self) -> Laid {
+        let mut sum = Laid::default();
+        for laid in self.laid.iter().flatten() {
+            sum.hashes.extend(&laid.hashes);
+            sum.abandoned |= laid.abandoned;
+        }
+        sum.hashes.sort_unstable();
+        self.left += 1;
+        if self.left == self.laid.len() {
+            *self = Self::new(self.laid.len());
+        }
+        sum
+    }
+}
+
+/// What a rank is in the middle of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Nothing,
+    Batch { ticket: u64, step: u64, attempt: usize },
+    Meeting { step: u64, attempt: usize },
+    Parts { ticket: u64, task: usize, step: u64, done: usize },
+}
+
+/// The ends of a rank.
+pub(crate) struct Ends {
+    pub(crate) inbox: Receiver<RankMessage>,
+    pub(crate) full: Receiver<BatchSlot>,
+    pub(crate) free: Sender<BatchSlot>,
+    pub(crate) supervisor: Port<RankReply>,
+    pub(crate) evaluator: Port<EvaluatorMessage>,
+    pub(crate) abandon: Arc<AtomicBool>,
+}
+
+/// The model.
+pub(crate) struct ModelRank {
+    workload: Arc<Toy>,
+    rank: usize,
+    ranks: usize,
+    owned: Range<usize>,
+    slots: Vec<Slot>,
+    ends: Ends,
+    doing: Doing,
+    step: u64,
+    chain: Chain,
+    scalars: Vec<RunScalars>,
+}
+
+impl ModelRank {
+    pub(crate) fn new(
+        workload: Arc<Toy>,
+        tree: &LaneTree,
+        rank: usize,
+        slots: Vec<Slot>,
+        ends: Ends,
+    ) -> Self {
+        let owned = workload.batch().micro_batches_of(&tree.lanes_of(rank));
+        let ranks = tree.ranks();
+        let (doing, chain, scalars) = (Doing::Nothing, Chain::default(), Vec::new());
+        Self { workload, rank, ranks, owned, slots, ends, doing, step: 0, chain, scalars }
+    }
+
+    /// Whether it has something to do.
+    pub(crate) fn is_ready(&self, table: &Table) -> bool {
+        match self.doing {
+            Doing::Nothing => !self.ends.inbox.is_empty(),
+            Doing::Batch { .. } => !self.ends.full.is_empty(),
+            Doing::Parts { .. } => !self.ends.full.is_empty() || self.abandons(),
+            Doing::Meeting { .. } => table.is_full(),
+        }
+    }
+
+    fn abandons(&self) -> bool {
+        self.ends.abandon.load(Ordering::Relaxed)
+    }
+
+    /// Does one thing. Call it only when it is ready.
+    pub(crate) fn act(&mut self, table: &mut Table, history: &mut History) {
+        match self.doing {
+            Doing::Nothing => {
+                let message = self.ends.inbox.try_recv().expect("it is ready");
+                self.begin(&message, history);
+            }
+            Doing::Batch { ticket, step, attempt } => {
+                let slot = self.ends.full.try_recv().expect("it is ready");
+                if slot.ticket == ticket {
+                    table.laid[self.rank] = Some(self.learn(&slot, step, attempt));
+                    self.doing = Doing::Meeting { step, attempt };
+                }
+                self.ends.free.try_send(slot).expect("the ring has room for its own slots");
+            }
+            Doing::Meeting { step, attempt } => self.meet(table.leave(), step, attempt, history),
+            Doing::Parts { ticket, task, step, done } => self.evaluate(ticket, task, step, done),
+        }
+    }
+
+    fn begin(&mut self, message: &RankMessage, history: &History) {
+        match *message {
+            RankMessage::Restore { slot } => {
+                self.restore(slot, history);
+                self.ends.supervisor.tell(RankReply::Restored);
+            }
+            RankMessage::Step { ticket, step, attempt } => {
+                assert_eq!(step, self.step, "rank {} is told to skip or repeat", self.rank);
+                self.doing = Doing::Batch { ticket, step, attempt };
+            }
+            RankMessage::Evaluate { ticket, task, step } => {
+                self.doing = Doing::Parts { ticket, task, step, done: 0 };
+                let parts = self.workload.evaluations()[task].parts;
+                if parts_of(parts, self.rank, self.ranks).next().is_none() {
+                    self.evaluated();
+                }
+            }
+            RankMessage::Drive { .. } => self.ends.supervisor.tell(RankReply::Drove),
+            RankMessage::Snapshot { slot } => {
+                self.save(slot);
+                self.ends.supervisor.tell(RankReply::Snapped { ms: 1.0 });
+            }
+            RankMessage::Stop => {}
+        }
+    }
+
+    /// Hashes of this rank's records, which are what the step's are.
+    fn learn(&mut self, slot: &BatchSlot, step: u64, attempt: usize) -> Laid {
+        let shape = self.workload.shape(step, attempt);
+        let records = records(&*self.workload, &shape, &self.owned);
+        assert_eq!(slot.filled, records.len());
+        self.scalars.clear();
+        let mut laid = Laid { hashes: Vec::new(), abandoned: self.abandons() };
+        for (i, (micro_batch, program)) in records.into_iter().enumerate() {
+            let purpose = Purpose::Train { step, attempt, micro_batch };
+            let wanted = expected(&*self.workload, purpose, program);
+            assert_eq!(slot.record(i), wanted, "step {step} has the batch of another");
+            let hash = hash(slot.record(i));
+            let loss = (hash >> 40) as f32 / 1e6;
+            let words = vec![loss.to_bits(), (2.0 * loss).to_bits(), 4];
+            self.scalars.push(RunScalars { micro_batch, program: program.0, words });
+            laid.hashes.push((micro_batch, hash));
+        }
+        laid
+    }
+
+    fn meet(&mut self, all: Laid, step: u64, attempt: usize, history: &mut History) {
+        // Some steps need a second attempt, and some have an update that is not finite.
+        let overflow = step % 5 == 2 && attempt == 0;
+        let skipped = all.abandoned || overflow || step % 7 == 3;
+        if !skipped {
+            for (_, hash) in all.hashes {
+                for word in &mut self.chain {
+                    *word = Random::new(*word ^ hash).next().rotate_left(7) ^ step;
+                }
+                self.chain.rotate_left(1);
+            }
+        }
+        if !all.abandoned && !overflow {
+            self.step = step + 1;
+            let before = history.insert(self.step, self.chain);
+            assert!(before.is_none_or(|b| b == self.chain), "step {step} has another result now");
+        }
+        let fingerprint =
+            |bucket: usize| if self.rank == 0 { self.chain[0] ^ bucket as u64 } else { 0 };
+        let buckets = self.workload.layout().buckets.len();
+        self.doing = Doing::Nothing;
+        self.ends.supervisor.tell(RankReply::Stepped(Box::new(StepOutcome {
+            runs: self.scalars.clone(),
+            norm: if step % 7 == 3 { f64::NAN } else { 1.0 },
+            skipped,
+            overflow,
+            abandoned: all.abandoned,
+            fingerprint: (0..buckets).map(fingerprint).collect(),
+            loader_ms: 0.0,
+            reduce_ms: 0.0,
+        })));
+    }
+
+    fn evaluate(&mut self, ticket: u64, task: usize, step: u64, done: usize) {
+        if self.abandons() {
+            return self.evaluated();
+        }
+        let slot = self.ends.full.try_recv().expect("it is ready");
+        let mut done = done;
+        if slot.ticket == ticket {
+            let parts = self.workload.evaluations()[task].parts;
+            let mut rest = parts_of(parts, self.rank, self.ranks).skip(done).peekable();
+            for record in 0..slot.filled {
+                let index = rest.next().expect("a record for every part");
+                let purpose = Purpose::Evaluate { task, part: index };
+                let wanted = expected(&*self.workload, purpose, ProgramId(1));
+                assert_eq!(slot.record(record), wanted, "part {index} has another's record");
+                let hash = hash(slot.record(record)) ^ self.chain[0];
+                let loss_sum = (hash >> 40) as f64 / 1e6;
+                let part = EvaluatorMessage::Part { step, task, index, loss_sum, targets: 4 };
+                self.ends.evaluator.tell(part);
+                done += 1;
+            }
+            self.doing = Doing::Parts { ticket, task, step, done };
+            if rest.peek().is_none() {
+                self.evaluated();
+            }
+        }
+        self.ends.free.try_send(slot).expect("the ring has room for its own slots");
+    }
+
+    fn evaluated(&mut self) {
+        self.doing = Doing::Nothing;
+        self.ends.supervisor.tell(RankReply::Evaluated);
+    }
+
+    fn save(&self, slot: usize) {
+        let slot = &self.slots[slot];
+        let layout = self.workload.layout();
+        for bucket in 0..layout.buckets.len() {
+            let shard = layout.shard(bucket, self.rank, self.ranks);
+            for region in FLAT {
+                // SAFETY: the slot is lent to the ranks, and shards are apart.
+                let cells: &mut [f32] = unsafe { slot.elements(region, &shard).as_mut_slice() };
+                for (cell, i) in cells.iter_mut().zip(shard.clone()) {
+                    *cell = element(&self.chain, region, i);
+                }
+            }
+        }
+        if self.rank == 0 {
+            // SAFETY: as above; states are rank 0's.
+            let words: &mut [u64] = unsafe { slot.region(Region::States).as_mut_slice() };
+            words[0] = self.step;
+            words[1..STATE_WORDS].copy_from_slice(&self.chain);
+        }
+    }
+
+    /// Takes the chain, and believes it only if all of the content agrees and if it is a state that
+    /// the run has been in.
+    fn restore(&mut self, slot: usize, history: &History) {
+        let slot = &self.slots[slot];
+        // SAFETY: the slot is lent to the ranks, which only read it.
+        let words: &[u64] = unsafe { slot.region(Region::States).as_slice() };
+        self.step = words[0];
+        self.chain.copy_from_slice(&words[1..STATE_WORDS]);
+        let known = self.step == 0 || history.get(&self.step) == Some(&self.chain);
+        assert!(known, "step {} was never in this state", self.step);
+        for place in &self.workload.layout().placements {
+            let range = place.start..place.start + place.elements;
+            for region in FLAT {
+                // SAFETY: as above.
+                let cells: &[f32] = unsafe { slot.elements(region, &range).as_slice() };
+                for (cell, i) in cells.iter().zip(range.clone()) {
+                    let wanted = element(&self.chain, region, i);
+                    assert_eq!(cell.to_bits(), wanted.to_bits(), "{region:?} {i} is damaged");
+                }
+            }
+        }
+    }
+}
+
+const FLAT: [Region; 3] = [Region::Masters, Region::FirstMoments, Region::SecondMoments];
+
+/// Element `i` of a region in the state `chain`.
+fn element(chain: &Chain, region: Region, i: usize) -> f32 {
+    if chain.iter().all(|&word| word == 0) {
+        return 0.0;
+    }
+    let seed = chain.iter().fold(i as u64, |sum, word| sum.rotate_left(9) ^ word);
+    (Random::new(seed ^ (region as u64) << 60).next() >> 40) as f32
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let hash = blake3::hash(bytes);
+    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"))
+}

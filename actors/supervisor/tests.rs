@@ -1,0 +1,304 @@
+//! The supervisor fed with messages: what it tells whom, and in which order.
+
+use std::time::Duration;
+
+use super::{Ending, SupervisorMessage};
+use crate::checkpointer::CheckpointerReply;
+use crate::evaluator::EvaluatorMessage;
+use crate::fault::{ActorName, Blame, Fault};
+use crate::loader::orders_max;
+use crate::rank::{RankReply, StepOutcome};
+use crate::schedule::Schedule;
+use crate::telemetry::TelemetryMessage;
+
+mod bench;
+
+use bench::{Bench, RANKS, STEPS, Saves, Told, evaluation, outcome, schedule};
+
+#[test]
+fn work_comes_in_order_and_a_snapshot_last() {
+    let mut bench = Bench::begun();
+    bench.play();
+    let expected = [
+        "restore 0",
+        "step 0",
+        "step 1",
+        "evaluate 0 at 2",
+        "evaluate 1 at 2",
+        "snapshot",
+        "save 2 after None",
+        "step 2",
+        "step 3",
+        "evaluate 0 at 4",
+        "evaluate 1 at 4",
+        "drive at 4",
+        "snapshot",
+        "save 4 after Some(\"digest 2\")",
+    ];
+    // The checkpointer is told before ranks step on.
+    assert_eq!(bench.works, expected);
+    assert_eq!(bench.ending(), (&Ending::Finished, 4, Some("digest 4")));
+    assert_eq!(bench.reported(), [1, 2, 3, 4]);
+    assert!(bench.orders_most <= orders_max(2) && bench.orders == 0);
+    let evaluations = bench.telemetry.iter();
+    let evaluations = evaluations.filter(|m| matches!(m, TelemetryMessage::Evaluation(_)));
+    assert_eq!(evaluations.count(), 4);
+}
+
+#[test]
+fn a_run_waits_for_a_free_slot_and_counts_the_wait() {
+    let schedule = Schedule { steps: 4, evaluate_every: 0, checkpoint_every: 1, drive_every: 0 };
+    let mut bench = Bench::new(schedule);
+    bench.saves = Saves::Wait;
+    bench.start(0, None);
+    bench.play();
+    // Two are being written, and the third step is done.
+    assert_eq!(bench.held.iter().map(|h| h.1).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(bench.reported(), [1, 2, 3]);
+    assert_eq!(bench.works.last().unwrap(), "step 2");
+    bench.clock.advance(Duration::from_millis(250));
+    bench.release(true);
+    bench.play();
+    assert_eq!(bench.held.iter().map(|h| h.1).collect::<Vec<_>>(), [2, 3]);
+    // The copy of 3 ms comes on top of the wait.
+    assert_eq!(bench.checkpoint_wait_ms(), [0.0, 3.0, 3.0, 253.0]);
+    bench.saves = Saves::Work;
+    while !bench.held.is_empty() {
+        assert_eq!(bench.end, None, "it ends before everything is saved");
+        bench.release(true);
+        bench.play();
+    }
+    assert_eq!(bench.saved, [1, 2, 3, 4]);
+    assert_eq!(bench.ending(), (&Ending::Finished, 4, Some("digest 4")));
+}
+
+#[test]
+fn a_new_snapshot_never_takes_the_newest_good_slot_while_another_is_free() {
+    let mut bench = Bench::begun();
+    bench.saves = Saves::Fail;
+    bench.play_until("snapshot");
+    bench.play_until("step");
+    let newest = |bench: &Bench| bench.slots.newest_good(&bench.layout).good.unwrap();
+    let first = newest(&bench);
+    assert_eq!(first.head.step, 2);
+    bench.play_until("snapshot");
+    assert_eq!(newest(&bench), first, "the only good state is given away");
+    bench.saves = Saves::Work;
+    bench.play();
+    assert_eq!(newest(&bench).head.step, 4);
+    assert!(newest(&bench).head.sequence > first.head.sequence);
+}
+
+#[test]
+fn a_step_that_overflows_is_tried_again_with_larger_programs() {
+    let mut bench = Bench::begun();
+    bench.overflows = vec![(1, 0), (1, 1), (2, 0)];
+    bench.play();
+    let steps: Vec<&str> =
+        bench.works.iter().map(String::as_str).filter(|w| w.starts_with("step")).collect();
+    let expected = [
+        "step 0",
+        "step 1",
+        "step 1 again 1",
+        "step 1 again 2",
+        "step 2",
+        "step 2 again 1",
+        "step 3",
+    ];
+    assert_eq!(steps, expected);
+    assert_eq!(bench.reported(), [1, 2, 3, 4]);
+    assert_eq!(bench.works.iter().filter(|w| w.starts_with("evaluate")).count(), 4);
+    assert_eq!(bench.saved, [2, 4]);
+    assert_eq!(bench.ending().0, &Ending::Finished);
+}
+
+#[test]
+fn updates_may_be_skipped_but_not_too_many_in_a_row() {
+    let mut bench = Bench::begun();
+    bench.skips = vec![0, 2];
+    bench.play();
+    assert_eq!(bench.ending().0, &Ending::Finished);
+    let mut bench = Bench::begun();
+    bench.skips = vec![1, 2];
+    bench.play();
+    let (Ending::Failed(fault), 3, Some("digest 2")) = bench.ending() else {
+        panic!("{:?}", bench.ending());
+    };
+    assert!(fault.what.starts_with("2 updates in a row"), "{fault}");
+    assert_eq!(bench.works.last().unwrap(), "step 2", "it goes on after its end");
+}
+
+#[test]
+fn an_interrupt_at_any_point_ends_with_the_state_saved() {
+    for (point, step) in [
+        ("restore", 0),
+        ("step 0", 1),
+        ("step 1", 2),
+        ("evaluate", 2),
+        ("snapshot", 2),
+        ("drive", 4),
+    ] {
+        let mut bench = Bench::begun();
+        bench.play_until(point);
+        bench.interrupt();
+        bench.play();
+        let ending = if step == STEPS { Ending::Finished } else { Ending::Interrupted };
+        let digest = format!("digest {step}");
+        assert_eq!(bench.ending(), (&ending, step, Some(digest.as_str())), "at {point}");
+        assert_eq!(bench.saved, [vec![2; usize::from(step == 4)], vec![step]].concat(), "{point}");
+    }
+}
+
+#[test]
+fn an_interrupt_before_the_start_loses_nothing() {
+    let mut bench = Bench::new(schedule());
+    bench.interrupt();
+    bench.start(2, Some("on disk"));
+    bench.play();
+    assert_eq!(bench.works, ["restore 0"]);
+    assert_eq!(bench.ending(), (&Ending::Interrupted, 2, Some("on disk")));
+}
+
+#[test]
+fn an_interrupt_while_a_snapshot_is_written_waits_for_it() {
+    let mut bench = Bench::begun();
+    bench.saves = Saves::Wait;
+    bench.play_until("step 2");
+    bench.interrupt();
+    // The step that runs is given up: it changed nothing.
+    bench.waiting.clear();
+    for rank in 0..RANKS {
+        let outcome = StepOutcome { abandoned: true, skipped: true, ..outcome() };
+        bench.tell(SupervisorMessage::Rank(rank, RankReply::Stepped(Box::new(outcome))));
+    }
+    bench.play();
+    assert_eq!((bench.end.as_ref(), bench.reported()), (None, vec![1, 2]));
+    bench.release(true);
+    bench.play();
+    assert_eq!(bench.ending(), (&Ending::Interrupted, 2, Some("digest 2")));
+    assert_eq!(bench.saved, [2], "the same state is saved once");
+}
+
+#[test]
+fn ranks_may_give_up_an_evaluation_before_the_interrupt_is_heard() {
+    let mut bench = Bench::begun();
+    bench.sums = false;
+    bench.play_until("evaluate");
+    bench.waiting.clear();
+    for rank in 0..RANKS {
+        bench.tell(SupervisorMessage::Rank(rank, RankReply::Evaluated));
+    }
+    bench.play();
+    assert_eq!(bench.end, None, "the sum may still come");
+    bench.interrupt();
+    let abandoned = |told: &Told| matches!(told, Told::Evaluator(EvaluatorMessage::Abandon));
+    assert!(bench.waiting.iter().any(abandoned));
+    // The sum was on its way after all, and nobody waits for it.
+    bench.tell(SupervisorMessage::Evaluated(evaluation(2, 0)));
+    bench.play();
+    assert_eq!(bench.ending(), (&Ending::Interrupted, 2, Some("digest 2")));
+}
+
+#[test]
+fn a_checkpoint_that_fails_stops_the_run_only_at_its_end() {
+    let mut bench = Bench::begun();
+    bench.saves = Saves::Fail;
+    bench.play_until("step 2");
+    // What is not on disk is saved again by an interrupt.
+    bench.interrupt();
+    bench.saves = Saves::Work;
+    bench.waiting.retain(|told| !matches!(told, Told::Rank(..)));
+    for rank in 0..RANKS {
+        let outcome = StepOutcome { abandoned: true, ..outcome() };
+        bench.tell(SupervisorMessage::Rank(rank, RankReply::Stepped(Box::new(outcome))));
+    }
+    bench.play();
+    assert_eq!(bench.ending(), (&Ending::Interrupted, 2, Some("digest 2")));
+    let noted = |m: &&TelemetryMessage| matches!(m, TelemetryMessage::Note { .. });
+    assert_eq!(bench.telemetry.iter().filter(noted).count(), 1);
+
+    let mut bench = Bench::begun();
+    bench.play_until("drive");
+    bench.saves = Saves::Fail;
+    bench.play();
+    let (Ending::Failed(fault), 4, Some("digest 2")) = bench.ending() else {
+        panic!("{:?}", bench.ending());
+    };
+    assert_eq!((fault.actor, fault.blame), (ActorName::Checkpointer, Blame::World));
+}
+
+#[test]
+fn an_older_checkpoint_may_fail_while_the_last_one_is_written() {
+    let mut bench = Bench::begun();
+    bench.saves = Saves::Wait;
+    bench.play();
+    assert_eq!(bench.held.iter().map(|h| h.1).collect::<Vec<_>>(), [2, 4]);
+    bench.release(false);
+    bench.release(true);
+    bench.play();
+    assert_eq!(bench.ending(), (&Ending::Finished, 4, Some("digest 4")));
+}
+
+#[test]
+fn a_slot_that_changed_under_the_checkpointer_is_our_failure() {
+    let mut bench = Bench::begun();
+    bench.saves = Saves::Wait;
+    bench.play_until("step 2");
+    let (slot, step) = bench.held[0];
+    let fault = Fault::ours(ActorName::Checkpointer, "it holds another step");
+    let reply = CheckpointerReply::Failed { step, slot, fault: fault.clone() };
+    bench.tell(SupervisorMessage::Checkpoint(reply));
+    bench.play();
+    assert_eq!(bench.ending().0, &Ending::Failed(fault));
+}
+
+#[test]
+fn a_fault_ends_the_run_and_nothing_follows() {
+    let mut bench = Bench::begun();
+    bench.play_until("step 1");
+    let fault = Fault::world(ActorName::Loader(1), "a shard has vanished");
+    bench.tell(SupervisorMessage::Fault(fault.clone()));
+    bench.waiting.retain(|told| !matches!(told, Told::Rank(..)));
+    let works = bench.works.len();
+    for rank in 0..RANKS {
+        let reply = RankReply::Stepped(Box::new(outcome()));
+        bench.tell(SupervisorMessage::Rank(rank, reply));
+    }
+    bench.tell(SupervisorMessage::Fault(fault.clone()));
+    bench.interrupt();
+    bench.play();
+    assert_eq!(bench.ending(), (&Ending::Failed(fault), 1, None));
+    assert_eq!(bench.works.len(), works);
+}
+
+#[test]
+fn replies_that_nobody_asked_for_are_our_failure() {
+    let stepped = || RankReply::Stepped(Box::new(outcome()));
+    let mut bench = Bench::begun();
+    bench.play_until("step 0");
+    bench.tell(SupervisorMessage::Rank(1, stepped()));
+    for (rank, reply) in [(1, stepped()), (0, RankReply::Restored), (0, RankReply::Evaluated)] {
+        let refused = bench.try_tell(SupervisorMessage::Rank(rank, reply)).unwrap_err();
+        assert_eq!((refused.actor, refused.blame), (ActorName::Supervisor, Blame::Ours));
+    }
+}
+
+#[test]
+fn a_run_with_no_steps_left_ends_where_it_stands() {
+    let mut bench = Bench::new(schedule());
+    bench.start(4, Some("on disk"));
+    bench.play();
+    assert_eq!(bench.works, ["restore 0"]);
+    assert_eq!(bench.ending(), (&Ending::Finished, 4, Some("on disk")));
+    // More steps than the schedule now has.
+    let mut bench = Bench::new(schedule());
+    bench.start(9, Some("on disk"));
+    bench.play();
+    assert_eq!(bench.ending(), (&Ending::Finished, 9, Some("on disk")));
+    // The last state is only in memory: its engine died while it was written.
+    let mut bench = Bench::new(schedule());
+    bench.start(4, None);
+    bench.play();
+    assert_eq!(bench.works[1..], ["snapshot", "save 4 after None"]);
+    assert_eq!(bench.ending(), (&Ending::Finished, 4, Some("digest 4")));
+}

@@ -20,6 +20,7 @@ pub(crate) const STEPS: u64 = 30;
 /// Nothing here takes as long, even on a machine that is busy with other things.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Deep enough that 30 steps outlast a moment in which a test gets no processor.
 const CONFIG: &str = r#"
 [run]
 steps = 30
@@ -35,7 +36,7 @@ sequence_length = 32
 
 [model]
 family = "dense"
-layers = 2
+layers = 8
 heads = 4
 kv_heads = 2
 width = 32
@@ -260,7 +261,7 @@ impl Running {
         assert!(killed || status.success(), "{status:?}: {:?}", self.said());
     }
 
-    fn said(&self) -> (String, String) {
+    pub(crate) fn said(&self) -> (String, String) {
         let read = |name| fs::read_to_string(self.said.path().join(name)).unwrap();
         (read("stdout"), read("stderr"))
     }

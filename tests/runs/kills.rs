@@ -48,9 +48,9 @@ fn an_engine_that_is_killed_is_started_again() {
     let mut run = home.start("runs/engine", &["run.ranks=2"]);
     let mut step = 0;
     for _ in 0..3 {
-        step += 4 + random.below(4);
+        step += 3 + random.below(3);
         assert!(run.until_step(step), "it ended before step {step}");
-        assert!(run.until(|run| run.engine().is_some()));
+        assert!(run.until(|run| run.engine().is_some()), "it ended: {:?}", run.said());
         send(run.engine().unwrap(), libc::SIGKILL);
         assert!(run.until(|run| run.engine().is_none()), "it ended with its engine");
     }

@@ -13,6 +13,9 @@ use octet_actors::rank::threads_per_rank;
 
 use crate::cli::units::{grouped, size};
 
+/// What a verdict about a GPU is worth until its backend is there.
+const CPU_ARENA: &str = " (by the CPU's arena, scratch for wider floats included)";
+
 /// Distinct characters to plan with when the text is not there.
 const CHARACTERS_ASSUMED: usize = 256;
 
@@ -140,8 +143,10 @@ fn print_plan(plan: &Plan, note: Option<String>) {
         );
     }
     match (plan.fits, plan.peaks.memory_bytes) {
-        (Some(true), Some(memory)) => println!("fits       yes, in {}", size(memory)),
-        (Some(false), Some(memory)) => println!("fits       no, not in {}", size(memory)),
+        (Some(true), Some(memory)) => println!("fits       yes, in {}{CPU_ARENA}", size(memory)),
+        (Some(false), Some(memory)) => {
+            println!("fits       no, not in {}{CPU_ARENA}", size(memory))
+        }
         _ => {}
     }
 }

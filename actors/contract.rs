@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-use octet_kernels::graph::{Layout, Program, StepBufferId, Variables};
+use octet_kernels::graph::{Layout, ParameterId, Program, StepBufferId, Variables};
 
 use crate::fault::Fault;
 
@@ -102,10 +102,17 @@ pub struct UpdateSettings {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Decoupled weight decay, for parameters that ask for it.
-    pub weight_decay: f64,
     /// Largest global norm; infinite for no clipping.
     pub clip_norm: f64,
+}
+
+/// How an update treats one parameter, the same in every step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UpdateGroup {
+    /// Factor of the step's learning rate.
+    pub learning_rate: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
 }
 
 /// A held-out task: forward programs over numbered parts.
@@ -238,6 +245,9 @@ pub trait Workload: Debug + Send + Sync + 'static {
 
     /// The optimizer's numbers for a step, a pure function.
     fn update(&self, step: u64) -> UpdateSettings;
+
+    /// How updates treat a parameter. Neighbours that are treated alike are updated together.
+    fn update_group(&self, parameter: ParameterId) -> UpdateGroup;
 
     /// Fills one record. Called from loader threads, in any order.
     ///

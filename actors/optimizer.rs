@@ -13,7 +13,7 @@ use octet_kernels::memory::DeviceSlice;
 use octet_kernels::ops::adamw::{self, AdamW, adamw};
 use octet_kernels::ops::global_norm::{Norm, block_sums, clip_factor};
 
-use crate::contract::{UpdateSettings, Workload};
+use crate::contract::{UpdateGroup, UpdateSettings, Workload};
 use crate::fault::Fault;
 use crate::rank_memory::Zero;
 use crate::worker::Engine;
@@ -41,11 +41,11 @@ pub enum OptimizerMessage {
 const OVERFLOW: f64 = 1.0;
 const ABANDONED: f64 = 2.0;
 
-/// Consecutive elements of a bucket with one weight decay.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Consecutive elements of a bucket that updates treat alike.
+#[derive(Debug, Clone, PartialEq)]
 struct Segment {
     elements: Range<usize>,
-    decay: bool,
+    group: UpdateGroup,
 }
 
 /// The actor: what it remembers between the messages of one step.
@@ -201,11 +201,11 @@ impl Optimizer {
         for segment in &self.segments[bucket][owner] {
             let parts = Parts::of(engine, bucket, &segment.elements);
             let hyper = AdamW {
-                learning_rate: settings.learning_rate,
+                learning_rate: settings.learning_rate * segment.group.learning_rate,
                 beta1: settings.beta1,
                 beta2: settings.beta2,
                 eps: settings.epsilon,
-                weight_decay: if segment.decay { settings.weight_decay } else { 0.0 },
+                weight_decay: segment.group.weight_decay,
                 step: step + 1,
                 gradient_scale: self.norm.factor,
             };
@@ -304,10 +304,10 @@ fn segments(workload: &dyn Workload, bucket: usize, shard: &Range<usize>) -> Vec
         if start >= end {
             continue;
         }
-        let decay = workload.variables().parameters()[id.0].decay;
+        let group = workload.update_group(*id);
         match segments.last_mut() {
-            Some(last) if last.decay == decay => last.elements.end = end,
-            _ => segments.push(Segment { elements: start..end, decay }),
+            Some(last) if last.group == group => last.elements.end = end,
+            _ => segments.push(Segment { elements: start..end, group }),
         }
     }
     segments

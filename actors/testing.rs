@@ -13,12 +13,13 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, unbounded};
 use octet_kernels::collectives::{Communicator, LocalGroup};
 use octet_kernels::cpu::CpuDevice;
-use octet_kernels::graph::{Layout, Program, Variables};
+use octet_kernels::graph::{Layout, ParameterId, Program, Variables};
 use octet_kernels::memory::Arena;
 
 use crate::actor::{Actor, Closed, Port};
 use crate::contract::{
-    Batch, Drive, EvaluationTask, ProgramId, Purpose, Record, StepShape, UpdateSettings, Workload,
+    Batch, Drive, EvaluationTask, ProgramId, Purpose, Record, StepShape, UpdateGroup,
+    UpdateSettings, Workload,
 };
 use crate::fault::Fault;
 use crate::loader::{BatchSlot, Loader, LoaderMessage, Order, SLOTS, SlotShape};
@@ -115,9 +116,13 @@ impl Workload for Toy {
             beta1: 0.9,
             beta2: 0.99,
             epsilon: 1e-8,
-            weight_decay: 0.1,
             clip_norm: 1.0,
         }
+    }
+
+    fn update_group(&self, parameter: ParameterId) -> UpdateGroup {
+        let decays = self.variables.parameters()[parameter.0].decay;
+        UpdateGroup { learning_rate: 1.0, weight_decay: if decays { 0.1 } else { 0.0 } }
     }
 
     fn fill(

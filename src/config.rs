@@ -7,18 +7,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use octet_kernels::graph::Variables;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::data::{DataConfig, DataError};
 use crate::models::ModelConfig;
+use crate::models::ModelSize;
 use crate::objectives::ObjectiveConfig;
+use crate::optimizer::OptimizerConfig;
 use crate::schedule::ScheduleConfig;
 
 pub use error::{ConfigError, Invalid, Place};
 pub use sections::{
-    BatchConfig, CheckpointConfig, Device, EvaluateConfig, OptimizerConfig, RunConfig,
-    SampleConfig, WebConfig,
+    BatchConfig, CheckpointConfig, Device, EvaluateConfig, RunConfig, SampleConfig, WebConfig,
 };
 
 pub(crate) mod error;
@@ -154,7 +156,18 @@ impl Config {
             );
             return Err(Invalid::new("evaluate.every", problem).with("data.validation_fraction"));
         }
-        Ok(())
+        self.validate_groups()
+    }
+
+    fn validate_groups(&self) -> Result<(), Invalid> {
+        if self.optimizer.groups.is_empty() {
+            return Ok(());
+        }
+        let mut variables = Variables::new();
+        let smallest = ModelSize { vocabulary: 1, max_positions: 1 };
+        let built = self.model.build(smallest, &mut variables);
+        built.map_err(|error| Invalid::new("model", error.to_string()))?;
+        self.optimizer.validate_names(variables.parameters())
     }
 
     /// The resolved form. Reading it again gives an equal configuration.

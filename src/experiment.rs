@@ -6,12 +6,12 @@
 use std::sync::{Arc, Mutex};
 
 use octet_actors::contract::{
-    Batch, Drive, EvaluationTask, Phase, ProgramId, Purpose, Record, StepShape, UpdateSettings,
-    Workload,
+    Batch, Drive, EvaluationTask, Phase, ProgramId, Purpose, Record, StepShape, UpdateGroup,
+    UpdateSettings, Workload,
 };
 use octet_actors::fault::{ActorName, Fault};
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Granularity, Graph, Layout, Policy, Program, Variables};
+use octet_kernels::graph::{Granularity, Graph, Layout, ParameterId, Policy, Program, Variables};
 
 use crate::config::Config;
 use crate::models::{LanguageModel, ModelSize};
@@ -204,9 +204,12 @@ impl Workload for Experiment {
             beta1: optimizer.beta1,
             beta2: optimizer.beta2,
             epsilon: optimizer.epsilon,
-            weight_decay: optimizer.weight_decay,
             clip_norm: optimizer.clip_norm,
         }
+    }
+
+    fn update_group(&self, parameter: ParameterId) -> UpdateGroup {
+        self.config.optimizer.group_of(&self.variables.parameters()[parameter.0])
     }
 
     fn fill(

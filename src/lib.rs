@@ -6,7 +6,7 @@
 //! | [`experiment`] | a configuration made runnable: implements the runtime's contract |
 //! | [`models`], [`objectives`] | one file per family, one per objective |
 //! | [`data`], [`text`] | documents to tokens to shards to samples; samples to records |
-//! | [`config`], [`schedule`] | one TOML file, checked; the learning rate |
+//! | [`config`], [`schedule`], [`optimizer`] | one TOML file, checked; the learning rate; groups of parameters |
 //! | [`sampling`] | text from a model, token by token |
 //! | [`run_data`] | what a run folder keeps of its text |
 //! | [`look`] | a run that is there, evaluated or made to write, and not touched |
@@ -25,6 +25,7 @@ pub mod inspect;
 pub mod look;
 pub mod models;
 pub mod objectives;
+pub mod optimizer;
 pub mod plan;
 pub mod run_data;
 pub mod sampling;

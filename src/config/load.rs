@@ -12,13 +12,13 @@ use toml::{Spanned, Table, Value};
 use super::error::{ConfigError, Invalid, Place};
 use super::fields::{fields_of, nearest};
 use super::sections::{
-    BatchConfig, CheckpointConfig, EvaluateConfig, OptimizerConfig, RunConfig, SampleConfig,
-    WebConfig,
+    BatchConfig, CheckpointConfig, EvaluateConfig, RunConfig, SampleConfig, WebConfig,
 };
 use super::{Config, sections::expected};
 use crate::data::DataConfig;
 use crate::models::{FamilyConfig, ModelConfig};
 use crate::objectives::ObjectiveConfig;
+use crate::optimizer::OptimizerConfig;
 use crate::schedule::ScheduleConfig;
 
 /// The content of a file, changed by arguments.

@@ -1,7 +1,7 @@
 //! The sections that belong to the run as a whole.
 //!
-//! Duty: keys, defaults, and the checks of one section. Sections of models, objectives, data and
-//! the learning rate stand with their owners.
+//! Duty: keys, defaults, and the checks of one section. Sections of models, objectives, data, the
+//! optimizer and the learning rate stand with their owners.
 
 use std::net::SocketAddr;
 
@@ -151,44 +151,6 @@ impl BatchConfig {
                 .with("batch.micro"));
         }
         Ok(())
-    }
-}
-
-/// `[optimizer]`: AdamW with decoupled decay, after clipping by global norm.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OptimizerConfig {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
-    /// Weight decay of matrices; norms and biases do not decay.
-    pub weight_decay: f64,
-    /// Largest global norm of a gradient; `inf` for no clipping.
-    pub clip_norm: f64,
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1, clip_norm: 1.0 }
-    }
-}
-
-impl OptimizerConfig {
-    pub(super) fn validate(&self) -> Result<(), Invalid> {
-        for (key, beta) in [("optimizer.beta1", self.beta1), ("optimizer.beta2", self.beta2)] {
-            require((0.0..1.0).contains(&beta), key, || expected("at least 0 and below 1", beta))?;
-        }
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        let epsilon = || expected("a number above 0", self.epsilon);
-        require(positive(self.epsilon), "optimizer.epsilon", epsilon)?;
-        let decay = || expected("a number of at least 0", self.weight_decay);
-        let usable = (0.0..f64::INFINITY).contains(&self.weight_decay);
-        require(usable, "optimizer.weight_decay", decay)?;
-        let clip = || expected("a number above 0, or inf for no clipping", self.clip_norm);
-        require(self.clip_norm > 0.0, "optimizer.clip_norm", clip)
     }
 }
 

@@ -15,12 +15,14 @@ use crate::config::sections::expected;
 use crate::config::tagged::{tagged, take};
 
 pub mod dense;
+mod role;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use dense::{Dense, DenseConfig};
+pub use role::Role;
 
 tagged! {
     /// The family of a model with the keys of that family.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use octet::config::Config;
 use octet::experiment::Experiment;
 use octet_actors::contract::{
-    Batch, ProgramId, Purpose, Record, StepShape, UpdateSettings, Workload,
+    Batch, ProgramId, Purpose, Record, StepShape, UpdateGroup, UpdateSettings, Workload,
 };
 use octet_actors::fault::Fault;
-use octet_kernels::graph::{Layout, Program, Variables};
+use octet_kernels::graph::{Layout, ParameterId, Program, Variables};
 
 use crate::formula::{border, token};
 
@@ -161,6 +161,10 @@ impl Workload for Fixed {
 
     fn update(&self, step: u64) -> UpdateSettings {
         self.experiment.update(step)
+    }
+
+    fn update_group(&self, parameter: ParameterId) -> UpdateGroup {
+        self.experiment.update_group(parameter)
     }
 
     fn fill(

@@ -1,0 +1,136 @@
+//! `[optimizer]`: AdamW, and the groups of parameters that are treated differently.
+//!
+//! Duty: the numbers of an update but for the learning rate, and which group a parameter is in, a
+//! pure function of its name and shape. Prohibition: updates nothing.
+
+use octet_actors::contract::UpdateGroup;
+use octet_kernels::graph::Parameter;
+use serde::{Deserialize, Serialize};
+
+use crate::config::error::{Invalid, require};
+use crate::config::sections::expected;
+use crate::models::Role;
+
+#[cfg(test)]
+mod tests;
+
+/// `[optimizer]`: AdamW with decoupled decay, after clipping by global norm.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Weight decay of matrices and embeddings; norms and biases do not decay, unless a group says
+    /// otherwise.
+    pub weight_decay: f64,
+    /// Largest global norm of a gradient; `inf` for no clipping.
+    pub clip_norm: f64,
+    /// Parameters that are treated differently; the first group that names a parameter decides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupConfig>,
+}
+
+/// `[[optimizer.groups]]`: parameters with a learning rate or a weight decay of their own.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupConfig {
+    /// Roles (`embeddings`, `positions`, `norms`, `biases`, `head`, `matrices`) and names, in which
+    /// `*` stands for any letters: `blocks.0.*`.
+    pub parameters: Vec<String>,
+    /// Factor of the schedule's learning rate.
+    #[serde(default = "one")]
+    pub learning_rate: f64,
+    /// Weight decay; by default as without the group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            clip_norm: 1.0,
+            groups: Vec::new(),
+        }
+    }
+}
+
+impl OptimizerConfig {
+    pub(crate) fn validate(&self) -> Result<(), Invalid> {
+        for (key, beta) in [("optimizer.beta1", self.beta1), ("optimizer.beta2", self.beta2)] {
+            require((0.0..1.0).contains(&beta), key, || expected("at least 0 and below 1", beta))?;
+        }
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let epsilon = || expected("a number above 0", self.epsilon);
+        require(positive(self.epsilon), "optimizer.epsilon", epsilon)?;
+        let not_negative = |x: f64| (0.0..f64::INFINITY).contains(&x);
+        let decay = || expected("a number of at least 0", self.weight_decay);
+        require(not_negative(self.weight_decay), "optimizer.weight_decay", decay)?;
+        let clip = || expected("a number above 0, or inf for no clipping", self.clip_norm);
+        require(self.clip_norm > 0.0, "optimizer.clip_norm", clip)?;
+        for (i, group) in self.groups.iter().enumerate() {
+            let of = |what: &str| format!("{what} in group {}", i + 1);
+            let some = || expected(&of("some parameters"), "none");
+            require(!group.parameters.is_empty(), "optimizer.groups", some)?;
+            let rate = || expected(&of("a learning_rate of at least 0"), group.learning_rate);
+            require(not_negative(group.learning_rate), "optimizer.groups", rate)?;
+            let decay = group.weight_decay.unwrap_or(0.0);
+            let problem = || expected(&of("a weight_decay of at least 0"), decay);
+            require(not_negative(decay), "optimizer.groups", problem)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a group that names what the model does not have.
+    pub(crate) fn validate_names(&self, parameters: &[Parameter]) -> Result<(), Invalid> {
+        let mut wanted = self.groups.iter().flat_map(|group| &group.parameters);
+        let unknown = wanted.find(|wanted| !parameters.iter().any(|p| names(wanted, p)));
+        let Some(unknown) = unknown else { return Ok(()) };
+        let roles: Vec<&str> = Role::ALL.iter().map(|role| role.name()).collect();
+        let wanted = format!(
+            "one of {} or the name of a parameter of the model like \"{}\"",
+            roles.join(", "),
+            parameters.last().map_or("", |p| &p.name),
+        );
+        Err(Invalid::new("optimizer.groups", expected(&wanted, format!("\"{unknown}\""))))
+    }
+
+    /// How updates treat a parameter.
+    pub fn group_of(&self, parameter: &Parameter) -> UpdateGroup {
+        let weight_decay = if parameter.decay { self.weight_decay } else { 0.0 };
+        let named = |group: &&GroupConfig| group.parameters.iter().any(|p| names(p, parameter));
+        match self.groups.iter().find(named) {
+            None => UpdateGroup { learning_rate: 1.0, weight_decay },
+            Some(group) => UpdateGroup {
+                learning_rate: group.learning_rate,
+                weight_decay: group.weight_decay.unwrap_or(weight_decay),
+            },
+        }
+    }
+}
+
+/// Whether a role or a pattern names the parameter.
+fn names(wanted: &str, parameter: &Parameter) -> bool {
+    match Role::named(wanted) {
+        Some(role) => Role::of(&parameter.name) == role,
+        None => fits(wanted, &parameter.name),
+    }
+}
+
+/// Whether `name` is `pattern`, in which every `*` stands for any letters.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(name) = name.strip_prefix(start) else { return false };
+    name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(rest, &name[at..]))
+}

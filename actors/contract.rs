@@ -13,7 +13,7 @@ use crate::fault::Fault;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProgramId(pub usize);
 
-/// How the samples of a step are cut.
+/// How the samples of a step are cut. Steps may differ in size (a ramp), not in lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
     /// Samples of a micro-batch.
@@ -41,7 +41,13 @@ impl Batch {
         lanes.start * per_lane..lanes.end * per_lane
     }
 
-    /// Number of the first sample of a micro-batch within the run.
+    /// The same cut of a step of so many micro-batches.
+    #[must_use]
+    pub fn with_micro_batches(self, micro_batches: usize) -> Self {
+        Self { global: self.micro * micro_batches, ..self }
+    }
+
+    /// Number of the first sample of a micro-batch within a run whose steps are all of this size.
     pub fn first_sample(&self, step: u64, micro_batch: usize) -> u64 {
         step * self.global as u64 + (micro_batch * self.micro) as u64
     }
@@ -84,6 +90,8 @@ pub enum Phase {
 /// One step: its phases, and programs that run on every rank after an update that was applied.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StepShape {
+    /// Micro-batches of the step: a multiple of the lanes, at most those of [`Workload::batch`].
+    pub micro_batches: usize,
     /// In order.
     pub phases: Vec<Phase>,
     /// Forward programs without a record: they see the step's sums and the fresh parameters, and
@@ -223,7 +231,7 @@ pub trait Workload: Debug + Send + Sync + 'static {
     /// All programs of the run, sharing the variables.
     fn programs(&self) -> &[Program];
 
-    /// How a step is cut.
+    /// How the largest step is cut.
     fn batch(&self) -> Batch;
 
     /// The run's seed.
@@ -270,9 +278,29 @@ pub trait Workload: Debug + Send + Sync + 'static {
         None
     }
 
-    /// Tokens (or what the workload counts) of one step.
-    fn tokens_per_step(&self) -> u64;
+    /// Samples of all steps before this one: a pure function, which does not decrease.
+    fn samples_before(&self, step: u64) -> u64 {
+        self.batch().first_sample(step, 0)
+    }
 
-    /// Model FLOPs of one step, recompute not counted.
-    fn flops_per_step(&self) -> f64;
+    /// Number of the first sample of a micro-batch within the run.
+    fn first_sample(&self, step: u64, micro_batch: usize) -> u64 {
+        self.samples_before(step) + (micro_batch * self.batch().micro) as u64
+    }
+
+    /// Tokens (or what the workload counts) of one sample.
+    fn tokens_per_sample(&self) -> u64;
+
+    /// Model FLOPs of one sample, recompute not counted.
+    fn flops_per_sample(&self) -> f64;
+
+    /// Tokens of the largest step.
+    fn tokens_per_step(&self) -> u64 {
+        self.batch().global as u64 * self.tokens_per_sample()
+    }
+
+    /// Model FLOPs of the largest step.
+    fn flops_per_step(&self) -> f64 {
+        self.batch().global as f64 * self.flops_per_sample()
+    }
 }

@@ -112,8 +112,8 @@ pub struct SlotShape {
 impl SlotShape {
     /// The slots of `rank` of `ranks`.
     pub fn new(workload: &dyn Workload, tree: &LaneTree, rank: usize) -> Self {
-        let owned = workload.batch().micro_batches_of(&tree.lanes_of(rank));
-        let of_shape = |shape: Arc<StepShape>| records(workload, &shape, &owned).len();
+        let lanes = tree.lanes_of(rank);
+        let of_shape = |shape: Arc<StepShape>| records(workload, &shape, &lanes).len();
         let records = workload.shapes().into_iter().map(of_shape).max().unwrap_or(0);
         let bytes = workload.programs().iter().map(|p| p.input_bytes).max().unwrap_or(0);
         Self { records, record_bytes: bytes.next_multiple_of(size_of::<Line>()) }
@@ -136,7 +136,7 @@ pub struct Loader {
     workload: Arc<dyn Workload>,
     rank: usize,
     ranks: usize,
-    owned: Range<usize>,
+    lanes: Range<usize>,
     orders: VecDeque<Order>,
     /// Slots of the first order that are already out.
     sent: u64,
@@ -152,13 +152,13 @@ impl Loader {
         rank: usize,
         full: Port<BatchSlot>,
     ) -> Self {
-        let owned = workload.batch().micro_batches_of(&tree.lanes_of(rank));
+        let lanes = tree.lanes_of(rank);
         let orders = orders_max(workload.evaluations().len());
         Self {
             workload,
             rank,
             ranks: tree.ranks(),
-            owned,
+            lanes,
             orders: VecDeque::with_capacity(orders),
             sent: 0,
             free: Vec::with_capacity(SLOTS),
@@ -196,7 +196,7 @@ impl Loader {
 
     fn fill_step(&self, slot: &mut BatchSlot, step: u64, attempt: usize) -> Result<(), Fault> {
         let shape = self.workload.shape(step, attempt);
-        let records = records(&*self.workload, &shape, &self.owned);
+        let records = records(&*self.workload, &shape, &self.lanes);
         slot.filled = records.len();
         if slot.filled > slot.records() {
             let what = format!("a step of {} records, planned for {}", slot.filled, slot.records());

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use octet_kernels::collectives::{LaneStep, LaneTree};
-use octet_kernels::error::Result;
+use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{Layout, ParameterId, Program, StateUse, StepBufferId, Variables};
 use octet_kernels::memory::Span;
 
@@ -110,7 +110,7 @@ impl StepPlan {
         ranks: usize,
         rank: usize,
     ) -> Result<Self> {
-        let batch = workload.batch();
+        let batch = batch_of(workload, shape)?;
         let tree = LaneTree::new(batch.lanes, ranks)?;
         let runs = list_runs(workload.programs(), shape, batch);
         check_sharing(workload, shape, &runs)?;
@@ -120,7 +120,7 @@ impl StepPlan {
             batch,
             tree,
             rank,
-            records: records(workload, shape, &batch.micro_batches_of(&tree.lanes_of(rank))),
+            records: records(workload, shape, &tree.lanes_of(rank)),
             runs,
             last_phase,
             lanes: tree.steps_of(rank),
@@ -145,21 +145,35 @@ impl StepPlan {
     }
 }
 
+/// How a step of this shape is cut.
+fn batch_of(workload: &dyn Workload, shape: &StepShape) -> Result<Batch> {
+    let (largest, count) = (workload.batch(), shape.micro_batches);
+    if count == 0 || count % largest.lanes != 0 || count > largest.micro_batches() {
+        return Err(Error::Plan(format!(
+            "a step of {count} micro-batches in {} lanes, at most {}",
+            largest.lanes,
+            largest.micro_batches()
+        )));
+    }
+    Ok(largest.with_micro_batches(count))
+}
+
 /// Whether any state is summed over a step.
 pub fn has_sums(variables: &Variables) -> bool {
     variables.states().iter().any(|s| s.usage == StateUse::StepSum)
 }
 
-/// The records that a rank's slot holds for a step: a micro-batch and the program that names its
-/// inputs. Programs with the same inputs share the record of a micro-batch.
+/// The records that the slot of a rank with these lanes holds for a step: a micro-batch and the
+/// program that names its inputs. Programs with the same inputs share the record of a micro-batch.
 pub fn records(
     workload: &dyn Workload,
     shape: &StepShape,
-    owned: &Range<usize>,
+    lanes: &Range<usize>,
 ) -> Vec<(usize, ProgramId)> {
     let mut records: Vec<(usize, ProgramId)> = Vec::new();
-    for run in list_runs(workload.programs(), shape, workload.batch()) {
-        if owned.contains(&run.micro_batch)
+    let batch = workload.batch().with_micro_batches(shape.micro_batches);
+    for run in list_runs(workload.programs(), shape, batch) {
+        if lanes.contains(&run.lane)
             && find_record(workload.programs(), &records, run.micro_batch, run.program).is_none()
         {
             records.push((run.micro_batch, run.program));

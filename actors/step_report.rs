@@ -51,7 +51,9 @@ pub fn step_report(
     let mean = |&(name, sum, targets): &(&str, f64, u64)| {
         (name.to_string(), if targets == 0 { 0.0 } else { sum / targets as f64 })
     };
-    let tokens = workload.tokens_per_step();
+    let samples = workload.samples_before(step + 1);
+    let of_step = samples - workload.samples_before(step);
+    let tokens = of_step * workload.tokens_per_sample();
     let longest = |ms: fn(&StepOutcome) -> f64| outcomes.iter().map(ms).fold(0.0, f64::max);
     let mut fingerprint = vec![0u64; workload.layout().buckets.len()];
     for outcome in outcomes {
@@ -60,7 +62,7 @@ pub fn step_report(
     }
     StepReport {
         step: step + 1,
-        tokens: (step + 1) * tokens,
+        tokens: samples * workload.tokens_per_sample(),
         loss,
         losses: named.iter().map(mean).collect(),
         learning_rate: workload.update(step).learning_rate,
@@ -68,7 +70,7 @@ pub fn step_report(
         skipped: outcomes.iter().any(|o| o.skipped),
         tokens_per_s: tokens as f64 / times.seconds,
         step_ms: times.seconds * 1e3,
-        flops_per_s: workload.flops_per_step() / times.seconds,
+        flops_per_s: workload.flops_per_sample() * of_step as f64 / times.seconds,
         mfu: None,
         wait_ms: WaitMs {
             loader: longest(|o| o.loader_ms),

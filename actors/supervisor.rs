@@ -396,8 +396,8 @@ impl Supervisor {
 
     /// Where the run stands in its data: all that a resume needs, since order is a pure function.
     fn cursor(&self, step: u64) -> serde_json::Value {
-        let samples = step * self.workload.batch().global as u64;
-        let tokens = step * self.workload.tokens_per_step();
+        let samples = self.workload.samples_before(step);
+        let tokens = samples * self.workload.tokens_per_sample();
         serde_json::json!({ "step": step, "samples": samples, "tokens": tokens })
     }
 

@@ -143,11 +143,11 @@ impl Workload for Toy {
         (self.talk)(step)
     }
 
-    fn tokens_per_step(&self) -> u64 {
-        self.batch.global as u64
+    fn tokens_per_sample(&self) -> u64 {
+        1
     }
 
-    fn flops_per_step(&self) -> f64 {
+    fn flops_per_sample(&self) -> f64 {
         self.programs.iter().map(|p| p.cost().flops).sum()
     }
 }

@@ -126,7 +126,7 @@ fn run_nodes(engine: &Engine, run: &Run, record: &[u8], step: u64) -> Result<(),
     let context = RunContext {
         seed: engine.workload.seed(),
         step,
-        first_sample: engine.workload.batch().first_sample(step, run.micro_batch),
+        first_sample: engine.workload.first_sample(step, run.micro_batch),
         slice: run.slice,
         first_in_lane: &run.first_in_lane,
         communicator: Some(&engine.communicator),

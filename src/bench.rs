@@ -68,7 +68,8 @@ impl StepBench {
         let workload: Arc<dyn Workload> = Arc::new(Experiment::new(config, vocabulary, None)?);
         let memory = RankMemory::new(&*workload, 1, 0, Zero::Zero1)?;
         let arena = Arena::allocate(&memory.arena)?;
-        let plan = StepPlan::new(&*workload, &workload.shape(0, 0), 1, 0)?;
+        let largest = workload.shapes();
+        let plan = StepPlan::new(&*workload, &largest[0], 1, 0)?;
         let mut communicators = LocalGroup::new(1, TIMEOUT).into_iter();
         let communicator = communicators.next().map(|c| Box::new(c) as Box<dyn Communicator>);
         let communicator = communicator.ok_or_else(|| Failure::ours("a group of nobody"))?.into();

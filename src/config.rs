@@ -18,11 +18,11 @@ use crate::objectives::ObjectiveConfig;
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::ScheduleConfig;
 
+pub use batch::BatchConfig;
 pub use error::{ConfigError, Invalid, Place};
-pub use sections::{
-    BatchConfig, CheckpointConfig, Device, EvaluateConfig, RunConfig, SampleConfig, WebConfig,
-};
+pub use sections::{CheckpointConfig, Device, EvaluateConfig, RunConfig, SampleConfig, WebConfig};
 
+mod batch;
 pub(crate) mod error;
 pub(crate) mod fields;
 mod load;

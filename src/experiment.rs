@@ -34,7 +34,8 @@ pub struct Experiment {
     layout: Layout,
     programs: Vec<Program>,
     batch: Batch,
-    shape: Arc<StepShape>,
+    /// By size of a step; see [`crate::config::BatchConfig::sizes`].
+    shapes: Vec<Arc<StepShape>>,
     tasks: Vec<EvaluationTask>,
     model: Box<dyn LanguageModel>,
     decoder: Option<Decoder>,
@@ -88,9 +89,6 @@ impl Experiment {
             global: config.batch.global,
             lanes: config.batch.lanes(),
         };
-        let micro_batches = 0..batch.micro_batches();
-        let programs = vec![TRAIN; batch.micro_batches()];
-        let phases = vec![Phase::Each { micro_batches, programs }];
         let tasks = text.as_ref().and_then(|text| validation(config, text)).into_iter().collect();
         Ok(Self {
             config: config.clone(),
@@ -98,7 +96,11 @@ impl Experiment {
             layout,
             programs: all,
             batch,
-            shape: Arc::new(StepShape { phases, finally: vec![] }),
+            shapes: config
+                .batch
+                .sizes()
+                .map(|global| Arc::new(shape_of(global / batch.micro)))
+                .collect(),
             tasks,
             model,
             decoder,
@@ -142,14 +144,20 @@ impl Experiment {
         {
             return Ok(targets);
         }
-        let first = self.batch.first_sample(step, 0);
         let mut targets = 0;
-        for sample in first..first + self.batch.global as u64 {
+        for sample in self.samples_before(step)..self.samples_before(step + 1) {
             targets += text.train_targets(sample).map_err(damaged)?;
         }
         *memo = Some((step, targets));
         Ok(targets)
     }
+}
+
+/// A step in which every micro-batch runs the training program.
+fn shape_of(micro_batches: usize) -> StepShape {
+    let programs = vec![TRAIN; micro_batches];
+    let phases = vec![Phase::Each { micro_batches: 0..micro_batches, programs }];
+    StepShape { micro_batches, phases, finally: vec![] }
 }
 
 /// A shard that cannot be read any more.
@@ -193,8 +201,17 @@ impl Workload for Experiment {
         self.config.run.seed
     }
 
-    fn shape(&self, _step: u64, _attempt: usize) -> Arc<StepShape> {
-        self.shape.clone()
+    fn shape(&self, step: u64, _attempt: usize) -> Arc<StepShape> {
+        self.shapes[self.config.batch.size_of(step)].clone()
+    }
+
+    /// The last step is the largest.
+    fn shapes(&self) -> Vec<Arc<StepShape>> {
+        self.shapes.last().cloned().into_iter().collect()
+    }
+
+    fn samples_before(&self, step: u64) -> u64 {
+        self.config.batch.samples_before(step)
     }
 
     fn update(&self, step: u64) -> UpdateSettings {
@@ -224,7 +241,7 @@ impl Workload for Experiment {
         let rows = self.batch.micro;
         match purpose {
             Purpose::Train { step, micro_batch, .. } => {
-                let first = self.batch.first_sample(step, micro_batch);
+                let first = self.first_sample(step, micro_batch);
                 text.fill_train(first, rows, program, record).map_err(damaged)?;
                 let targets = self.targets_of(text, step)?;
                 let scale = if targets == 0 { 0.0 } else { 1.0 / targets as f64 };
@@ -246,12 +263,12 @@ impl Workload for Experiment {
         self.talk.as_ref().and_then(|talk| talk(step))
     }
 
-    fn tokens_per_step(&self) -> u64 {
-        self.config.batch.global_tokens() as u64
+    fn tokens_per_sample(&self) -> u64 {
+        self.config.batch.sequence_length as u64
     }
 
-    fn flops_per_step(&self) -> f64 {
+    fn flops_per_sample(&self) -> f64 {
         let length = self.config.batch.sequence_length;
-        self.tokens_per_step() as f64 * self.model.flops_per_token(length)
+        length as f64 * self.model.flops_per_token(length)
     }
 }

@@ -6,7 +6,8 @@
 //! | [`experiment`] | a configuration made runnable: implements the runtime's contract |
 //! | [`models`], [`objectives`] | one file per family, one per objective |
 //! | [`data`], [`text`] | documents to tokens to shards to samples; samples to records |
-//! | [`config`], [`schedule`], [`optimizer`] | one TOML file, checked; the learning rate; groups of parameters |
+//! | [`config`], [`schedule`] | one TOML file, checked; the learning rate |
+//! | [`optimizer`] | the numbers of an update, and groups of parameters with their own |
 //! | [`sampling`] | text from a model, token by token |
 //! | [`run_data`] | what a run folder keeps of its text |
 //! | [`look`] | a run that is there, evaluated or made to write, and not touched |

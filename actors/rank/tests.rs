@@ -69,6 +69,7 @@ fn build(dtype: DType, lanes: usize) -> Toy {
         programs: vec![program],
         batch,
         shape: Box::new(|_, _| StepShape {
+            micro_batches: 16,
             phases: vec![Phase::Each { micro_batches: 0..16, programs: vec![ProgramId(0); 16] }],
             finally: vec![],
         }),
@@ -118,7 +119,7 @@ fn a_later_step_may_have_more_runs_than_the_first() {
     toy.shape = Box::new(move |step, _| {
         let used = if step % 2 == 0 { 2 } else { 4 };
         let phases = (0..4).map(|lane| train(lane * 4..lane * 4 + used)).collect();
-        StepShape { phases, finally: vec![] }
+        StepShape { micro_batches: 16, phases, finally: vec![] }
     });
     let workload: Arc<dyn Workload> = Arc::new(toy);
     let one = train_on(&workload, 1);

@@ -90,7 +90,7 @@ pub(crate) struct ModelRank {
     workload: Arc<Toy>,
     rank: usize,
     ranks: usize,
-    owned: Range<usize>,
+    lanes: Range<usize>,
     slots: Vec<Slot>,
     ends: Ends,
     doing: Doing,
@@ -107,10 +107,10 @@ impl ModelRank {
         slots: Vec<Slot>,
         ends: Ends,
     ) -> Self {
-        let owned = workload.batch().micro_batches_of(&tree.lanes_of(rank));
+        let lanes = tree.lanes_of(rank);
         let ranks = tree.ranks();
         let (doing, chain, scalars) = (Doing::Nothing, Chain::default(), Vec::new());
-        Self { workload, rank, ranks, owned, slots, ends, doing, step: 0, chain, scalars }
+        Self { workload, rank, ranks, lanes, slots, ends, doing, step: 0, chain, scalars }
     }
 
     /// Whether it has something to do.
@@ -176,7 +176,7 @@ impl ModelRank {
     /// Hashes of this rank's records, which are what the step's are.
     fn learn(&mut self, slot: &BatchSlot, step: u64, attempt: usize) -> Laid {
         let shape = self.workload.shape(step, attempt);
-        let records = records(&*self.workload, &shape, &self.owned);
+        let records = records(&*self.workload, &shape, &self.lanes);
         assert_eq!(slot.filled, records.len());
         self.scalars.clear();
         let mut laid = Laid { hashes: Vec::new(), abandoned: self.abandons() };

@@ -61,6 +61,7 @@ pub(crate) fn tiny(options: &Tiny) -> Toy {
         programs,
         batch: Batch { micro: ROWS, global: ROWS * micro_batches, lanes: options.lanes },
         shape: Box::new(move |_, _| StepShape {
+            micro_batches,
             phases: vec![Phase::Each {
                 micro_batches: 0..micro_batches,
                 programs: vec![ProgramId(0); micro_batches],

@@ -87,7 +87,8 @@ fn each(program: ProgramId, micro_batches: std::ops::Range<usize>) -> Phase {
 }
 
 fn plan(phases: Vec<Phase>, finally: Vec<ProgramId>) -> Result<StepPlan, String> {
-    StepPlan::new(&toy(), &StepShape { phases, finally }, 2, 0).map_err(|e| e.to_string())
+    let shape = StepShape { micro_batches: 4, phases, finally };
+    StepPlan::new(&toy(), &shape, 2, 0).map_err(|e| e.to_string())
 }
 
 #[test]

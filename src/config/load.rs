@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+use super::batch::BatchConfig;
 use super::error::{ConfigError, Invalid, Place};
 use super::fields::{fields_of, nearest};
-use super::sections::{
-    BatchConfig, CheckpointConfig, EvaluateConfig, RunConfig, SampleConfig, WebConfig,
-};
+use super::sections::{CheckpointConfig, EvaluateConfig, RunConfig, SampleConfig, WebConfig};
 use super::{Config, sections::expected};
 use crate::data::DataConfig;
 use crate::models::{FamilyConfig, ModelConfig};

@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 
-use octet_kernels::collectives::LANES_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Invalid, require};
@@ -64,93 +63,6 @@ impl RunConfig {
         require(self.ranks > 0, "run.ranks", || expected("at least 1", self.ranks))?;
         require(self.zero <= 1, "run.zero", || expected("0 or 1", self.zero))?;
         require(self.threads != Some(0), "run.threads", || expected("at least 1", 0))
-    }
-}
-
-/// `[batch]`: how the sequences of a step are cut.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BatchConfig {
-    /// Sequences of a micro-batch: what one rank computes at once.
-    pub micro: usize,
-    /// Sequences of a step.
-    pub global: usize,
-    /// Tokens of a sequence.
-    pub sequence_length: usize,
-    /// Lanes, in which micro-batches are added up; part of the run's identity. By default the
-    /// largest power of two up to 8 that divides `global / micro`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lanes: Option<usize>,
-}
-
-impl Default for BatchConfig {
-    fn default() -> Self {
-        Self { micro: 8, global: 8, sequence_length: 256, lanes: None }
-    }
-}
-
-impl BatchConfig {
-    /// Micro-batches of a step.
-    pub fn micro_batches(&self) -> usize {
-        self.global / self.micro
-    }
-
-    /// Lanes of a step, given or by default.
-    pub fn lanes(&self) -> usize {
-        let default = || 1 << self.micro_batches().trailing_zeros().min(3);
-        self.lanes.unwrap_or_else(default)
-    }
-
-    /// Tokens of a micro-batch: the rows of the model's matrices.
-    pub fn micro_tokens(&self) -> usize {
-        self.micro * self.sequence_length
-    }
-
-    /// Tokens of a step.
-    pub fn global_tokens(&self) -> usize {
-        self.global * self.sequence_length
-    }
-
-    pub(super) fn resolve(&mut self) {
-        if self.cut().is_ok() {
-            self.lanes = Some(self.lanes());
-        }
-    }
-
-    fn cut(&self) -> Result<(), Invalid> {
-        let Self { micro, global, sequence_length, .. } = *self;
-        require(micro > 0, "batch.micro", || expected("at least 1", micro))?;
-        require(global > 0, "batch.global", || expected("at least 1", global))?;
-        let length = || expected("at least 1", sequence_length);
-        require(sequence_length > 0, "batch.sequence_length", length)?;
-        let tokens = sequence_length.checked_mul(global).filter(|&n| i32::try_from(n).is_ok());
-        if tokens.is_none() {
-            let problem = format!(
-                "expected fewer than 2^31 tokens in a step, got batch.global = {global} times \
-                 batch.sequence_length = {sequence_length}"
-            );
-            return Err(Invalid::new("batch.global", problem).with("batch.sequence_length"));
-        }
-        if global % micro != 0 {
-            let problem = format!("expected a multiple of batch.micro = {micro}, got {global}");
-            return Err(Invalid::new("batch.global", problem).with("batch.micro"));
-        }
-        Ok(())
-    }
-
-    pub(super) fn validate(&self) -> Result<(), Invalid> {
-        self.cut()?;
-        let (lanes, micro_batches) = (self.lanes(), self.micro_batches());
-        if !lanes.is_power_of_two() || lanes > LANES_MAX || micro_batches % lanes != 0 {
-            let problem = format!(
-                "expected a power of two up to {LANES_MAX} that divides batch.global / \
-                 batch.micro = {micro_batches}, got {lanes}"
-            );
-            return Err(Invalid::new("batch.lanes", problem)
-                .with("batch.global")
-                .with("batch.micro"));
-        }
-        Ok(())
     }
 }
 

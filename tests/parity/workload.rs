@@ -200,11 +200,11 @@ impl Workload for Fixed {
         Ok(())
     }
 
-    fn tokens_per_step(&self) -> u64 {
-        self.experiment.tokens_per_step()
+    fn tokens_per_sample(&self) -> u64 {
+        self.experiment.tokens_per_sample()
     }
 
-    fn flops_per_step(&self) -> f64 {
-        self.experiment.flops_per_step()
+    fn flops_per_sample(&self) -> f64 {
+        self.experiment.flops_per_sample()
     }
 }

@@ -56,7 +56,9 @@ fn toy(batch: Batch, recompute: Recompute) -> Toy {
     let group = Group { forward, made: [a, b], once, sent: [da, db], backward };
     let phases = move |i| group.phases(i * length..(i + 1) * length);
     let phases = move || (0..batch.global / GROUP).flat_map(phases).collect();
-    study.toy(batch, move |_, _| StepShape { phases: phases(), finally: vec![] }, data)
+    let micro_batches = batch.micro_batches();
+    let shape = move |_, _| StepShape { micro_batches, phases: phases(), finally: vec![] };
+    study.toy(batch, shape, data)
 }
 
 /// Pairs: a symbol and its successor. The mean over all pairs of the step.

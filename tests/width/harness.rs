@@ -278,7 +278,9 @@ impl Study {
 
 /// A step in which every micro-batch runs the program that is named for it.
 pub(crate) fn each(batch: Batch, program: impl Fn(usize) -> ProgramId) -> StepShape {
-    StepShape { phases: vec![phase(0..batch.micro_batches(), program)], finally: vec![] }
+    let micro_batches = batch.micro_batches();
+    let phases = vec![phase(0..micro_batches, program)];
+    StepShape { micro_batches, phases, finally: vec![] }
 }
 
 /// A phase in which each of these micro-batches runs the program that is named for it.

@@ -46,7 +46,7 @@ fn toy(recompute: Recompute) -> Toy {
     });
     let all = 0..BATCH.micro_batches();
     let phases = vec![phase(all.clone(), |_| teach), phase(all, |_| learn)];
-    let shape = StepShape { phases, finally: vec![average] };
+    let shape = StepShape { micro_batches: BATCH.micro_batches(), phases, finally: vec![average] };
     study.toy(BATCH, move |_, _| shape.clone(), data)
 }
 

@@ -143,7 +143,7 @@ fn shape(random: &mut Random, global: usize) -> StepShape {
         }
         start = end;
     }
-    StepShape { phases, finally: vec![] }
+    StepShape { micro_batches: global, phases, finally: vec![] }
 }
 
 impl Case {
@@ -267,7 +267,8 @@ impl Case {
     /// Every owned run once, in order, all of its nodes in order, with its record.
     fn check_runs(&self, rank: usize, plan: &StepPlan) {
         let owned = self.workload.batch.micro_batches_of(&self.tree().lanes_of(rank));
-        let records = records(&self.workload, &self.shape, &owned);
+        let lanes = self.tree().lanes_of(rank);
+        let records = records(&self.workload, &self.shape, &lanes);
         let mine = self.runs().into_iter().filter(|run| owned.contains(&run.1));
         let mut pieces = plan.runs().peekable();
         let mut rows = 0;
@@ -372,11 +373,11 @@ fn a_lane_that_begins_too_early_is_named() {
     let mut case = case(1);
     case.workload.batch = Batch { micro: 1, global: 4, lanes: 4 };
     let each = |program| Phase::Each { micro_batches: 0..4, programs: vec![ProgramId(program); 4] };
-    case.shape = StepShape { phases: vec![each(0), each(1)], finally: vec![] };
+    case.shape = StepShape { micro_batches: 4, phases: vec![each(0), each(1)], finally: vec![] };
     let refused = StepPlan::new(&case.workload, &case.shape, 2, 0).unwrap_err().to_string();
     assert!(refused.contains("micro-batch 0 (lane 0)"), "{refused}");
     assert!(refused.contains("lane 3 has begun"), "{refused}");
-    case.shape = StepShape { phases: vec![each(3)], finally: vec![] };
+    case.shape = StepShape { micro_batches: 4, phases: vec![each(3)], finally: vec![] };
     let refused = StepPlan::new(&case.workload, &case.shape, 2, 0).unwrap_err().to_string();
     assert!(refused.contains("no program of the step writes a gradient"), "{refused}");
     assert!(StepPlan::new(&case.workload, &case.shape, 5, 0).is_err(), "more ranks than lanes");
@@ -390,7 +391,7 @@ fn gradients_leave_while_backward_goes_on() {
     case.workload.programs[0] = program(variables, layout, &all, true, false);
     case.workload.batch = Batch { micro: 1, global: 2, lanes: 2 };
     let each = Phase::Each { micro_batches: 0..2, programs: vec![ProgramId(0); 2] };
-    case.shape = StepShape { phases: vec![each], finally: vec![] };
+    case.shape = StepShape { micro_batches: 2, phases: vec![each], finally: vec![] };
     let plan = StepPlan::new(&case.workload, &case.shape, 2, 1).unwrap();
     let last_run = plan.entries.iter().rposition(|e| matches!(e, Entry::Run(_))).unwrap();
     let first = plan.entries.iter().position(|e| matches!(e, Entry::Reduce { .. })).unwrap();

@@ -59,6 +59,8 @@ pub struct RankMemory {
     pub(crate) step: Span,
     pub(crate) input: Span,
     pub(crate) activations: Span,
+    /// Where libraries of the device work; nothing on the CPU.
+    pub libraries: Span,
     pub(crate) staging: Span,
     pub(crate) norm: Span,
     pub(crate) metrics: Span,
@@ -122,6 +124,7 @@ impl RankMemory {
             step: arena.reserve("step buffers", layout.step_bytes),
             input: arena.reserve("input record", largest(|p| p.input_bytes)),
             activations: arena.reserve("activations", largest(|p| p.activation_bytes)),
+            libraries: arena.reserve("library workspace", largest(|p| p.target.library_bytes())),
             staging: arena.reserve("staging", staging_bytes(workload, &tree, rank)),
             norm: arena.reserve("norm", norm_bytes(layout, ranks)),
             metrics: arena.reserve("metrics", rows * columns * METRIC_BYTES),

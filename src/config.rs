@@ -23,6 +23,7 @@ pub use error::{ConfigError, Invalid, Place};
 pub use sections::{CheckpointConfig, Device, EvaluateConfig, RunConfig, SampleConfig, WebConfig};
 
 mod batch;
+pub mod bytes;
 pub(crate) mod error;
 pub(crate) mod fields;
 mod load;
@@ -70,6 +71,7 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("data.text", "the text may move; its content is the identity of the prepared data"),
     ("data.cache", "where files lie"),
     ("model.recompute", "what is computed twice is computed alike"),
+    ("model.recompute_budget", "likewise"),
     ("checkpoint.every", "saving observes"),
     ("checkpoint.keep", "saving observes"),
     ("evaluate.every", "evaluating observes"),

@@ -11,13 +11,17 @@ use octet_actors::contract::{
 };
 use octet_actors::fault::{ActorName, Fault};
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Granularity, Graph, Layout, ParameterId, Policy, Program, Variables};
+use octet_kernels::graph::{
+    Granularity, Graph, Layout, Mix, ParameterId, Policy, Program, Target, Variables,
+};
 
 use crate::config::Config;
-use crate::models::{LanguageModel, ModelSize};
+use crate::models::{LanguageModel, ModelSize, RecomputeConfig};
 use crate::objectives::BatchShape;
 use crate::sampling::Decoder;
 use crate::text::Text;
+
+pub mod recompute;
 
 /// The training program.
 const TRAIN: ProgramId = ProgramId(0);
@@ -30,6 +34,7 @@ pub type Talk = Box<dyn Fn(u64) -> Option<Box<dyn Drive>> + Send + Sync>;
 /// Everything that a run trains, and the text it trains on.
 pub struct Experiment {
     config: Config,
+    target: Target,
     variables: Variables,
     layout: Layout,
     programs: Vec<Program>,
@@ -59,6 +64,20 @@ impl Experiment {
     /// # Errors
     /// [`octet_kernels::error::Error`] when model and batch do not fit together.
     pub fn new(config: &Config, vocabulary: usize, text: Option<Text>) -> Result<Self> {
+        Self::for_target(config, vocabulary, text, Target::Cpu)
+    }
+
+    /// As [`Self::new`], compiled for a device that need not be there. `recompute = "auto"` is
+    /// settled here: [`Self::config`] says what it became, and with which budget.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and when no recompute policy fits the budget.
+    pub fn for_target(
+        config: &Config,
+        vocabulary: usize,
+        text: Option<Text>,
+        target: Target,
+    ) -> Result<Self> {
         let max_positions = config.batch.sequence_length;
         let mut variables = Variables::new();
         let model = config.model.build(ModelSize { vocabulary, max_positions }, &mut variables)?;
@@ -70,17 +89,24 @@ impl Experiment {
             sequence_length: config.batch.sequence_length,
         };
         let objective = config.objective.get();
+        let recompute = match config.model.recompute {
+            RecomputeConfig::Fixed(mix) => mix,
+            RecomputeConfig::Auto => Mix::default(),
+        };
         let mut g = Graph::new(&variables);
         let goal = objective.train(&mut g, &*model, shape)?;
-        let train = Program::compile("train", g, &goal, config.model.policy(), &layout)?;
+        let policy = Policy { recompute, target };
+        let train = Program::compile("train", g, &goal, policy, &layout)?;
         let mut g = Graph::new(&variables);
         let goal = objective.evaluate(&mut g, &*model, shape)?;
-        let evaluate = Program::compile("evaluate", g, &goal, Policy::default(), &layout)?;
+        let policy = Policy { target, ..Policy::default() };
+        let evaluate = Program::compile("evaluate", g, &goal, policy, &layout)?;
         let mut all = vec![train, evaluate];
         let mut decoder = None;
         if let Some(caches) = caches {
             let first = all.len();
-            let (found, decode) = Decoder::compile(&*model, &caches, &variables, &layout, first)?;
+            let made = Decoder::compile(&*model, &caches, &variables, &layout, target, first)?;
+            let (found, decode) = made;
             all.extend(decode);
             decoder = Some(found);
         }
@@ -90,24 +116,36 @@ impl Experiment {
             lanes: config.batch.lanes(),
         };
         let tasks = text.as_ref().and_then(|text| validation(config, text)).into_iter().collect();
-        Ok(Self {
+        let sizes = config.batch.sizes();
+        let mut experiment = Self {
             config: config.clone(),
+            target,
             variables,
             layout,
             programs: all,
             batch,
-            shapes: config
-                .batch
-                .sizes()
-                .map(|global| Arc::new(shape_of(global / batch.micro)))
-                .collect(),
+            shapes: sizes.map(|size| Arc::new(shape_of(size / batch.micro))).collect(),
             tasks,
             model,
             decoder,
             text,
             talk: None,
             targets: Mutex::new(None),
-        })
+        };
+        recompute::settle(&mut experiment)?;
+        Ok(experiment)
+    }
+
+    /// The training program under another recompute policy.
+    fn compile_train(&self, recompute: Mix) -> Result<Program> {
+        let shape = BatchShape {
+            sequences: self.config.batch.micro,
+            sequence_length: self.config.batch.sequence_length,
+        };
+        let mut g = Graph::new(&self.variables);
+        let goal = self.config.objective.get().train(&mut g, &*self.model, shape)?;
+        let policy = Policy { recompute, target: self.target };
+        Program::compile("train", g, &goal, policy, &self.layout)
     }
 
     /// The programs that write text, if `sample.every` asks for any.

@@ -1,86 +1,34 @@
-//! What a configuration will take, before anything is taken: parameters, memory, FLOPs, time.
+//! What a configuration will take, before anything is taken: memory, FLOPs, time, disk.
 //!
-//! The arena is the very plan that a run allocates. Times are rooflines: the larger of FLOPs over
-//! peak and bytes over bandwidth, summed over ops.
-
-use std::collections::BTreeMap;
-use std::time::Instant;
+//! The arena is the very plan that a run allocates on the target. Times are rooflines: the larger
+//! of FLOPs over peak and bytes over bandwidth, summed over ops; what else a step does is in
+//! [`time`]. They are the least that a step can take, not what one will.
 
 use octet_actors::contract::Workload;
-use octet_actors::loader::SlotShape;
-use octet_actors::rank_memory::{RankMemory, Zero};
-use octet_actors::snapshot::{SLOTS, SnapshotLayout};
 use octet_kernels::cpu::CpuDevice;
-use octet_kernels::cpu::gemm::{Matrix, Output, Size};
-use octet_kernels::graph::Cost;
+use octet_kernels::graph::{Peaks, Target};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::experiment::Experiment;
 use crate::failure::Failure;
+use machine::{Machine, total_memory};
+use memory::Memory;
+use time::{OpCost, StepPart, by_op};
 
+pub mod machine;
+pub mod memory;
+pub mod search;
 #[cfg(test)]
 mod tests;
+pub mod time;
 
 /// What a process takes besides arena and host buffers on a CPU: code, stacks, tokenizer, logs.
+/// `tests/runs/memory.rs` holds a run to it.
 pub const OUTSIDE_CPU_BYTES: usize = 96 << 20;
 
-/// Peaks of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Peaks {
-    /// FLOP/s of matrix products.
-    pub flops_per_s: f64,
-    /// Bytes/s of memory.
-    pub bytes_per_s: f64,
-    /// Memory; `None` if it is not a limit that we know.
-    pub memory_bytes: Option<usize>,
-}
-
-impl Peaks {
-    /// NVIDIA H200 SXM, dense bf16, from its data sheet.
-    pub const H200: Self =
-        Self { flops_per_s: 989.4e12, bytes_per_s: 4.8e12, memory_bytes: Some(141_000_000_000) };
-    /// NVIDIA H100 SXM, dense bf16, from its data sheet.
-    pub const H100: Self =
-        Self { flops_per_s: 989.4e12, bytes_per_s: 3.35e12, memory_bytes: Some(80_000_000_000) };
-
-    /// This machine, measured in a few milliseconds.
-    pub fn measure_cpu(threads: usize) -> Self {
-        const SIDE: usize = 256;
-        const BYTES: usize = 8 << 20;
-        let device = CpuDevice::new(threads);
-        let (a, b) = (vec![1.0f32; SIDE * SIDE], vec![1.0f32; SIDE * SIDE]);
-        let mut c = vec![0.0f32; SIDE * SIDE];
-        let size = Size { m: SIDE, n: SIDE, k: SIDE };
-        let mut product = || {
-            let output = Output::new(&mut c, SIDE, false);
-            device.gemm(size, Matrix::rows(&a, SIDE), Matrix::rows(&b, SIDE), output);
-        };
-        product();
-        let seconds = best(8, &mut product);
-        let source = vec![1u8; BYTES];
-        let mut target = vec![0u8; BYTES];
-        let copying = best(4, &mut || {
-            target.copy_from_slice(&source);
-            std::hint::black_box(&mut target);
-        });
-        Self {
-            flops_per_s: 2.0 * (SIDE * SIDE * SIDE) as f64 / seconds,
-            bytes_per_s: 2.0 * BYTES as f64 / copying,
-            memory_bytes: None,
-        }
-    }
-}
-
-/// The fastest of `times` runs, in seconds.
-fn best(times: usize, run: &mut dyn FnMut()) -> f64 {
-    let one = |_| {
-        let start = Instant::now();
-        run();
-        start.elapsed().as_secs_f64()
-    };
-    (0..times).map(one).fold(f64::INFINITY, f64::min)
-}
+/// Bytes/s at which a checkpoint is written, where nothing is said: one NVMe disk.
+pub const DISK_BYTES_PER_S: f64 = 2e9;
 
 /// A named number of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -91,24 +39,45 @@ pub struct Part {
     pub bytes: usize,
 }
 
-/// One kind of op in a training step.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct OpCost {
-    /// Its name.
-    pub op: String,
-    /// How often a micro-batch runs it.
-    pub count: usize,
-    /// FLOPs of a micro-batch.
-    pub flops: f64,
-    /// Bytes moved by a micro-batch.
-    pub bytes: f64,
-    /// Roofline seconds of a micro-batch.
-    pub seconds: f64,
+impl Part {
+    fn new(name: &str, bytes: usize) -> Self {
+        Self { name: name.to_string(), bytes }
+    }
+}
+
+/// What times are computed with, for one rank.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Speeds {
+    /// FLOP/s of matrix products.
+    pub flops_per_s: f64,
+    /// Bytes/s of memory.
+    pub bytes_per_s: f64,
+    /// Bytes/s to other ranks, each way; `None` where they share one memory.
+    pub link_bytes_per_s: Option<f64>,
+    /// Bytes/s from the host; `None` where its memory is the device's.
+    pub host_bytes_per_s: Option<f64>,
+    /// Bytes/s to the disk of checkpoints.
+    pub disk_bytes_per_s: f64,
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct CheckpointCost {
+    /// On disk: every logical tensor once.
+    pub bytes: usize,
+    /// Seconds in which it is written, beside the run.
+    pub disk_seconds: f64,
+    /// Seconds in which it is copied to the host, all ranks at once; 0 where that is a memory copy.
+    pub copy_seconds: f64,
+    /// Steps between checkpoints; 0 for the last one only.
+    pub every: u64,
 }
 
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
+    /// The kind of device.
+    pub target: &'static str,
     /// Trainable and frozen parameters.
     pub parameters: usize,
     /// Of these, in matrix products for every token, the head included, the embedding table not.
@@ -125,24 +94,44 @@ pub struct Plan {
     pub gradient_buffers: usize,
     /// Tokens of a step.
     pub tokens_per_step: u64,
+    /// What is computed twice; what `"auto"` became.
+    pub recompute: String,
     /// The regions of the largest rank's arena.
     pub arena: Vec<Part>,
     /// Their sum, to the byte.
     pub arena_bytes: usize,
+    /// Of the libraries' region: the budget of each.
+    pub libraries: Vec<Part>,
     /// Host memory of all ranks together: rings, snapshots, packing scratch.
     pub host: Vec<Part>,
-    /// Allowance for everything else.
+    /// Allowances of each device for everything else; on a CPU of the process.
+    pub outside: Vec<Part>,
+    /// Their sum.
     pub outside_bytes: usize,
+    /// Memory of a device, on a CPU of the machine; `None` if it is not known.
+    pub memory_bytes: Option<usize>,
+    /// What the largest arena may take of it.
+    pub capacity_bytes: Option<usize>,
+    /// Whether it fits; `None` if the memory is not known.
+    pub fits: Option<bool>,
     /// Model FLOPs of a step, recompute not counted.
     pub flops_per_step: f64,
-    /// The peaks that times are computed with.
-    pub peaks: Peaks,
+    /// What times are computed with.
+    pub speeds: Speeds,
     /// Ops of a micro-batch by time.
     pub ops: Vec<OpCost>,
-    /// Roofline seconds of a step: micro-batches of the busiest rank, one after the other.
+    /// What the busiest rank does in a step.
+    pub step: Vec<StepPart>,
+    /// The sum of what is exposed of them: the least that a step takes.
     pub seconds_per_step: f64,
-    /// Whether the arena fits a device; `None` if its memory is not known.
-    pub fits: Option<bool>,
+    /// Tokens of all ranks at that rate.
+    pub tokens_per_s: f64,
+    /// Model FLOPs over the peaks of all ranks, at that rate: the most that can be reached.
+    pub mfu: f64,
+    /// A checkpoint.
+    pub checkpoint: CheckpointCost,
+    /// The configured steps at that rate, in seconds, evaluations and checkpoints aside.
+    pub run_seconds: f64,
 }
 
 impl Plan {
@@ -152,45 +141,39 @@ impl Plan {
     }
 }
 
-/// Plans a run of `config` with an embedding of `vocabulary` rows.
+/// Plans a run of `config` on `machine`, with an embedding of `vocabulary` rows, so many threads
+/// for each rank of a CPU, and a disk that writes `disk` bytes/s.
 ///
 /// # Errors
 /// [`Failure`] for a configuration whose parts do not fit together.
 pub fn plan(
     config: &Config,
     vocabulary: usize,
-    peaks: Peaks,
+    machine: &Machine,
     threads: usize,
+    disk: f64,
 ) -> Result<Plan, Failure> {
-    let experiment = Experiment::new(config, vocabulary, None)?;
+    let experiment = Experiment::for_target(config, vocabulary, None, machine.target)?;
     let workload: &dyn Workload = &experiment;
     let ranks = config.run.ranks;
-    let zero = if config.run.zero == 0 { Zero::Zero0 } else { Zero::Zero1 };
-    let mut largest: Option<RankMemory> = None;
-    let mut rings = 0;
-    for rank in 0..ranks {
-        let memory = RankMemory::new(workload, ranks, rank, zero)?;
-        rings += SlotShape::new(workload, &memory.tree, rank).ring_bytes();
-        if largest.as_ref().is_none_or(|l| l.arena.bytes() < memory.arena.bytes()) {
-            largest = Some(memory);
-        }
-    }
-    let largest = largest.ok_or_else(|| Failure::user("run.ranks: expected at least 1"))?;
-    let snapshots = SnapshotLayout::new(workload.variables(), workload.layout()).bytes() * SLOTS;
-    let part = |name: &str, bytes| Part { name: name.to_string(), bytes };
-    let host = vec![
-        part("batch slots", rings),
-        part("snapshot slots", snapshots),
-        part("packing scratch", ranks * CpuDevice::host_bytes_for(threads)),
-    ];
+    let memory = Memory::of(workload, ranks, config.run.placement())?;
+    let largest = &memory.largest;
+    let peaks = machine.peaks(experiment.matrix_dtype(), ranks);
     let train = &workload.programs()[0];
-    let ops = by_op(train.costs().map(|node| (node.op, node.cost)), peaks);
+    let ops = by_op(train.costs().map(|node| (node.op, node.cost)), &peaks);
     let batch = workload.batch();
     let owned = (0..ranks).map(|r| batch.micro_batches_of(&largest.tree.lanes_of(r)).len());
-    let busiest = owned.max().unwrap_or(0);
     let micro_seconds: f64 = ops.iter().map(|op| op.seconds).sum();
+    let busiest = owned.max().unwrap_or(0);
+    let step = time::parts(workload, largest, &peaks, busiest, micro_seconds);
+    let seconds_per_step: f64 = step.iter().map(|part| part.exposed_seconds).sum();
+    let flops_per_step = workload.flops_per_step();
+    let capacity = capacity(machine, &memory, ranks, threads);
     let regions = largest.arena.regions().iter().filter(|region| region.span.bytes > 0);
+    let outside = outside(machine.target, ranks);
+    let samples = config.batch.samples_before(config.run.steps) as f64;
     Ok(Plan {
+        target: machine.target.name(),
         parameters: workload.variables().parameters().iter().map(|p| p.elements()).sum(),
         matrix_parameters: experiment.model().matrix_parameters(),
         vocabulary,
@@ -199,30 +182,84 @@ pub fn plan(
         micro_batches: batch.micro_batches(),
         gradient_buffers: largest.tree.max_buffers(),
         tokens_per_step: workload.tokens_per_step(),
-        arena: regions.map(|region| part(&region.name, region.span.bytes)).collect(),
+        recompute: experiment.config().model.recompute.to_string(),
+        arena: regions.map(|region| Part::new(&region.name, region.span.bytes)).collect(),
         arena_bytes: largest.arena.bytes(),
-        host,
-        outside_bytes: OUTSIDE_CPU_BYTES,
-        flops_per_step: workload.flops_per_step(),
-        peaks,
-        seconds_per_step: micro_seconds * busiest as f64,
-        fits: peaks.memory_bytes.map(|memory| largest.arena.bytes() <= memory),
+        libraries: parts(machine.target.libraries()),
+        host: host(machine.target, &memory, ranks, threads),
+        outside_bytes: outside.iter().map(|part| part.bytes).sum(),
+        outside,
+        memory_bytes: device_memory(machine.target),
+        capacity_bytes: capacity,
+        fits: capacity.map(|capacity| largest.arena.bytes() <= capacity),
+        flops_per_step,
+        speeds: speeds(&peaks, disk),
         ops,
+        step,
+        seconds_per_step,
+        tokens_per_s: workload.tokens_per_step() as f64 / seconds_per_step,
+        mfu: flops_per_step / seconds_per_step / (peaks.flops_per_s * ranks as f64),
+        checkpoint: checkpoint(config, &memory, &peaks, disk),
+        run_seconds: seconds_per_step * samples / config.batch.global as f64,
     })
 }
 
-/// Sums costs by op, the slowest first.
-fn by_op(costs: impl Iterator<Item = (&'static str, Cost)>, peaks: Peaks) -> Vec<OpCost> {
-    let mut sums: BTreeMap<&'static str, OpCost> = BTreeMap::new();
-    for (op, cost) in costs {
-        let empty = OpCost { op: op.to_string(), count: 0, flops: 0.0, bytes: 0.0, seconds: 0.0 };
-        let sum = sums.entry(op).or_insert(empty);
-        sum.count += 1;
-        sum.flops += cost.flops;
-        sum.bytes += cost.bytes;
-        sum.seconds += cost.seconds(peaks.flops_per_s, peaks.bytes_per_s);
+/// What a rank's arena may take: a GPU's memory less the allowances, on a CPU this rank's share of
+/// the machine less host buffers and the process.
+fn capacity(machine: &Machine, memory: &Memory, ranks: usize, threads: usize) -> Option<usize> {
+    let outside: usize = outside(machine.target, ranks).iter().map(|part| part.bytes).sum();
+    let total = device_memory(machine.target)?;
+    if machine.target.memory_bytes().is_some() {
+        return Some(total.saturating_sub(outside));
     }
-    let mut ops: Vec<OpCost> = sums.into_values().collect();
-    ops.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    ops
+    let host: usize = host(machine.target, memory, ranks, threads).iter().map(|p| p.bytes).sum();
+    Some(total.saturating_sub(outside + host) / ranks)
+}
+
+fn device_memory(target: Target) -> Option<usize> {
+    let machine = || total_memory().and_then(|bytes| usize::try_from(bytes).ok());
+    target.memory_bytes().or_else(machine)
+}
+
+fn outside(target: Target, ranks: usize) -> Vec<Part> {
+    match target {
+        Target::Cpu => vec![Part::new("process", OUTSIDE_CPU_BYTES)],
+        _ => parts(&target.outside(ranks)),
+    }
+}
+
+fn host(target: Target, memory: &Memory, ranks: usize, threads: usize) -> Vec<Part> {
+    let mut host = vec![
+        Part::new("batch slots", memory.ring_bytes),
+        Part::new("snapshot slots", memory.snapshot_bytes),
+    ];
+    if target == Target::Cpu {
+        host.push(Part::new("packing scratch", ranks * CpuDevice::host_bytes_for(threads)));
+    }
+    host
+}
+
+fn parts(named: &[(&str, usize)]) -> Vec<Part> {
+    named.iter().map(|(name, bytes)| Part::new(name, *bytes)).collect()
+}
+
+fn speeds(peaks: &Peaks, disk: f64) -> Speeds {
+    Speeds {
+        flops_per_s: peaks.flops_per_s,
+        bytes_per_s: peaks.bytes_per_s,
+        link_bytes_per_s: peaks.link_bytes_per_s,
+        host_bytes_per_s: peaks.host_bytes_per_s,
+        disk_bytes_per_s: disk,
+    }
+}
+
+fn checkpoint(config: &Config, memory: &Memory, peaks: &Peaks, disk: f64) -> CheckpointCost {
+    let bytes = memory.checkpoint_bytes;
+    let share = bytes as f64 / config.run.ranks as f64;
+    CheckpointCost {
+        bytes,
+        disk_seconds: bytes as f64 / disk,
+        copy_seconds: peaks.host_bytes_per_s.map_or(0.0, |rate| share / rate),
+        every: config.checkpoint.every,
+    }
 }

@@ -104,6 +104,8 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Finished, Failure> {
     let text = Text::open(&config, prepared)?;
     let tokenizer = text.tokenizer().clone();
     let experiment = Experiment::new(&config, vocabulary, Some(text))?;
+    // What "auto" became.
+    config.model = experiment.config().model.clone();
     let decoder = experiment.decoder();
     let request = decoder.map(|_| request(&config, &tokenizer)).transpose()?;
     let start = if job.fresh { Start::Fresh } else { Start::Resume };

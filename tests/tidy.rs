@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use octet::config::Config;
-use octet::plan::{Peaks, plan};
+use octet::plan::machine::Machine;
+use octet::plan::{DISK_BYTES_PER_S, plan};
+use octet_kernels::graph::Target;
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -260,7 +262,7 @@ fn every_recipe_parses_and_plans() {
         // As many rows as a tokenizer of some thousand tokens asks for, where none is given.
         let vocabulary = config.model.vocabulary.unwrap_or(config.model.padded_vocabulary(4096));
         let begun = std::time::Instant::now();
-        let plan = plan(&config, vocabulary, Peaks::H200, 1);
+        let plan = plan(&config, vocabulary, &Machine::gpus(Target::H200), 1, DISK_BYTES_PER_S);
         let plan = plan.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let parts: usize = plan.arena.iter().map(|part| part.bytes).sum();
         assert!(plan.parameters > 0 && parts <= plan.arena_bytes, "{}", path.display());

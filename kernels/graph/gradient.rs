@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::program::Goal;
-use crate::graph::recompute::{Recompute, Saved};
+use crate::graph::recompute::{Mix, Saved};
 use crate::graph::variables::ParameterId;
 use crate::graph::{Graph, Kind, Tensor, Write};
 use crate::ops::Op;
@@ -21,11 +21,7 @@ use crate::ops::fill::Fill;
 use crate::shape::Spec;
 
 /// Appends backward to `graph` for a goal that has one.
-pub(crate) fn differentiate(
-    graph: &mut Graph<'_>,
-    goal: &Goal,
-    recompute: Recompute,
-) -> Result<()> {
+pub(crate) fn differentiate(graph: &mut Graph<'_>, goal: &Goal, recompute: Mix) -> Result<()> {
     let seeds = match goal {
         Goal::Forward => return Ok(()),
         Goal::Train { loss } => {
@@ -58,7 +54,7 @@ struct Sweep<'g, 'v> {
 }
 
 impl<'g, 'v> Sweep<'g, 'v> {
-    fn new(graph: &'g mut Graph<'v>, recompute: Recompute, forward_nodes: usize) -> Self {
+    fn new(graph: &'g mut Graph<'v>, recompute: Mix, forward_nodes: usize) -> Self {
         let saved = Saved::new(graph, recompute);
         let written = vec![false; graph.variables.parameters().len()];
         let (gradients, readers) = (HashMap::new(), HashMap::new());

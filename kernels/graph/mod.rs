@@ -17,15 +17,17 @@ pub mod layout;
 pub mod plan;
 pub mod program;
 pub mod recompute;
+pub mod target;
 #[cfg(test)]
 mod tests;
 pub mod variables;
 
-pub use cost::Cost;
+pub use cost::{Cost, Peaks};
 pub use gradient::Backward;
 pub use layout::{Granularity, Layout};
 pub use program::{Bindings, Goal, Policy, Program, RunContext, Shared};
-pub use recompute::{Recompute, Region};
+pub use recompute::{Mix, Recompute, Region};
+pub use target::Target;
 pub use variables::{
     Init, Parameter, ParameterId, State, StateId, StateUse, StepBuffer, StepBufferId, Variables,
 };
@@ -345,6 +347,13 @@ impl<'v> Graph<'v> {
         let result = trace(self);
         self.regions = outer;
         result
+    }
+
+    /// The instances of block regions, in the order of the model.
+    pub(crate) fn blocks(&self) -> Vec<usize> {
+        let mut blocks: Vec<usize> = self.nodes.iter().filter_map(|n| n.regions.block).collect();
+        blocks.dedup();
+        blocks
     }
 
     /// Shape and dtype of a tensor.

@@ -14,7 +14,8 @@ use crate::graph::cost::Cost;
 use crate::graph::gradient::differentiate;
 use crate::graph::layout::Layout;
 use crate::graph::plan::{Lifetime, lifetimes, pack, until};
-use crate::graph::recompute::Recompute;
+use crate::graph::recompute::Mix;
+use crate::graph::target::Target;
 use crate::graph::variables::{ParameterId, StateId, StepBufferId};
 use crate::graph::{Graph, Kind, Part, Tensor, Write};
 use crate::memory::{DeviceSlice, REGION_ALIGNMENT};
@@ -43,7 +44,9 @@ pub enum Goal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
     /// What backward computes again instead of keeping.
-    pub recompute: Recompute,
+    pub recompute: Mix,
+    /// What it will run on; decides scratch.
+    pub target: Target,
 }
 
 /// Where a tensor lies, as an offset into one of the run's regions.
@@ -165,6 +168,10 @@ pub struct Program {
     pub input_bytes: usize,
     /// Bytes of intermediates and scratch.
     pub activation_bytes: usize,
+    /// What it was compiled for.
+    pub target: Target,
+    /// Block regions of its forward part.
+    pub blocks: usize,
 }
 
 impl Program {
@@ -180,12 +187,14 @@ impl Program {
         layout: &Layout,
     ) -> Result<Self> {
         let forward_nodes = graph.nodes.len();
-        differentiate(&mut graph, goal, policy.recompute)?;
+        let Policy { recompute, target } = policy;
+        let blocks = graph.blocks().len();
+        differentiate(&mut graph, goal, recompute)?;
         let mut lives = lifetimes(&graph);
         let scratch_at = lives.len();
         let ios: Vec<Io> = graph.nodes.iter().map(|n| graph.io(n)).collect();
         for (i, (node, io)) in graph.nodes.iter().zip(&ios).enumerate() {
-            let bytes = aligned(node.op.workspace(io)) + widened_bytes(io);
+            let bytes = aligned(workspace(&*node.op, io, target)) + widened_bytes(io, target);
             let last = until(&graph, i);
             lives.push((bytes > 0).then_some(Lifetime { first: i, last, bytes }));
         }
@@ -199,7 +208,7 @@ impl Program {
             .enumerate()
             .map(|(i, (node, io))| {
                 let scratch = offsets[scratch_at + i];
-                let workspace = node.op.workspace(io);
+                let workspace = workspace(&*node.op, io, target);
                 Planned {
                     op: node.op.clone(),
                     inputs: node.inputs.clone(),
@@ -208,7 +217,7 @@ impl Program {
                     path: node.path.clone(),
                     site: node.site,
                     workspace: (scratch, workspace),
-                    widened: widened_offsets(io, scratch + aligned(workspace)),
+                    widened: widened_offsets(io, scratch + aligned(workspace), target),
                     cost: node.op.cost(io),
                 }
             })
@@ -228,6 +237,8 @@ impl Program {
             forward_nodes,
             input_bytes,
             activation_bytes,
+            target,
+            blocks,
         })
     }
 
@@ -287,6 +298,7 @@ impl Program {
         context: &RunContext<'_>,
         nodes: Range<usize>,
     ) -> Result<()> {
+        assert_eq!(self.target, Target::Cpu, "program {} has another target", self.name);
         for node in &self.nodes[nodes] {
             CpuRun::execute(self, node, device, bindings, context)?;
         }
@@ -333,15 +345,22 @@ fn narrow_bytes(spec: &Spec) -> usize {
     if spec.dtype.is_narrow() { aligned(spec.elements() * 4) } else { 0 }
 }
 
-fn widened_bytes(io: &Io) -> usize {
+fn workspace(op: &dyn Op, io: &Io, target: Target) -> usize {
+    if target == Target::Cpu { op.workspace(io) } else { op.gpu_workspace(io) }
+}
+
+fn widened_bytes(io: &Io, target: Target) -> usize {
+    if !target.widens() {
+        return 0;
+    }
     io.inputs.iter().chain(&io.outputs).map(narrow_bytes).sum()
 }
 
-fn widened_offsets(io: &Io, mut next: usize) -> Vec<Option<usize>> {
+fn widened_offsets(io: &Io, mut next: usize, target: Target) -> Vec<Option<usize>> {
     let mut offset = |spec: &Spec| {
         let at = next;
         next += narrow_bytes(spec);
-        spec.dtype.is_narrow().then_some(at)
+        (target.widens() && spec.dtype.is_narrow()).then_some(at)
     };
     io.inputs.iter().chain(&io.outputs).map(&mut offset).collect()
 }

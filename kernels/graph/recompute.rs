@@ -19,7 +19,7 @@ pub enum Region {
 }
 
 /// How much of the forward pass is computed twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Recompute {
     /// Keep everything.
     #[default]
@@ -47,6 +47,36 @@ impl Recompute {
     }
 }
 
+/// Recompute by block: the first `blocks` blocks of the model under `more`, all else under `rest`.
+///
+/// The first blocks are those whose insides would be kept longest. The last ones are where backward
+/// begins, when most is kept: what they do not keep would have to be rebuilt on top of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Mix {
+    /// For the first blocks.
+    pub more: Recompute,
+    /// How many those are.
+    pub blocks: usize,
+    /// For everything else.
+    pub rest: Recompute,
+}
+
+impl Mix {
+    /// The policy of block number `block`, of what is outside of blocks for `None`.
+    fn of(self, block: Option<usize>) -> Recompute {
+        match block {
+            Some(block) if block < self.blocks => self.more,
+            _ => self.rest,
+        }
+    }
+}
+
+impl From<Recompute> for Mix {
+    fn from(all: Recompute) -> Self {
+        Self { more: all, blocks: 0, rest: all }
+    }
+}
+
 /// Maps forward tensors to what backward reads in their place.
 #[derive(Debug)]
 pub(crate) struct Saved {
@@ -56,11 +86,16 @@ pub(crate) struct Saved {
 
 impl Saved {
     /// Decides for every tensor of the forward graph.
-    pub(crate) fn new(graph: &Graph<'_>, policy: Recompute) -> Self {
+    pub(crate) fn new(graph: &Graph<'_>, mix: Mix) -> Self {
         let mut dropped = vec![false; graph.tensors.len()];
+        let blocks = graph.blocks();
+        let policy_of = |node: &Node| {
+            let number = |instance| blocks.iter().position(|&b| b == instance);
+            mix.of(node.regions.block.and_then(number))
+        };
         for node in graph.nodes.iter().filter(|node| rebuildable(graph, node)) {
             let cheap = node.op.class() != Class::Other;
-            let drop = match policy {
+            let drop = match policy_of(node) {
                 Recompute::None => false,
                 Recompute::NormActivation => cheap,
                 Recompute::FeedForward => cheap || node.regions.feed_forward.is_some(),
@@ -77,7 +112,7 @@ impl Saved {
                 let Some(producer) = graph.tensors[root.0].producer else { continue };
                 let producer = &graph.nodes[producer];
                 let (from, to) = (producer.regions, node.regions);
-                let keep = match policy {
+                let keep = match policy_of(producer) {
                     Recompute::Block => from.block != to.block,
                     Recompute::FeedForward => {
                         from.feed_forward != to.feed_forward && producer.op.class() == Class::Other

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::dtype::DType;
 use crate::graph::plan::{Lifetime, pack};
 use crate::graph::{
-    Goal, Granularity, Graph, Init, Layout, Parameter, ParameterId, Policy, Program, Recompute,
-    Region, Variables,
+    Goal, Granularity, Graph, Init, Layout, Mix, Parameter, ParameterId, Policy, Program,
+    Recompute, Region, Variables,
 };
 use crate::ops::add::add;
 use crate::testing::{Array, forward, gradients, noise};
@@ -155,7 +155,14 @@ fn a_recompute_policy_changes_memory_but_not_the_nodes_that_write_gradients() {
         }
         let seed = g.input("seed", &[4, 64], DType::F32);
         let goal = Goal::Vjp { outputs: vec![(x, seed)] };
-        Program::compile("p", g, &goal, Policy { recompute }, &layout).unwrap()
+        Program::compile(
+            "p",
+            g,
+            &goal,
+            Policy { recompute: Mix::from(recompute), ..Policy::default() },
+            &layout,
+        )
+        .unwrap()
     };
     let kept = compile(Recompute::None);
     let rebuilt = compile(Recompute::Block);

@@ -135,6 +135,11 @@ pub trait Op: Debug + Send + Sync {
         0
     }
 
+    /// Bytes of scratch in the arena while the op runs on a GPU.
+    fn gpu_workspace(&self, io: &Io) -> usize {
+        self.workspace(io)
+    }
+
     /// For recompute policies.
     fn class(&self) -> Class {
         Class::Other

@@ -6,30 +6,47 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use octet::config::Config;
+use octet::config::bytes::Bytes;
 use octet::data::{Tokenizer, TokenizerSpec};
 use octet::failure::Failure;
-use octet::plan::{Part, Peaks, Plan, plan};
+use octet::plan::machine::Machine;
+use octet::plan::search::{Row, search};
+use octet::plan::{DISK_BYTES_PER_S, Part, Plan, plan};
 use octet_actors::rank::threads_per_rank;
+use octet_kernels::graph;
 
-use crate::cli::units::{grouped, size};
-
-/// What a verdict about a GPU is worth until its backend is there.
-const CPU_ARENA: &str = " (by the CPU's arena, scratch for wider floats included)";
+use crate::cli::units::{duration, grouped, size};
 
 /// Distinct characters to plan with when the text is not there.
 const CHARACTERS_ASSUMED: usize = 256;
 
+/// Ops that are listed.
+const OPS_SHOWN: usize = 12;
+
 /// What to plan for.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  octet plan configs/llama3.1_8b_8xh200.toml
+  octet plan configs/gpt2_124m_1xh200.toml --target h100 --search
+  octet plan configs/quickstart.toml --set batch.micro=8 --json")]
 pub(crate) struct Arguments {
     /// The configuration (TOML).
     config: PathBuf,
     /// Set any key of the configuration: section.key=value.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// The device that times and fit are computed for.
+    /// The device that memory and times are planned for.
     #[arg(long, value_enum, default_value_t = Target::Auto)]
     target: Target,
+    /// Table what fits: micro-batch, lanes, recompute, ZeRO and ranks, the fastest first.
+    #[arg(long)]
+    search: bool,
+    /// Rows of that table; 0 for all.
+    #[arg(long, default_value_t = 24, value_name = "N", requires = "search")]
+    rows: usize,
+    /// What the disk of checkpoints takes per second.
+    #[arg(long, value_name = "SIZE", default_value_t = format!("{} GB", DISK_BYTES_PER_S / 1e9))]
+    disk: String,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -41,33 +58,42 @@ enum Target {
     Auto,
     /// This machine's CPU, measured.
     Cpu,
-    /// NVIDIA H100 SXM.
+    /// NVIDIA H100 SXM, 80 GB.
     H100,
-    /// NVIDIA H200 SXM.
+    /// NVIDIA H200 SXM, 141 GB.
     H200,
 }
 
-/// Prints the plan.
+/// Prints the plan, or the table.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = Config::load(&arguments.config, &arguments.sets)?;
+    let disk: Bytes =
+        arguments.disk.parse().map_err(|problem| Failure::user(format!("--disk: {problem}")))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let ranks = config.run.ranks;
     let threads = config.run.threads.unwrap_or_else(|| threads_per_rank(cores, ranks));
     let narrow = config.to_toml().contains("dtype = \"bf16\"");
-    let peaks = match arguments.target {
-        Target::H100 => Peaks::H100,
-        Target::H200 => Peaks::H200,
-        Target::Auto if narrow => Peaks::H200,
-        Target::Auto | Target::Cpu => Peaks::measure_cpu(threads),
+    let machine = match arguments.target {
+        Target::H100 => Machine::gpus(graph::Target::H100),
+        Target::H200 => Machine::gpus(graph::Target::H200),
+        Target::Auto if narrow => Machine::gpus(graph::Target::H200),
+        Target::Auto | Target::Cpu => Machine::this_cpu(),
     };
     let (vocabulary, note) = vocabulary(&config)?;
-    let plan = plan(&config, vocabulary, peaks, threads)?;
-    if arguments.json {
-        let json = serde_json::to_string_pretty(&plan).map_err(Failure::ours)?;
-        println!("{json}");
-    } else {
-        print_plan(&plan, note);
+    if arguments.search {
+        let rows = search(&config, vocabulary, &machine, threads)?;
+        return print_rows(arguments, &machine, &rows);
     }
+    let plan = plan(&config, vocabulary, &machine, threads, disk.0 as f64)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&plan).map_err(Failure::ours)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(note) = note {
+        println!("note: {note}");
+    }
+    print_memory(&plan);
+    print_time(&plan);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,10 +123,7 @@ pub(crate) fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Fai
     Ok((config.model.padded_vocabulary(tokens), note))
 }
 
-fn print_plan(plan: &Plan, note: Option<String>) {
-    if let Some(note) = note {
-        println!("note: {note}");
-    }
+fn print_memory(plan: &Plan) {
     println!(
         "model      {} parameters ({} in matrix products), vocabulary {}",
         grouped(plan.parameters),
@@ -115,24 +138,70 @@ fn print_plan(plan: &Plan, note: Option<String>) {
         plan.ranks,
         plan.gradient_buffers
     );
+    println!("recompute  {}", plan.recompute);
     println!(
-        "arena      {} bytes per rank ({})",
+        "arena      {} bytes per rank ({}) on {}",
         grouped(plan.arena_bytes),
-        size(plan.arena_bytes)
+        size(plan.arena_bytes),
+        plan.target
     );
     print_parts(&plan.arena);
+    for library in &plan.libraries {
+        println!("             of these {:<9} {:>20}", library.name, grouped(library.bytes));
+    }
     println!("host       {} ({})", grouped(plan.host_bytes()), size(plan.host_bytes()));
     print_parts(&plan.host);
-    println!("outside    {} allowed", size(plan.outside_bytes));
+    println!("outside    {} allowed for", size(plan.outside_bytes));
+    print_parts(&plan.outside);
+    let room = plan.memory_bytes.zip(plan.capacity_bytes);
+    match (plan.fits, room) {
+        (Some(fits), Some((memory, capacity))) => println!(
+            "fits       {}: {} of {} for a rank's arena, {} in all",
+            if fits { "yes" } else { "no" },
+            size(plan.arena_bytes),
+            size(capacity),
+            size(memory)
+        ),
+        _ => println!("fits       unknown: the machine does not tell its memory"),
+    }
+}
+
+fn print_time(plan: &Plan) {
     println!("compute    {:.3e} model FLOPs per step", plan.flops_per_step);
     println!(
-        "roofline   {:.3} ms per step at {:.3e} FLOP/s and {:.3e} bytes/s per rank",
+        "roofline   {:.3} ms per step at least, {} tokens/s and {:.1} % MFU at most",
         plan.seconds_per_step * 1e3,
-        plan.peaks.flops_per_s,
-        plan.peaks.bytes_per_s
+        grouped(plan.tokens_per_s as usize),
+        plan.mfu * 100.0
     );
+    print!(
+        "           at {:.4e} FLOP/s and {:.3e} bytes/s per rank",
+        plan.speeds.flops_per_s, plan.speeds.bytes_per_s
+    );
+    match (plan.speeds.link_bytes_per_s, plan.speeds.host_bytes_per_s) {
+        (Some(link), Some(host)) => {
+            println!(
+                ", {:.0} GB/s to other ranks, {:.0} GB/s from the host",
+                link / 1e9,
+                host / 1e9
+            );
+        }
+        _ => println!(),
+    }
+    println!(
+        "           of a step                                        MB          ms  exposed ms"
+    );
+    for part in &plan.step {
+        println!(
+            "           {:<35} {:>15.3} {:>11.4} {:>11.4}",
+            part.name,
+            part.bytes / 1e6,
+            part.seconds * 1e3,
+            part.exposed_seconds * 1e3
+        );
+    }
     println!("           op of a micro-batch           times       GFLOP          MB          ms");
-    for op in plan.ops.iter().take(12) {
+    for op in plan.ops.iter().take(OPS_SHOWN) {
         println!(
             "           {:<28} {:>6} {:>11.3} {:>11.3} {:>11.4}",
             op.op,
@@ -142,13 +211,59 @@ fn print_plan(plan: &Plan, note: Option<String>) {
             op.seconds * 1e3
         );
     }
-    match (plan.fits, plan.peaks.memory_bytes) {
-        (Some(true), Some(memory)) => println!("fits       yes, in {}{CPU_ARENA}", size(memory)),
-        (Some(false), Some(memory)) => {
-            println!("fits       no, not in {}{CPU_ARENA}", size(memory))
-        }
-        _ => {}
+    let saved = &plan.checkpoint;
+    println!(
+        "checkpoint {} in {} at {}/s, {:.3} s to the host{}",
+        size(saved.bytes),
+        duration(saved.disk_seconds),
+        size(plan.speeds.disk_bytes_per_s as usize),
+        saved.copy_seconds,
+        if saved.every == 0 { String::new() } else { format!(", every {} steps", saved.every) }
+    );
+    println!("run        {} at least", duration(plan.run_seconds));
+}
+
+fn print_rows(arguments: &Arguments, machine: &Machine, rows: &[Row]) -> Result<ExitCode, Failure> {
+    if rows.is_empty() {
+        return Err(Failure::user(format!(
+            "{}: nothing fits on {}, not even the smallest micro-batch with \"block\" recompute; \
+             expected a smaller model, shorter sequences or more ranks",
+            arguments.config.display(),
+            machine.target.name()
+        )));
     }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(rows).map_err(Failure::ours)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let shown = if arguments.rows == 0 { rows.len() } else { arguments.rows.min(rows.len()) };
+    println!(
+        "on {}, {shown} of {} that fit, times are rooflines",
+        machine.target.name(),
+        rows.len()
+    );
+    println!("ms/step     tokens/s   arena       micro lanes ranks zero  recompute");
+    for row in &rows[..shown] {
+        println!(
+            "{:<11.3} {:<10} {:<11} {:<5} {:<5} {:<5} {:<4} {} {}",
+            row.seconds_per_step * 1e3,
+            row.tokens_per_s as u64,
+            size(row.arena_bytes),
+            row.micro,
+            row.lanes,
+            row.ranks,
+            row.zero,
+            if row.same_run { ' ' } else { '*' },
+            row.recompute
+        );
+        let sets: Vec<String> = row.sets.iter().map(|set| format!("--set {set}")).collect();
+        println!(
+            "            {}",
+            if sets.is_empty() { "as configured".into() } else { sets.join(" ") }
+        );
+    }
+    println!("* another micro-batch or number of lanes: other numbers, so another run");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_parts(parts: &[Part]) {

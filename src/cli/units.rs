@@ -25,6 +25,16 @@ pub(crate) fn size(bytes: usize) -> String {
     format!("{value:.1} TiB")
 }
 
+/// Seconds with a unit that suits them.
+pub(crate) fn duration(seconds: f64) -> String {
+    for (unit, length) in [("days", 86_400.0), ("h", 3600.0), ("min", 60.0)] {
+        if seconds >= 2.0 * length {
+            return format!("{:.1} {unit}", seconds / length);
+        }
+    }
+    format!("{seconds:.1} s")
+}
+
 /// The beginning of a digest, enough to tell two apart.
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(..16).unwrap_or(digest)

@@ -135,7 +135,7 @@ impl BatchConfig {
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         self.cut()?;
         let lanes = self.lanes();
-        let split = |global: &usize| (global / self.micro) % lanes != 0;
+        let split = |global: &usize| !(global / self.micro).is_multiple_of(lanes);
         let uneven = if lanes == 0 { Some(self.global) } else { self.sizes().find(split) };
         if !lanes.is_power_of_two() || lanes > LANES_MAX || uneven.is_some() {
             let global = uneven.unwrap_or(self.global);

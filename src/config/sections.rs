@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use octet_actors::rank_memory::Zero;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Invalid, require};
@@ -58,6 +59,11 @@ impl Default for RunConfig {
 }
 
 impl RunConfig {
+    /// Where the optimizer state lies.
+    pub fn placement(&self) -> Zero {
+        if self.zero == 0 { Zero::Zero0 } else { Zero::Zero1 }
+    }
+
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         require(self.steps > 0, "run.steps", || expected("at least 1", self.steps))?;
         require(self.ranks > 0, "run.ranks", || expected("at least 1", self.ranks))?;

@@ -7,14 +7,16 @@
 use std::fmt::Debug;
 
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Graph, Policy, Recompute, StateId, Tensor, Variables};
+use octet_kernels::graph::{Graph, StateId, Tensor, Variables};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::config::bytes::Bytes;
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 use crate::config::tagged::{tagged, take};
 
 pub mod dense;
+pub mod recompute;
 mod role;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -22,6 +24,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use dense::{Dense, DenseConfig};
+pub use recompute::RecomputeConfig;
 pub use role::Role;
 
 tagged! {
@@ -143,21 +146,10 @@ pub struct ModelConfig {
     pub vocabulary: Option<usize>,
     /// What backward computes again instead of keeping.
     pub recompute: RecomputeConfig,
-}
-
-/// How much of the forward pass is computed twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RecomputeConfig {
-    /// Keep everything.
-    #[default]
-    None,
-    /// Norms and activation functions.
-    NormActivation,
-    /// The feed-forward part of each block, norms and activation functions.
-    FeedForward,
-    /// Everything inside a block.
-    Block,
+    /// What a rank's arena may take at most. Without it, `"auto"` takes the device's memory less a
+    /// reserve; other policies are not checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recompute_budget: Option<Bytes>,
 }
 
 /// Largest size of a vocabulary that is not rounded up.
@@ -171,7 +163,7 @@ impl ModelConfig {
     /// The keys of `[model]` for a family; for an unknown family only the shared ones.
     pub(crate) fn keys(family: Option<&str>) -> Vec<&'static str> {
         let own = FamilyConfig::keys(family.unwrap_or(FamilyConfig::NAMES[0]));
-        let shared = [FamilyConfig::TAG, "vocabulary", "recompute"];
+        let shared = [FamilyConfig::TAG, "vocabulary", "recompute", "recompute_budget"];
         own.unwrap_or_default().iter().copied().chain(shared).collect()
     }
 
@@ -195,17 +187,6 @@ impl ModelConfig {
         self.vocabulary.unwrap_or(default)
     }
 
-    /// How training programs are compiled.
-    pub fn policy(&self) -> Policy {
-        let recompute = match self.recompute {
-            RecomputeConfig::None => Recompute::None,
-            RecomputeConfig::NormActivation => Recompute::NormActivation,
-            RecomputeConfig::FeedForward => Recompute::FeedForward,
-            RecomputeConfig::Block => Recompute::Block,
-        };
-        Policy { recompute }
-    }
-
     /// Registers the model's parameters.
     ///
     /// # Errors
@@ -224,7 +205,9 @@ impl<'de> Deserialize<'de> for ModelConfig {
         let mut table = toml::Table::deserialize(deserializer)?;
         let vocabulary = take(&mut table, "vocabulary")?;
         let recompute = take(&mut table, "recompute")?;
+        let recompute_budget = take(&mut table, "recompute_budget")?;
+        let recompute = recompute.unwrap_or_default();
         let family = FamilyConfig::from_table(table)?;
-        Ok(Self { family, vocabulary, recompute: recompute.unwrap_or_default() })
+        Ok(Self { family, vocabulary, recompute, recompute_budget })
     }
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use crate::config::Config;
-use crate::plan::{Peaks, plan};
+use crate::plan::machine::Machine;
+use crate::plan::{DISK_BYTES_PER_S, Plan, plan};
+use octet_kernels::graph::Target;
 
 fn config(sets: &[&str]) -> Config {
     let sets: Vec<String> = sets.iter().map(|s| (*s).to_string()).collect();
@@ -11,15 +13,19 @@ fn config(sets: &[&str]) -> Config {
     Config::parse(text, Path::new("a.toml"), &sets).unwrap()
 }
 
+fn planned(sets: &[&str]) -> Plan {
+    plan(&config(sets), 512, &Machine::gpus(Target::H200), 1, DISK_BYTES_PER_S).unwrap()
+}
+
 fn arena(sets: &[&str], name: &str) -> usize {
-    let plan = plan(&config(sets), 512, Peaks::H200, 1).unwrap();
+    let plan = planned(sets);
     plan.arena.iter().filter(|part| part.name.starts_with(name)).map(|part| part.bytes).sum()
 }
 
 #[test]
 fn ranks_need_fewer_gradient_buffers_and_shard_the_moments() {
     // 16 micro-batches, 8 lanes: log2(8) + 1 buffers on one rank, one fewer on two, one on eight.
-    let buffers = |ranks: &str| plan(&config(&[ranks]), 512, Peaks::H200, 1).unwrap();
+    let buffers = |ranks: &str| planned(&[ranks]);
     assert_eq!(buffers("run.ranks=1").gradient_buffers, 4);
     assert_eq!(buffers("run.ranks=2").gradient_buffers, 3);
     assert_eq!(buffers("run.ranks=8").gradient_buffers, 1);
@@ -32,7 +38,7 @@ fn ranks_need_fewer_gradient_buffers_and_shard_the_moments() {
 fn recompute_trades_activations_for_time() {
     let of = |policy: &str| {
         let set = format!("model.recompute={policy}");
-        let plan = plan(&config(&[&set]), 512, Peaks::H200, 1).unwrap();
+        let plan = planned(&[&set]);
         let activations = plan.arena.iter().find(|part| part.name == "activations").unwrap().bytes;
         (activations, plan.seconds_per_step)
     };
@@ -44,7 +50,7 @@ fn recompute_trades_activations_for_time() {
 
 #[test]
 fn the_arena_is_the_sum_of_its_regions() {
-    let plan = plan(&config(&[]), 512, Peaks::H200, 1).unwrap();
+    let plan = planned(&[]);
     let sum: usize = plan.arena.iter().map(|part| part.bytes.next_multiple_of(256)).sum();
     assert_eq!(plan.arena_bytes, sum);
     assert_eq!(plan.fits, Some(true));
@@ -55,7 +61,7 @@ fn sampling_takes_its_caches_and_nothing_else() {
     // Caches that are larger than what ranks send of a bucket.
     let long = ["run.ranks=8", "batch.sequence_length=4096"];
     let with = [long[0], long[1], "sample.every=5"];
-    let of = |sets: &[&str]| plan(&config(sets), 512, Peaks::H200, 1).unwrap().arena_bytes;
+    let of = |sets: &[&str]| planned(sets).arena_bytes;
     let caches = arena(&with, "states");
     assert_eq!(arena(&long, "states"), 0);
     // Keys and values of two layers, width 128, in f32.

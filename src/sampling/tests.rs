@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use octet_actors::contract::{Drive, ProgramId, Record, Results};
 use octet_actors::fault::{ActorName, Fault};
-use octet_kernels::graph::{Layout, Program, Variables};
+use octet_kernels::graph::{Layout, Program, Target, Variables};
 
 use super::{Conversation, Decoder, Heard, Request, Sampler, read_prompt, unfinished};
 use crate::data::Tokenizer;
@@ -107,7 +107,8 @@ fn decoder() -> (Decoder, Vec<Program>) {
     let model = config.build(size, &mut variables).unwrap();
     let caches = model.caches(&mut variables, 1, POSITIONS);
     let layout = Layout::new(&variables, octet_kernels::graph::Granularity::default());
-    let (decoder, programs) = Decoder::compile(&*model, &caches, &variables, &layout, 0).unwrap();
+    let made = Decoder::compile(&*model, &caches, &variables, &layout, Target::Cpu, 0);
+    let (decoder, programs) = made.unwrap();
     (decoder, programs.into())
 }
 

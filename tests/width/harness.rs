@@ -238,7 +238,7 @@ impl Study {
     ) -> ProgramId {
         let mut g = Graph::new(&self.variables);
         let goal = trace(&mut g).unwrap();
-        let policy = Policy { recompute: self.recompute };
+        let policy = Policy { recompute: self.recompute.into(), ..Policy::default() };
         self.programs.push(Program::compile(name, g, &goal, policy, &self.layout).unwrap());
         ProgramId(self.programs.len() - 1)
     }

@@ -156,6 +156,11 @@ impl Op for Gradient {
         io.inputs[2].elements() * size_of::<f32>()
     }
 
+    /// The same, and the gradient of the queries, which blocks of keys add to in `F32`.
+    fn gpu_workspace(&self, io: &Io) -> usize {
+        self.workspace(io) + io.inputs[0].elements() * size_of::<f32>()
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         backward::run(run, &self.0);
         Ok(())

@@ -7,7 +7,7 @@ use octet_kernels::graph::{Graph, Layout, Policy, Program, Variables};
 
 use super::Config;
 use crate::data::TokenizerSpec;
-use crate::models::ModelSize;
+use crate::models::{ModelSize, RecomputeConfig};
 use crate::objectives::BatchShape;
 
 fn recipes() -> Vec<(String, Config)> {
@@ -40,7 +40,9 @@ fn compile(config: &Config) -> (usize, [Program; 2]) {
     let objective = config.objective.get();
     let mut g = Graph::new(&variables);
     let goal = objective.train(&mut g, &*model, shape).unwrap();
-    let train = Program::compile("train", g, &goal, config.model.policy(), &layout).unwrap();
+    let RecomputeConfig::Fixed(recompute) = config.model.recompute else { panic!("not settled") };
+    let policy = Policy { recompute, ..Policy::default() };
+    let train = Program::compile("train", g, &goal, policy, &layout).unwrap();
     let mut g = Graph::new(&variables);
     let goal = objective.evaluate(&mut g, &*model, shape).unwrap();
     let evaluate = Program::compile("evaluate", g, &goal, Policy::default(), &layout).unwrap();

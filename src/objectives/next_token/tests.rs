@@ -56,7 +56,7 @@ impl Setup {
     }
 
     fn train(&self, recompute: Recompute) -> Program {
-        let policy = Policy { recompute };
+        let policy = Policy { recompute: recompute.into(), ..Policy::default() };
         self.bench.compile(policy, |g| self.objective.train(g, &*self.model, SHAPE).unwrap())
     }
 

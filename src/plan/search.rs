@@ -1,8 +1,8 @@
-//! `octet plan --search`: what else could be run of a configuration, and how long a step would take.
+//! `octet plan --search`: what else could be run of a configuration, and how long steps take.
 //!
-//! Duty: for every micro-batch, number of lanes, ZeRO stage and number of ranks the recompute policy
-//! that is cheapest in time and fits, sorted by the time of a step. Global batch and sequence length
-//! stay as configured.
+//! Duty: for every micro-batch, number of lanes, ZeRO stage and number of ranks the recompute
+//! policy that is cheapest in time and fits, sorted by the time of a step. Global batch and
+//! sequence length stay as configured.
 
 use octet_actors::contract::Workload;
 use serde::Serialize;

@@ -26,7 +26,7 @@ const OPS_SHOWN: usize = 12;
 /// What to plan for.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  octet plan configs/llama3.1_8b_8xh200.toml
+  octet plan configs/llama_8b_8xh200.toml
   octet plan configs/gpt2_124m_1xh200.toml --target h100 --search
   octet plan configs/quickstart.toml --set batch.micro=8 --json")]
 pub(crate) struct Arguments {

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use octet_kernels::graph::Target;
+
 use crate::config::Config;
 use crate::plan::machine::Machine;
+use crate::plan::search::search;
 use crate::plan::{DISK_BYTES_PER_S, Plan, plan};
-use octet_kernels::graph::Target;
 
 fn config(sets: &[&str]) -> Config {
     let sets: Vec<String> = sets.iter().map(|s| (*s).to_string()).collect();
@@ -67,4 +69,76 @@ fn sampling_takes_its_caches_and_nothing_else() {
     // Keys and values of two layers, width 128, in f32.
     assert_eq!(caches, 2 * 2 * 4096 * 128 * 4);
     assert_eq!(of(&with), of(&long) + caches);
+}
+
+#[test]
+fn every_row_of_a_search_is_what_its_arguments_plan() {
+    let base = ["model.dtype=bf16", "run.ranks=2"];
+    let machine = Machine::gpus(Target::H200);
+    let rows = search(&config(&base), 512, &machine, 1).unwrap();
+    let sorted = rows.is_sorted_by(|a, b| a.seconds_per_step <= b.seconds_per_step);
+    assert!(rows.len() > 20 && sorted, "{} rows", rows.len());
+    let identity = config(&base).identity();
+    let (mut same, mut other) = (0, 0);
+    for row in &rows {
+        let sets: Vec<&str> = base.into_iter().chain(row.sets.iter().map(String::as_str)).collect();
+        let plan = planned(&sets);
+        assert_eq!(plan.arena_bytes, row.arena_bytes, "{:?}", row.sets);
+        assert_eq!(plan.recompute, row.recompute);
+        let off = (plan.seconds_per_step / row.seconds_per_step - 1.0).abs();
+        assert!(off < 1e-9, "{:?}: {off}", row.sets);
+        // Only micro-batch and lanes make another run.
+        assert_eq!(row.same_run, config(&sets).identity() == identity);
+        assert_eq!(row.same_run, row.micro == 2 && row.lanes == 8, "{:?}", row.sets);
+        if row.same_run { same += 1 } else { other += 1 }
+    }
+    assert!(same >= 4 && other >= 4, "{same} and {other}");
+    assert!(rows.iter().any(|row| row.sets.is_empty()), "the configuration itself is there");
+}
+
+#[test]
+fn a_gpu_needs_no_room_to_widen_operands() {
+    let machine = |target| match target {
+        Target::Cpu => Machine::this_cpu(),
+        gpu => Machine::gpus(gpu),
+    };
+    let of = |target, dtype: &str| {
+        let config = config(&[&format!("model.dtype={dtype}")]);
+        plan(&config, 512, &machine(target), 1, DISK_BYTES_PER_S).unwrap()
+    };
+    let activations =
+        |plan: &Plan| plan.arena.iter().find(|part| part.name == "activations").unwrap().bytes;
+    let (cpu, gpu) = (of(Target::Cpu, "bf16"), of(Target::H200, "bf16"));
+    assert!(activations(&gpu) < activations(&cpu));
+    // The libraries' budgets lie in the arena, what drivers take does not.
+    let budget = |plan: &Plan| plan.libraries.iter().map(|part| part.bytes).sum::<usize>();
+    let region = gpu.arena.iter().find(|part| part.name == "library workspace").unwrap().bytes;
+    assert_eq!((budget(&cpu), budget(&gpu)), (0, region));
+    assert_eq!(gpu.capacity_bytes, gpu.memory_bytes.map(|bytes| bytes - gpu.outside_bytes));
+    assert_eq!(gpu.target, "h200");
+}
+
+#[test]
+fn times_follow_the_formulas() {
+    let plan = planned(&["model.dtype=bf16", "run.ranks=4", "batch.micro=1"]);
+    let part = |name| plan.step.iter().find(|part| part.name == name).unwrap();
+    // 32 micro-batches, 8 lanes: each rank runs 8 and folds two lanes into one piece of E elements.
+    let bytes = |name| plan.arena.iter().find(|part| part.name == name).unwrap().bytes as f64;
+    let elements = bytes("gradients 0") / 4.0;
+    let shard = bytes("first moment") / 4.0;
+    assert_eq!(part("gradients between ranks").bytes, (elements - shard).max(3.0 * shard) * 4.0);
+    assert_eq!(part("gather between ranks").bytes, (elements - shard) * 2.0);
+    assert_eq!(part("AdamW").bytes, shard * 30.0);
+    assert_eq!(part("norm").bytes, shard * 4.0);
+    assert_eq!(part("sums of lanes").bytes, (elements + 3.0 * shard) * 12.0);
+    let ops: f64 = plan.ops.iter().map(|op| op.seconds).sum();
+    assert!((part("ops").seconds / (8.0 * ops) - 1.0).abs() < 1e-12);
+    let link = plan.speeds.link_bytes_per_s.unwrap();
+    assert_eq!(part("gather between ranks").seconds, (elements - shard) * 2.0 / link);
+    let exposed: f64 = plan.step.iter().map(|part| part.exposed_seconds).sum();
+    assert_eq!(plan.seconds_per_step, exposed);
+    let mfu = plan.flops_per_step / exposed / (4.0 * 989.4e12);
+    assert!((plan.mfu / mfu - 1.0).abs() < 1e-12);
+    // Master weights and both moments, without padding.
+    assert_eq!(plan.checkpoint.bytes, 12 * plan.parameters);
 }

@@ -13,6 +13,7 @@
 //! | [`look`] | a run that is there, evaluated or made to write, and not touched |
 //! | [`inspect`], [`diff`] | what lies at a path; where two runs part |
 //! | [`plan`] | what a run will take, before anything is taken |
+//! | [`doctor`] | what this machine has and what is missing |
 //! | [`bench`] | training steps without a run around them |
 //! | [`failure`] | how a command ends when it does not end well |
 
@@ -20,6 +21,7 @@ pub mod bench;
 pub mod config;
 pub mod data;
 pub mod diff;
+pub mod doctor;
 pub mod experiment;
 pub mod failure;
 pub mod inspect;

@@ -204,8 +204,8 @@ fn too_little(recompute: RecomputeConfig, arena: usize, budget: usize) -> Error 
     let least = if recompute == RecomputeConfig::Auto { "at least " } else { "" };
     Error::Plan(format!(
         "model.recompute: expected a policy that fits a budget of {budget} bytes, but with \
-         \"{recompute}\" a rank's arena takes {least}{arena} bytes; a smaller batch.micro or more \
-         run.ranks take less"
+         \"{recompute}\" a rank's arena takes {least}{arena} bytes; a smaller batch.micro, \
+         fewer batch.lanes or more run.ranks take less"
     ))
 }
 

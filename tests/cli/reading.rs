@@ -104,16 +104,21 @@ fn runs_are_told_apart_at_the_step_where_they_part() {
 }
 
 #[test]
-fn the_doctor_says_what_is_there() {
+fn the_doctor_says_what_is_there_and_what_is_missing() {
     let place = Place::new();
     let machine = place.json(&["doctor", "--json"]);
     assert!(machine["cores"].as_u64() >= Some(1));
-    assert_eq!(machine["gpus"], 0);
     assert!(machine["disk_bytes"].as_u64() > Some(0));
-    // Either nothing is missing, or it is said what.
+    assert!(machine["gemm_flops_per_s"].as_f64() > Some(0.0));
+    // Every check is a line with its verdict, and what is missing says what it would enable.
     let text = place.prints(&["doctor"]);
-    let missing = machine["missing"].as_array().unwrap().len();
-    let said = text.lines().filter(|line| line.starts_with("missing")).count();
-    assert_eq!(said, missing, "{text}");
-    assert_eq!(text.contains("nothing is missing"), missing == 0, "{text}");
+    for check in machine["checks"].as_array().unwrap() {
+        let [verdict, name] = ["verdict", "name"].map(|key| check[key].as_str().unwrap());
+        let begins = |line: &&str| line.starts_with(verdict) && line.contains(&format!(" {name}:"));
+        let line = text.lines().find(begins).unwrap_or_else(|| panic!("{name}: {text}"));
+        let purpose = check["purpose"].as_str().unwrap();
+        assert_eq!(line.contains(purpose), verdict != "ok", "{line}");
+    }
+    assert_eq!(text.lines().filter(|line| line.starts_with("verdict ")).count(), 3, "{text}");
+    assert!(text.contains("runs on the CPU: ready"), "{text}");
 }

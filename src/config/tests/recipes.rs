@@ -69,7 +69,7 @@ fn every_recipe_compiles_in_well_under_a_second() {
     }
 }
 
-/// Rows of the published model's embedding, and its parameters, by the beginning of a recipe's name.
+/// Rows of the published model's embedding, and its parameters, by how a recipe's name begins.
 ///
 /// GPT-2: `openai/gpt-2` and its report's sizes as `transformers` counts them; Qwen and Llama: the
 /// tensors of the published safetensors files.

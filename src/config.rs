@@ -81,6 +81,8 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("sample.tokens", "sampling observes"),
     ("sample.temperature", "sampling observes"),
     ("sample.top_k", "sampling observes"),
+    ("sample.top_p", "sampling observes"),
+    ("sample.seed", "sampling observes, with random numbers of its own"),
     ("web.address", "serving observes"),
 ];
 

@@ -108,7 +108,7 @@ impl Experiment {
             let made = Decoder::compile(&*model, &caches, &variables, &layout, target, first)?;
             let (found, decode) = made;
             all.extend(decode);
-            decoder = Some(found);
+            decoder = Some(Decoder { softcap: objective.logit_softcap(), ..found });
         }
         let batch = Batch {
             micro: config.batch.micro,

@@ -4,6 +4,7 @@
 //! into the run folder, so a run may be looked at while it is trained; what telemetry writes goes
 //! into a folder that is removed again.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -83,9 +84,9 @@ impl Run {
 /// What is to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Writing {
-    /// What the text begins with.
-    pub prompt: String,
-    /// Tokens to write.
+    /// What each text begins with.
+    pub prompts: Vec<String>,
+    /// Tokens to write of each.
     pub tokens: usize,
     /// How they are drawn.
     pub sampler: Sampler,
@@ -104,11 +105,12 @@ pub struct Looked {
     pub interrupted: bool,
 }
 
-/// Lets the newest good checkpoint go on with a prompt. The listener hears the continuation.
+/// Lets the newest good checkpoint go on with prompts, one after the other. Each has a listener,
+/// who hears the continuation.
 ///
 /// # Errors
 /// [`Failure`]: no good checkpoint, a prompt that cannot be read.
-pub fn generate(run: &Run, writing: Writing, listener: Listener) -> Result<Looked, Failure> {
+pub fn generate(run: &Run, writing: Writing, listeners: Vec<Listener>) -> Result<Looked, Failure> {
     let mut config = run.looking()?;
     config.sample.every = 1;
     let tokenizer = Arc::new(run_data::tokenizer(&run.folder)?);
@@ -116,16 +118,23 @@ pub fn generate(run: &Run, writing: Writing, listener: Listener) -> Result<Looke
     let experiment = Experiment::new(&config, vocabulary, None)?;
     let missing = || Failure::ours("programs that write text were not compiled");
     let decoder = experiment.decoder().ok_or_else(missing)?;
-    let prompt = read_prompt(&tokenizer, &writing.prompt, decoder.positions)
-        .map_err(|problem| Failure::user(format!("--prompt: {problem}")))?;
-    let Writing { tokens, sampler, .. } = writing;
-    let request = Request { tokenizer, prompt, tokens, sampler };
-    let listener = Mutex::new(Some(listener));
+    let Writing { prompts, tokens, sampler } = writing;
+    let mut texts = VecDeque::with_capacity(prompts.len());
+    for (prompt, listener) in prompts.iter().zip(listeners) {
+        let prompt = read_prompt(&tokenizer, prompt, decoder.positions)
+            .map_err(|problem| Failure::user(format!("--prompt: {problem}")))?;
+        let (tokenizer, sampler) = (tokenizer.clone(), sampler.clone());
+        texts.push_back((Request { tokenizer, prompt, tokens, sampler }, listener));
+    }
+    let count = texts.len();
+    let texts = Mutex::new((0..).zip(texts).collect::<VecDeque<_>>());
     let experiment = experiment.with_talk(Box::new(move |step| {
-        let listener = listener.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()?;
-        Some(Box::new(Conversation::new(decoder, request.clone(), step, listener)))
+        let mut texts = texts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (sequence, (request, listener)) = texts.pop_front()?;
+        let text = Conversation::new(decoder, request, step, listener).numbered(sequence);
+        Some(Box::new(text))
     }));
-    look(run, &config, experiment, |step| vec![Work::Drive { step }], never())
+    look(run, &config, experiment, |step| vec![Work::Drive { step }; count], never())
 }
 
 /// Evaluates the newest good checkpoint on one held-out task, or on all.

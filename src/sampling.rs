@@ -40,15 +40,15 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// As a run's samples are drawn.
+    /// As the samples of a run with this seed are drawn.
     pub fn new(config: &SampleConfig, seed: u64) -> Self {
-        let SampleConfig { temperature, top_k, .. } = *config;
-        Self { temperature, top_k, top_p: 1.0, seed }
+        let SampleConfig { temperature, top_k, top_p, .. } = *config;
+        Self { temperature, top_k, top_p, seed: config.seed.unwrap_or(seed) }
     }
 
-    /// Draws token number `number` of the text of `step`. Equal logits rank by token id; NaN is
+    /// Draws a token. Equal logits rank by token id; NaN is
     /// never drawn. `None` if no logit is finite.
-    pub fn draw(&self, logits: &[f32], step: u64, number: u64) -> Option<u32> {
+    pub fn draw(&self, logits: &[f32], at: Place) -> Option<u32> {
         let finite = |&(_, logit): &(usize, f32)| logit.is_finite();
         let mut ranked: Vec<(usize, f32)> =
             logits.iter().copied().enumerate().filter(finite).collect();
@@ -71,7 +71,7 @@ impl Sampler {
             ranked.truncate(kept);
             total = sum;
         }
-        let word = Stream { seed: self.seed, site: SITE }.word(step, 0, number);
+        let word = Stream { seed: self.seed, site: SITE }.word(at.step, at.sequence, at.number);
         let mut left = f64::from(word) / (1u64 << 32) as f64 * total;
         let drawn = ranked.iter().find(|&&(_, logit)| {
             left -= weight(logit);
@@ -82,8 +82,19 @@ impl Sampler {
     }
 }
 
-/// The programs that a conversation runs, in a workload that has them.
+/// Which token is drawn: no two have the same random number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Steps done by the model.
+    pub step: u64,
+    /// Number of the text among those of the step.
+    pub sequence: u64,
+    /// Number of the token in its text.
+    pub number: u64,
+}
+
+/// The programs that a conversation runs, in a workload that has them.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Decoder {
     /// Reads up to `rows` tokens of a prompt.
     pub prefill: ProgramId,
@@ -93,6 +104,8 @@ pub struct Decoder {
     pub rows: usize,
     /// Tokens that the caches hold.
     pub positions: usize,
+    /// Bound of the logits: `cap · tanh(z / cap)`.
+    pub softcap: Option<f32>,
 }
 
 impl Decoder {
@@ -121,7 +134,7 @@ impl Decoder {
         let rows = PREFILL_ROWS.min(caches.positions);
         let programs = [compile("prefill", rows)?, compile("decode", 1)?];
         let (prefill, single) = (ProgramId(first), ProgramId(first + 1));
-        Ok((Self { prefill, single, rows, positions: caches.positions }, programs))
+        Ok((Self { prefill, single, rows, positions: caches.positions, softcap: None }, programs))
     }
 }
 
@@ -138,10 +151,12 @@ pub struct Request {
     pub sampler: Sampler,
 }
 
-/// The tokens of a prompt; an error is one sentence.
+/// The tokens of a prompt; without text the end of a document, after which a new one begins. An
+/// error is one sentence.
 ///
 /// # Errors
-/// An empty prompt, one longer than `positions` tokens, or one that the tokenizer cannot read.
+/// An empty prompt for a tokenizer without ends of documents, a prompt longer than `positions`
+/// tokens, or one that the tokenizer cannot read.
 pub fn read_prompt(
     tokenizer: &Tokenizer,
     prompt: &str,
@@ -149,6 +164,7 @@ pub fn read_prompt(
 ) -> std::result::Result<Vec<u32>, String> {
     let mut tokens = Vec::new();
     tokenizer.encode(prompt, &mut tokens).map_err(|error: DataError| error.to_string())?;
+    tokens.extend(tokenizer.end_of_document().filter(|_| tokens.is_empty()));
     match tokens.len() {
         0 => Err("expected some text to go on with, got nothing".to_string()),
         n if n > positions => Err(format!("{n} tokens, and the model reads at most {positions}")),
@@ -174,6 +190,7 @@ pub struct Conversation {
     decoder: Decoder,
     request: Request,
     step: u64,
+    sequence: u64,
     /// The prompt, then what was drawn.
     tokens: Vec<u32>,
     /// The token at position 0 of the caches.
@@ -188,11 +205,19 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// A conversation after `step` steps; the listener hears the continuation only.
+    /// A conversation after `step` steps, the first of them; the listener hears the continuation
+    /// only.
     pub fn new(decoder: Decoder, request: Request, step: u64, listener: Listener) -> Self {
         let tokens = request.prompt.clone();
         let told = request.tokenizer.decode_bytes(&tokens).len();
-        Self { decoder, request, step, tokens, first: 0, read: 0, rows: 0, told, listener }
+        let (sequence, first, read, rows) = (0, 0, 0, 0);
+        Self { decoder, request, step, sequence, tokens, first, read, rows, told, listener }
+    }
+
+    /// The same as number `sequence` after that step: with draws of its own.
+    #[must_use]
+    pub fn numbered(self, sequence: u64) -> Self {
+        Self { sequence, ..self }
     }
 
     fn drawn(&self) -> usize {
@@ -206,7 +231,14 @@ impl Conversation {
         let row = &logits[(self.rows - 1) * width..self.rows * width];
         // Rows of padding in the embedding are no tokens.
         let row = &row[..width.min(tokenizer.vocabulary())];
-        let drawn = self.request.sampler.draw(row, self.step, self.drawn() as u64);
+        let at = Place { step: self.step, sequence: self.sequence, number: self.drawn() as u64 };
+        let drawn = match self.decoder.softcap {
+            None => self.request.sampler.draw(row, at),
+            Some(cap) => {
+                let capped: Vec<f32> = row.iter().map(|z| cap * (z / cap).tanh()).collect();
+                self.request.sampler.draw(&capped, at)
+            }
+        };
         let broken = || Fault::world(ActorName::Rank(0), "the model gives no finite logit");
         let token = drawn.ok_or_else(broken)?;
         if tokenizer.end_of_document() == Some(token) {

@@ -29,6 +29,15 @@ pub struct ScheduleConfig {
     /// later without changing what it has already done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
+    /// Of `wsd`: steps of the descent, the last ones. By default a fifth of all steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<u64>,
+    /// Of `wsd`: the same as a share of all steps, above 0 and at most 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_fraction: Option<f64>,
+    /// Of `wsd`: how the rate falls in the end. By default `sqrt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay_shape: Option<DecayShape>,
 }
 
 /// How the rate falls after the warm-up.
@@ -42,11 +51,39 @@ pub enum Shape {
     Linear,
     /// Not at all.
     Constant,
+    /// Warm-up, stable, decay (Hu et al., arXiv:2404.06395): not at all, and fast in the end.
+    Wsd,
+    /// One over the root of the steps done (Vaswani et al., arXiv:1706.03762), but for `minimum`:
+    /// it needs no end.
+    InverseSqrt,
 }
+
+/// How the rate falls at the end of `wsd`, x going from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecayShape {
+    /// With `1 - √x` (Hägele et al., arXiv:2405.18392).
+    #[default]
+    Sqrt,
+    /// With `1 - x`.
+    Linear,
+}
+
+/// Share of all steps in which `wsd` falls, if nothing is given.
+const DECAY_FRACTION: f64 = 0.2;
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        Self { shape: Shape::Cosine, learning_rate: 1e-3, minimum: 1e-4, warmup: 100, steps: None }
+        Self {
+            shape: Shape::Cosine,
+            learning_rate: 1e-3,
+            minimum: 1e-4,
+            warmup: 100,
+            steps: None,
+            decay_steps: None,
+            decay_fraction: None,
+            decay_shape: None,
+        }
     }
 }
 
@@ -57,20 +94,77 @@ impl ScheduleConfig {
         if step < warmup {
             return peak * (step + 1) as f64 / warmup as f64;
         }
-        let length = self.steps.unwrap_or(steps).saturating_sub(warmup).max(1) as f64;
-        let done = ((step - warmup) as f64).min(length);
+        let end = self.steps.unwrap_or(steps);
+        // Steps since `from`, as a share of those from there to the end.
+        let done = |from: u64| {
+            let length = end.saturating_sub(from).max(1) as f64;
+            (step.saturating_sub(from) as f64).min(length) / length
+        };
         match shape {
-            Shape::Cosine => minimum + 0.5 * (peak - minimum) * (1.0 + (PI * done / length).cos()),
-            Shape::Linear => peak + (minimum - peak) * (done / length),
+            Shape::Cosine => {
+                let length = end.saturating_sub(warmup).max(1) as f64;
+                let done = ((step - warmup) as f64).min(length);
+                minimum + 0.5 * (peak - minimum) * (1.0 + (PI * done / length).cos())
+            }
+            Shape::Linear => peak + (minimum - peak) * done(warmup),
             Shape::Constant => peak,
+            Shape::Wsd => {
+                let done = done(self.decay_start(steps));
+                let left = match self.decay_shape.unwrap_or_default() {
+                    DecayShape::Sqrt => 1.0 - done.sqrt(),
+                    DecayShape::Linear => 1.0 - done,
+                };
+                minimum + (peak - minimum) * left
+            }
+            Shape::InverseSqrt => {
+                let first = warmup.max(1) as f64;
+                (peak * (first / (step + 1) as f64).sqrt()).max(minimum)
+            }
         }
     }
 
-    /// The step at which the descent ends in a run of `steps` steps; `None` if there is no descent,
-    /// because the rate stays constant or the run ends within the warm-up.
+    /// Of `wsd`: the last step at the peak.
+    fn decay_start(&self, steps: u64) -> u64 {
+        let end = self.steps.unwrap_or(steps);
+        let share = self.decay_fraction.unwrap_or(DECAY_FRACTION);
+        let length = self.decay_steps.unwrap_or_else(|| (share * end as f64).round() as u64);
+        end.saturating_sub(length.max(1)).max(self.warmup)
+    }
+
+    /// The step at which the descent ends in a run of `steps` steps; `None` if no rate depends on
+    /// it, or the run ends within the warm-up.
     pub fn horizon(&self, steps: u64) -> Option<u64> {
         let end = self.steps.unwrap_or(steps);
-        (self.shape != Shape::Constant && end > self.warmup).then_some(end)
+        let endless = matches!(self.shape, Shape::Constant | Shape::InverseSqrt);
+        (!endless && end > self.warmup).then_some(end)
+    }
+
+    /// The joints of the schedule in a run of `steps` steps: each a step and its rate.
+    pub fn joints(&self, steps: u64) -> Vec<(u64, f64)> {
+        let end = self.steps.unwrap_or(steps);
+        let mut joints = vec![0, self.warmup.saturating_sub(1)];
+        if self.shape == Shape::Wsd {
+            joints.push(self.decay_start(steps));
+        }
+        joints.push(end);
+        joints.retain(|&step| step <= end);
+        joints.dedup();
+        joints.into_iter().map(|step| (step, self.rate(step, steps))).collect()
+    }
+
+    /// What `octet plan` says of a run of `steps` steps.
+    pub fn describe(&self, steps: u64) -> String {
+        let shape = match self.shape {
+            Shape::Cosine => "cosine",
+            Shape::Linear => "linear",
+            Shape::Constant => "constant",
+            Shape::Wsd => "wsd",
+            Shape::InverseSqrt => "inverse_sqrt",
+        };
+        let joints = self.joints(steps).into_iter();
+        let joints: Vec<String> =
+            joints.map(|(step, rate)| format!("{rate:.3e} at step {step}")).collect();
+        format!("{shape}: {}", joints.join(", "))
     }
 
     pub(crate) fn validate(&self, steps: u64) -> Result<(), Invalid> {
@@ -87,6 +181,34 @@ impl ScheduleConfig {
             Some(end) => ("schedule.steps", end),
             None => ("run.steps", steps),
         };
-        require(end > 0, key, || expected("at least 1", end))
+        require(end > 0, key, || expected("at least 1", end))?;
+        self.validate_decay(end)
+    }
+
+    fn validate_decay(&self, end: u64) -> Result<(), Invalid> {
+        let given = [
+            ("schedule.decay_steps", self.decay_steps.is_some()),
+            ("schedule.decay_fraction", self.decay_fraction.is_some()),
+            ("schedule.decay_shape", self.decay_shape.is_some()),
+        ];
+        if let Some((key, _)) = given.iter().find(|key| key.1 && self.shape != Shape::Wsd) {
+            let problem = "expected schedule.shape = \"wsd\" beside it";
+            return Err(Invalid::new(key, problem).with("schedule.shape"));
+        }
+        if self.decay_steps.is_some() && self.decay_fraction.is_some() {
+            let problem = "expected either this or schedule.decay_steps, got both";
+            return Err(Invalid::new("schedule.decay_fraction", problem));
+        }
+        let share = self.decay_fraction.unwrap_or(DECAY_FRACTION);
+        let problem = || expected("a number above 0 and at most 1", share);
+        require(share > 0.0 && share <= 1.0, "schedule.decay_fraction", problem)?;
+        let Some(length) = self.decay_steps else { return Ok(()) };
+        let most = end.saturating_sub(self.warmup);
+        if length == 0 || length > most {
+            let wanted = format!("from 1 to the {most} steps after the warm-up");
+            let invalid = Invalid::new("schedule.decay_steps", expected(&wanted, length));
+            return Err(invalid.with("schedule.warmup").with("schedule.steps").with("run.steps"));
+        }
+        Ok(())
     }
 }

@@ -27,6 +27,11 @@ pub enum Init {
         /// Standard deviation.
         std: f32,
     },
+    /// Normal values of mean 0; those farther than three standard deviations are drawn again.
+    TruncatedNormal {
+        /// Standard deviation before the cut.
+        std: f32,
+    },
     /// The first value of an earlier parameter of the same shape: a teacher begins as its student.
     SameAs(ParameterId),
 }
@@ -170,6 +175,9 @@ impl Variables {
                 let stream = Stream { seed, site: Site::new(&parameter.name) };
                 stream.fill_normal(0, &mut values, f64::from(std));
             }
+            Init::TruncatedNormal { std } => {
+                fill_truncated(seed, &parameter.name, &mut values, f64::from(std));
+            }
             Init::SameAs(other) => return self.first_values(other, seed),
         }
         values
@@ -188,5 +196,21 @@ impl Variables {
     /// All step buffers.
     pub fn step_buffers(&self) -> &[StepBuffer] {
         &self.step_buffers
+    }
+}
+
+/// Normal values within three standard deviations. The n-th try of an element is its value in a
+/// stream of its own.
+fn fill_truncated(seed: u64, name: &str, values: &mut [f32], std: f64) {
+    let far = |value: f32| f64::from(value).abs() > 3.0 * std;
+    let stream = |site: &str| Stream { seed, site: Site::new(site) };
+    stream(name).fill_normal(0, values, std);
+    for (element, value) in values.iter_mut().enumerate() {
+        let mut tries = 0;
+        while far(*value) {
+            tries += 1;
+            let again = stream(&format!("{name}/{tries}"));
+            again.fill_normal(element as u64, std::slice::from_mut(value), std);
+        }
     }
 }

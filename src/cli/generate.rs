@@ -4,7 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clap::Args;
@@ -19,10 +19,15 @@ use crate::cli::signals;
 pub(crate) struct Arguments {
     /// The run folder.
     run: PathBuf,
-    /// What the text begins with; by default the run's sample.prompt.
+    /// What the text begins with, "" for a new document; by default the run's sample.prompt. Given
+    /// several times, there is a text for each.
     #[arg(long, value_name = "TEXT")]
-    prompt: Option<String>,
-    /// Tokens to write; by default the run's sample.tokens.
+    prompt: Vec<String>,
+    /// Texts for each prompt.
+    #[arg(long, default_value_t = 1)]
+    count: usize,
+    /// Tokens to write at most; by default the run's sample.tokens. A text also ends with its
+    /// document.
     #[arg(long)]
     tokens: Option<usize>,
     /// 0 takes the most likely token; by default the run's sample.temperature.
@@ -31,22 +36,26 @@ pub(crate) struct Arguments {
     /// Draw among the most likely tokens only, 0 for all; by default the run's sample.top_k.
     #[arg(long)]
     top_k: Option<usize>,
-    /// Draw among the fewest tokens that have so much probability together.
-    #[arg(long, default_value_t = 1.0)]
-    top_p: f64,
+    /// Draw among the fewest tokens that have so much probability together; by default the run's
+    /// sample.top_p.
+    #[arg(long)]
+    top_p: Option<f64>,
     /// Seed of the draws.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
 
-/// Prints the prompt and its continuation as they come.
+/// Most texts of one command.
+const TEXTS_MAX: usize = 1000;
+
+/// Prints each prompt and its continuation as they come.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let run = Run::open(&arguments.run, &[])?;
     let sample = &run.config.sample;
     let sampler = Sampler {
         temperature: arguments.temperature.unwrap_or(sample.temperature),
         top_k: arguments.top_k.unwrap_or(sample.top_k),
-        top_p: arguments.top_p,
+        top_p: arguments.top_p.unwrap_or(sample.top_p),
         seed: arguments.seed,
     };
     check("--temperature", "at least 0", sampler.temperature, 0.0..f64::INFINITY)?;
@@ -55,10 +64,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if tokens == 0 {
         return Err(Failure::user("--tokens: expected at least 1, got 0"));
     }
-    let prompt = arguments.prompt.clone().unwrap_or_else(|| sample.prompt.clone());
+    let given = &arguments.prompt[..];
+    let prompts = if given.is_empty() { std::slice::from_ref(&sample.prompt) } else { given };
+    let (most, count) = (TEXTS_MAX / prompts.len(), arguments.count);
+    if count == 0 || count > most {
+        let wanted = format!("--count: expected from 1 to {most} texts for each prompt");
+        return Err(Failure::user(format!("{wanted}, got {count}")));
+    }
+    let each = |prompt: &String| std::iter::repeat_n(prompt.clone(), count);
+    let prompts: Vec<String> = prompts.iter().flat_map(each).collect();
     let printed = Arc::new(Mutex::new(Ok(())));
-    let listener = printer(prompt.clone(), printed.clone())?;
-    let looked = generate(&run, Writing { prompt, tokens, sampler }, listener)?;
+    let stop = signals::flag()?;
+    let listener = |(i, prompt): (usize, &String)| {
+        let before = if i == 0 { prompt.clone() } else { format!("{SEPARATOR}{prompt}") };
+        printer(before, stop.clone(), printed.clone())
+    };
+    let listeners = prompts.iter().enumerate().map(listener).collect();
+    let looked = generate(&run, Writing { prompts, tokens, sampler }, listeners)?;
     for note in looked.notes {
         eprintln!("octet: {note}");
     }
@@ -70,6 +92,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         _ => Ok(ExitCode::SUCCESS),
     }
 }
+
+/// The line between two texts.
+const SEPARATOR: &str = "--------\n";
 
 fn check(
     option: &str,
@@ -83,12 +108,19 @@ fn check(
     }
 }
 
-/// Prints the prompt before the first piece and a line end after the last. Stops at a signal, and
-/// when nobody reads any more.
-fn printer(prompt: String, printed: Arc<Mutex<std::io::Result<()>>>) -> Result<Listener, Failure> {
-    let stop = signals::flag()?;
-    let mut before = Some(prompt);
-    Ok(Box::new(move |heard| {
+/// Prints what comes before the first piece, and a line end after the last. Stops at a signal, and
+/// when nobody reads any more; nothing is printed then.
+fn printer(
+    before: String,
+    stop: Arc<AtomicBool>,
+    printed: Arc<Mutex<std::io::Result<()>>>,
+) -> Listener {
+    let mut before = Some(before);
+    Box::new(move |heard| {
+        let stopped = stop.load(Ordering::Relaxed);
+        if stopped && before.is_some() {
+            return ControlFlow::Break(());
+        }
         let mut text = before.take().unwrap_or_default();
         text.push_str(match heard {
             Heard::Piece(piece) => piece,
@@ -96,15 +128,19 @@ fn printer(prompt: String, printed: Arc<Mutex<std::io::Result<()>>>) -> Result<L
         });
         let mut out = std::io::stdout().lock();
         let result = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        let failed = result.is_err();
-        if failed && lock(&printed).is_ok() {
-            *lock(&printed) = result;
+        if let Err(error) = result {
+            stop.store(true, Ordering::Relaxed);
+            let mut printed = lock(&printed);
+            if printed.is_ok() {
+                *printed = Err(error);
+            }
         }
-        if failed || stop.load(Ordering::Relaxed) {
-            return ControlFlow::Break(());
+        if stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
-        ControlFlow::Continue(())
-    }))
+    })
 }
 
 fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -94,6 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     print_memory(&plan);
     print_time(&plan);
+    println!("schedule   {}", config.schedule.describe(config.run.steps));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -20,9 +20,9 @@ pub struct BatchConfig {
     pub micro: usize,
     /// Sequences of a step; with a ramp, of a step after it.
     pub global: usize,
-    /// Smaller steps at first (Smith et al., arXiv:1711.00489): `[[1000, 16], [3000, 32]]` gives the
-    /// steps before step 1000 16 sequences, those before step 3000 32, and the others `global`.
-    /// Lanes stay, and so does the learning rate.
+    /// Smaller steps at first (Smith et al., arXiv:1711.00489): `[[1000, 16], [3000, 32]]` gives
+    /// the steps before step 1000 16 sequences, those before step 3000 32, and the others
+    /// `global`. Lanes stay, and so does the learning rate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ramp: Vec<(u64, usize)>,
     /// Tokens of a sequence.

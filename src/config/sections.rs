@@ -131,11 +131,24 @@ pub struct SampleConfig {
     pub temperature: f64,
     /// Draws among the most likely tokens only; 0 for all.
     pub top_k: usize,
+    /// Draws among the fewest tokens that have so much probability together; 1 for all.
+    pub top_p: f64,
+    /// Seed of the draws; by default `run.seed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { every: 0, prompt: "\n".to_owned(), tokens: 128, temperature: 0.8, top_k: 50 }
+        Self {
+            every: 0,
+            prompt: "\n".to_owned(),
+            tokens: 128,
+            temperature: 0.8,
+            top_k: 50,
+            top_p: 1.0,
+            seed: None,
+        }
     }
 }
 
@@ -144,7 +157,9 @@ impl SampleConfig {
         require(self.tokens > 0, "sample.tokens", || expected("at least 1", self.tokens))?;
         let usable = (0.0..f64::INFINITY).contains(&self.temperature);
         let temperature = || expected("a number of at least 0", self.temperature);
-        require(usable, "sample.temperature", temperature)
+        require(usable, "sample.temperature", temperature)?;
+        let top_p = || expected("a number above 0 and at most 1", self.top_p);
+        require(self.top_p > 0.0 && self.top_p <= 1.0, "sample.top_p", top_p)
     }
 }
 

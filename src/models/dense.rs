@@ -21,7 +21,9 @@ use octet_kernels::ops::rms_norm::rms_norm;
 use octet_kernels::ops::rope::{RopeTable, rope};
 use octet_kernels::ops::swiglu::swiglu;
 
-pub use config::{ActivationKind, DenseConfig, NormKind, Positions, RopeScaling, StorageType};
+pub use config::{
+    ActivationKind, DenseConfig, Initialisation, NormKind, Positions, RopeScaling, StorageType,
+};
 use parameters::{Block, Linear, Norm, Parameters};
 
 use crate::models::{KvCache, KvCaches, LanguageModel, ModelSize, TokenBatch};
@@ -81,7 +83,7 @@ impl Dense {
             let rows = embedding(g, context.positions, table)?;
             x = add(g, x, rows)?;
         }
-        self.dropout(g, x, context)
+        Self::dropout(g, x, context, self.config.embedding_dropout())
     }
 
     fn block(
@@ -96,7 +98,7 @@ impl Dense {
             let qkv = self.qkv(g, block, x, context.positions)?;
             let h = (context.attend)(g, number, qkv)?;
             let h = self.linear(g, &block.output, h)?;
-            self.dropout(g, h, context)
+            Self::dropout(g, h, context, self.config.dropout)
         })?;
         let x = add(g, x, h)?;
         let h = g.scoped("feed_forward", |g| {
@@ -141,12 +143,12 @@ impl Dense {
             ActivationKind::Swiglu => swiglu(g, h)?,
         };
         let h = self.linear(g, &block.down, h)?;
-        self.dropout(g, h, context)
+        Self::dropout(g, h, context, self.config.dropout)
     }
 
-    fn dropout(&self, g: &mut Graph<'_>, x: Tensor, context: &Context<'_>) -> Result<Tensor> {
+    fn dropout(g: &mut Graph<'_>, x: Tensor, context: &Context<'_>, share: f64) -> Result<Tensor> {
         match context.dropped {
-            Some(rows_per_sample) => dropout(g, x, self.config.dropout as f32, rows_per_sample),
+            Some(rows_per_sample) => dropout(g, x, share as f32, rows_per_sample),
             None => Ok(x),
         }
     }
@@ -181,7 +183,10 @@ impl LanguageModel for Dense {
             window: None,
             scale: None,
         };
-        let attend = |g: &mut Graph<'_>, _, qkv| attention(g, qkv, batch.segments, spec);
+        let attend = |g: &mut Graph<'_>, block, qkv| {
+            let spec = AttentionSpec { window: self.config.window_of(block), ..spec };
+            attention(g, qkv, batch.segments, spec)
+        };
         let dropped = batch.training.then_some(batch.sequence_length);
         let context = Context { positions: batch.positions, dropped, attend: &attend };
         self.rows(g, batch.tokens, &context)
@@ -228,6 +233,7 @@ impl LanguageModel for Dense {
         };
         let attend = |g: &mut Graph<'_>, block: usize, qkv| {
             let KvCache { keys, values } = caches.blocks[block];
+            let spec = CacheSpec { window: self.config.window_of(block), ..spec };
             let states = Caches { keys: g.state(keys), values: g.state(values) };
             attention_cached(g, qkv, positions, states, spec)
         };
@@ -246,8 +252,14 @@ impl LanguageModel for Dense {
     }
 
     fn flops_per_token(&self, sequence_length: usize) -> f64 {
-        let DenseConfig { heads, layers, .. } = self.config;
-        let attended = layers * heads * self.config.head_dim() * sequence_length;
-        6.0 * (self.matrix_parameters() + attended) as f64
+        // Pairs of a sequence: half of T², or W T - W²/2 of a window.
+        let length = sequence_length as f64;
+        let seen = |block| {
+            let window = self.config.window_of(block).map_or(length, |w| length.min(w as f64));
+            2.0 * window - window * window / length
+        };
+        let keys: f64 = (0..self.config.layers).map(seen).sum();
+        let attended = (self.config.heads * self.config.head_dim()) as f64 * keys;
+        6.0 * (self.matrix_parameters() as f64 + attended)
     }
 }

@@ -48,6 +48,11 @@ pub trait Objective: Debug {
     /// The first key with an unusable value.
     fn validate(&self) -> std::result::Result<(), Invalid>;
 
+    /// What bounds the logits, for whoever draws from them.
+    fn logit_softcap(&self) -> Option<f32> {
+        None
+    }
+
     /// Traces a micro-batch of a step and returns the goal to compile it for.
     ///
     /// # Errors

@@ -27,6 +27,10 @@ pub struct NextToken {
     pub z_loss: f64,
     /// Share of the uniform distribution in the target; 0 for none. Reports leave it out.
     pub label_smoothing: f64,
+    /// Bound of the logits, `cap · tanh(z / cap)`, in training, evaluation and sampling (30 as in
+    /// Gemma 2); by default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_softcap: Option<f64>,
     /// Rows whose logits are held at a time. It decides where gradients are cut into sums, so it
     /// is part of a run's identity.
     pub chunk_rows: usize,
@@ -34,7 +38,7 @@ pub struct NextToken {
 
 impl Default for NextToken {
     fn default() -> Self {
-        Self { z_loss: 0.0, label_smoothing: 0.0, chunk_rows: 512 }
+        Self { z_loss: 0.0, label_smoothing: 0.0, logit_softcap: None, chunk_rows: 512 }
     }
 }
 
@@ -62,7 +66,7 @@ impl NextToken {
             chunk_rows: self.chunk_rows,
             z_loss: self.z_loss as f32,
             label_smoothing: self.label_smoothing as f32,
-            softcap: None,
+            softcap: self.logit_softcap.map(|cap| cap as f32),
         };
         let result = g.scoped("head", |g| {
             linear_cross_entropy(g, hidden, head, None, labels, scale, options)
@@ -81,8 +85,15 @@ impl Objective for NextToken {
         let smoothing = || expected("at least 0 and below 1", self.label_smoothing);
         let usable = (0.0..1.0).contains(&(self.label_smoothing as f32));
         require(usable, "objective.label_smoothing", smoothing)?;
+        let cap = self.logit_softcap.unwrap_or(1.0);
+        let usable = cap as f32 > 0.0 && (cap as f32).is_finite();
+        require(usable, "objective.logit_softcap", || expected("a number above 0", cap))?;
         let rows = || expected("at least 1", self.chunk_rows);
         require(self.chunk_rows > 0, "objective.chunk_rows", rows)
+    }
+
+    fn logit_softcap(&self) -> Option<f32> {
+        self.logit_softcap.map(|cap| cap as f32)
     }
 
     fn train(

@@ -7,7 +7,7 @@ use octet_actors::contract::{Drive, ProgramId, Record, Results};
 use octet_actors::fault::{ActorName, Fault};
 use octet_kernels::graph::{Layout, Program, Target, Variables};
 
-use super::{Conversation, Decoder, Heard, Request, Sampler, read_prompt, unfinished};
+use super::{Conversation, Decoder, Heard, Place, Request, Sampler, read_prompt, unfinished};
 use crate::data::Tokenizer;
 use crate::models::{DenseConfig, Family, ModelSize};
 
@@ -15,11 +15,15 @@ fn sampler(temperature: f64) -> Sampler {
     Sampler { temperature, top_k: 0, top_p: 1.0, seed: 3 }
 }
 
+fn at(step: u64, sequence: u64, number: u64) -> Place {
+    Place { step, sequence, number }
+}
+
 /// How often each of four tokens is drawn in 4000 draws.
 fn counts(sampler: &Sampler, logits: &[f32; 4]) -> [usize; 4] {
     let mut counts = [0; 4];
     for number in 0..4000 {
-        counts[sampler.draw(logits, 0, number).unwrap() as usize] += 1;
+        counts[sampler.draw(logits, at(0, 0, number)).unwrap() as usize] += 1;
     }
     counts
 }
@@ -49,24 +53,25 @@ fn tokens_are_drawn_as_often_as_they_are_likely() {
 #[test]
 fn draws_depend_on_seed_step_and_number() {
     let logits = [0.0; 64];
-    let text = |seed, step| -> Vec<u32> {
+    let text = |seed, step, sequence| -> Vec<u32> {
         let sampler = Sampler { seed, ..sampler(1.0) };
-        (0..32).map(|number| sampler.draw(&logits, step, number).unwrap()).collect()
+        (0..32).map(|number| sampler.draw(&logits, at(step, sequence, number)).unwrap()).collect()
     };
-    assert_eq!(text(1, 5), text(1, 5));
-    assert_ne!(text(1, 5), text(2, 5));
-    assert_ne!(text(1, 5), text(1, 6));
+    assert_eq!(text(1, 5, 0), text(1, 5, 0));
+    assert_ne!(text(1, 5, 0), text(2, 5, 0));
+    assert_ne!(text(1, 5, 0), text(1, 6, 0));
+    assert_ne!(text(1, 5, 0), text(1, 5, 1));
 }
 
 #[test]
 fn what_is_not_finite_is_never_drawn() {
     let (nan, low) = (f32::NAN, f32::NEG_INFINITY);
     for temperature in [0.0, 1.0] {
-        assert_eq!(sampler(temperature).draw(&[nan, low, -3.0, nan], 0, 0), Some(2));
-        assert_eq!(sampler(temperature).draw(&[nan, low], 0, 0), None);
+        assert_eq!(sampler(temperature).draw(&[nan, low, -3.0, nan], at(0, 0, 0)), Some(2));
+        assert_eq!(sampler(temperature).draw(&[nan, low], at(0, 0, 0)), None);
     }
     // Among equals the lowest token.
-    assert_eq!(sampler(0.0).draw(&[1.0, 2.0, 2.0], 0, 0), Some(1));
+    assert_eq!(sampler(0.0).draw(&[1.0, 2.0, 2.0], at(0, 0, 0)), Some(1));
 }
 
 #[test]
@@ -84,7 +89,10 @@ fn prompts_are_refused_in_one_sentence() {
     assert_eq!(read_prompt(&tokenizer, "ab", 2).unwrap(), [97, 98]);
     let wrong = read_prompt(&tokenizer, "abc", 2).unwrap_err();
     assert_eq!(wrong, "3 tokens, and the model reads at most 2");
-    assert!(read_prompt(&tokenizer, "", 2).is_err());
+    // Without text a new document begins, where documents have ends.
+    assert_eq!(read_prompt(&tokenizer, "", 2).unwrap(), [tokenizer.end_of_document().unwrap()]);
+    let wrong = read_prompt(&Tokenizer::characters("ab".chars(), false), "", 2).unwrap_err();
+    assert_eq!(wrong, "expected some text to go on with, got nothing");
     assert!(read_prompt(&Tokenizer::characters("ab".chars(), false), "c", 2).is_err());
 }
 

@@ -40,8 +40,9 @@ fn samples_are_stored_shown_and_change_no_number() {
     let sample = |run| place.read(&format!("{run}/samples/step-00000006.txt"));
     assert_eq!(sample("ranks"), sample("with"));
     // A prompt that cannot be read is refused before anything is written.
-    let set = ["train", "tiny.toml", "--run", "empty", "--set", "sample.prompt="];
-    assert!(place.refusal(&set).contains("sample.prompt"));
+    let prompt = format!("sample.prompt={}", "x".repeat(33));
+    let set = ["train", "tiny.toml", "--run", "empty", "--set", &prompt];
+    assert!(place.refusal(&set).contains("sample.prompt: 33 tokens"));
     assert!(!place.path("empty").exists());
 }
 
@@ -122,4 +123,45 @@ fn what_cannot_be_looked_at_is_refused_in_a_sentence() {
     assert!(place.refusal(&["generate", "run"]).contains("model-00001.safetensors"));
     fs::remove_dir_all(place.path("run/checkpoints")).unwrap();
     assert!(place.refusal(&["evaluate", "run"]).contains("no checkpoint"));
+}
+
+#[test]
+fn several_prompts_and_texts_are_written_one_after_the_other() {
+    let place = Place::new();
+    place.train("run", &[]);
+    let write = |more: &[&str]| {
+        let fixed = ["generate", "run", "--tokens", "12", "--temperature", "1.5"];
+        place.prints(&[&fixed, more].concat())
+    };
+    let all = write(&["--prompt", "The 1", "--prompt", "", "--count", "2"]);
+    let texts: Vec<&str> = all.split("--------\n").collect();
+    assert_eq!(texts.len(), 4, "{all}");
+    assert!(texts[..2].iter().all(|text| text.starts_with("The 1")), "{all}");
+    assert_ne!(texts[0], texts[1], "each text has draws of its own");
+    // The first is what it is alone, and all of it can be had again.
+    assert_eq!(write(&["--prompt", "The 1"]), texts[0]);
+    assert_eq!(write(&["--prompt", "The 1", "--prompt", "", "--count", "2"]), all);
+    for (count, wanted) in [("0", "from 1 to 1000"), ("1001", "from 1 to 1000")] {
+        let wrong = place.refusal(&["generate", "run", "--count", count]);
+        assert!(wrong.contains("--count") && wrong.contains(wanted), "{wrong}");
+    }
+}
+
+#[test]
+fn samples_of_a_run_have_a_seed_and_a_share_of_their_own() {
+    let place = Place::new();
+    let sample = |run: &str, sets: &[&str]| {
+        place.train(run, &[&["sample.temperature=1.5"], sets].concat());
+        place.read(&format!("{run}/samples/step-00000006.txt"))
+    };
+    let text = sample("plain", &[]);
+    assert_eq!(sample("again", &[]), text);
+    assert_ne!(sample("seed", &["sample.seed=99"]), text);
+    // A share of next to nothing leaves the most likely token.
+    let share = sample("share", &["sample.top_p=1e-9"]);
+    assert_eq!(sample("cold", &["sample.temperature=0"]), share);
+    assert_eq!(place.prints(&["generate", "share"]), share + "\n", "generate takes the run's");
+    assert_eq!(place.digest("seed"), place.digest("plain"), "sampling changes no number");
+    let set = ["train", "tiny.toml", "--run", "none", "--set", "sample.top_p=0"];
+    assert!(place.refusal(&set).contains("sample.top_p: expected a number above 0 and at most 1"));
 }

@@ -2,7 +2,7 @@
 
 use octet_kernels::dtype::DType;
 use octet_kernels::error::{Error, Result};
-use octet_kernels::graph::Variables;
+use octet_kernels::graph::{Init, Variables};
 use octet_kernels::ops::attention::HEAD_DIM_MAX;
 use octet_kernels::ops::rope::{self, RopeSpec};
 use serde::{Deserialize, Serialize};
@@ -50,14 +50,28 @@ pub struct DenseConfig {
     pub qk_norm: bool,
     /// The head is the embedding.
     pub tied: bool,
+    /// Keys that attention sees at most, the token's own included (a sliding window: Beltagy et
+    /// al., arXiv:2004.05150); by default all before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
+    /// Every so many-th block sees all keys in spite of `window`: 2 as in Gemma 2, 6 as in Gemma
+    /// 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub full_attention_every: Option<usize>,
     /// Share of elements that are zeroed in training: of embeddings, and of what attention and
     /// feed-forward add to the residual stream.
     pub dropout: f64,
+    /// The same for embeddings alone; by default `dropout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_dropout: Option<f64>,
     /// How parameters and activations are stored. Gradients and optimizer state are `f32`.
     pub dtype: StorageType,
-    /// Standard deviation of first weights; layers that write to the residual stream have
-    /// `init_std / √(2 · layers)`.
-    pub init_std: f64,
+    /// How first weights are drawn. Biases begin at 0, weights of norms at 1.
+    pub initialisation: Initialisation,
+    /// Standard deviation of first weights, 0.02 by default; of `normal`, `gpt2` and
+    /// `truncated_normal` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_std: Option<f64>,
     /// Stretches rotary frequencies for longer sequences than a model was first trained on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeScaling>,
@@ -91,6 +105,37 @@ pub enum ActivationKind {
     Gelu,
     /// SiLU of one half times the other.
     Swiglu,
+}
+
+/// How first weights are drawn: normal values of mean 0, the standard deviation of each matrix
+/// `[out, in]` by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Initialisation {
+    /// `init_std`.
+    Normal,
+    /// `init_std`, and `init_std / √(2 · layers)` for layers that write to the residual stream
+    /// (Radford et al., 2019).
+    Gpt2,
+    /// As `gpt2`; values farther than three standard deviations are drawn again.
+    TruncatedNormal,
+    /// `√(2 / (in + out))` (Glorot and Bengio, 2010).
+    #[serde(alias = "glorot")]
+    Xavier,
+    /// `√(2 / in)` (He et al., arXiv:1502.01852).
+    #[serde(alias = "he")]
+    Kaiming,
+    /// `√(2 / (5 · width))` (Nguyen and Salazar, arXiv:1910.05895).
+    Small,
+}
+
+/// Standard deviation of first weights.
+const INIT_STD: f64 = 0.02;
+
+impl Initialisation {
+    fn takes_std(self) -> bool {
+        matches!(self, Self::Normal | Self::Gpt2 | Self::TruncatedNormal)
+    }
 }
 
 /// How parameters and activations are stored.
@@ -130,9 +175,13 @@ impl Default for DenseConfig {
             qkv_bias: false,
             qk_norm: false,
             tied: true,
+            window: None,
+            full_attention_every: None,
             dropout: 0.0,
+            embedding_dropout: None,
             dtype: StorageType::F32,
-            init_std: 0.02,
+            initialisation: Initialisation::Gpt2,
+            init_std: None,
             rope_scaling: None,
         }
     }
@@ -144,6 +193,23 @@ const LAYERS_MAX: usize = 1024;
 const WIDTH_MAX: usize = 1 << 20;
 
 impl DenseConfig {
+    /// First values of a matrix `[out, in]`; `residual`: of one that writes to the residual stream.
+    pub(super) fn first_values(&self, [rows, columns]: [usize; 2], residual: bool) -> Init {
+        let std = self.init_std.unwrap_or(INIT_STD);
+        let scaled = if residual { std / (2.0 * self.layers as f64).sqrt() } else { std };
+        let std = match self.initialisation {
+            Initialisation::TruncatedNormal => {
+                return Init::TruncatedNormal { std: scaled as f32 };
+            }
+            Initialisation::Normal => std,
+            Initialisation::Gpt2 => scaled,
+            Initialisation::Xavier => (2.0 / (rows + columns) as f64).sqrt(),
+            Initialisation::Kaiming => (2.0 / columns as f64).sqrt(),
+            Initialisation::Small => (2.0 / (5 * self.width) as f64).sqrt(),
+        };
+        Init::Normal { std: std as f32 }
+    }
+
     /// Key and value heads.
     pub fn kv_heads(&self) -> usize {
         self.kv_heads.unwrap_or(self.heads)
@@ -162,6 +228,17 @@ impl DenseConfig {
         })
     }
 
+    /// Dropout of embeddings.
+    pub fn embedding_dropout(&self) -> f64 {
+        self.embedding_dropout.unwrap_or(self.dropout)
+    }
+
+    /// How many keys block `block` sees at most; `None` for all before it.
+    pub fn window_of(&self, block: usize) -> Option<usize> {
+        let full = self.full_attention_every.is_some_and(|n| (block + 1).is_multiple_of(n));
+        self.window.filter(|_| !full)
+    }
+
     /// The rotations of queries and keys, unless positions are learned.
     pub(super) fn rope(&self, max_positions: usize) -> Option<RopeSpec> {
         let scaling = match self.rope_scaling {
@@ -176,6 +253,26 @@ impl DenseConfig {
         let (head_dim, theta) = (self.head_dim(), self.rope_theta);
         let rotated = self.positions == Positions::Rope;
         rotated.then_some(RopeSpec { head_dim, theta, scaling, max_positions })
+    }
+
+    fn check_first_values(&self) -> std::result::Result<(), Invalid> {
+        let Some(std) = self.init_std else { return Ok(()) };
+        if !self.initialisation.takes_std() {
+            let problem = "expected model.initialisation = \"normal\", \"gpt2\" or \
+                           \"truncated_normal\" beside it";
+            return Err(Invalid::new("model.init_std", problem).with("model.initialisation"));
+        }
+        let usable = std > 0.0 && (std as f32).is_finite();
+        require(usable, "model.init_std", || expected("a number above 0", std))
+    }
+
+    fn check_window(&self) -> std::result::Result<(), Invalid> {
+        require(self.window != Some(0), "model.window", || expected("at least 1", 0))?;
+        let Some(every) = self.full_attention_every else { return Ok(()) };
+        let key = "model.full_attention_every";
+        require(every > 1, key, || expected("at least 2", every))?;
+        let problem = || "expected model.window beside it".to_owned();
+        require(self.window.is_some(), key, problem)
     }
 
     fn check_sizes(&self) -> std::result::Result<(), Invalid> {
@@ -220,10 +317,14 @@ impl Family for DenseConfig {
         };
         positive("model.norm_epsilon", self.norm_epsilon)?;
         positive("model.rope_theta", self.rope_theta)?;
-        positive("model.init_std", self.init_std)?;
-        let dropout = || expected("at least 0 and below 1", self.dropout);
-        let usable = (0.0..1.0).contains(&(self.dropout as f32));
-        require(usable, "model.dropout", dropout)?;
+        self.check_first_values()?;
+        self.check_window()?;
+        let share = |key, value: f64| {
+            let usable = (0.0..1.0).contains(&(value as f32));
+            require(usable, key, || expected("at least 0 and below 1", value))
+        };
+        share("model.dropout", self.dropout)?;
+        share("model.embedding_dropout", self.embedding_dropout())?;
         let Some(scaling) = &self.rope_scaling else { return Ok(()) };
         scaling.validate()?;
         let rotated = self.positions == Positions::Rope;
@@ -236,6 +337,7 @@ impl Family for DenseConfig {
             self.kv_heads = Some(self.kv_heads());
             self.head_dim = Some(self.head_dim());
             self.feed_forward = Some(self.feed_forward());
+            self.init_std = self.init_std.or(self.initialisation.takes_std().then_some(INIT_STD));
         }
     }
 

@@ -2,7 +2,6 @@
 //!
 //! Names are the keys of checkpoints; they never change. Matrices decay, vectors do not.
 
-use octet_kernels::dtype::DType;
 use octet_kernels::graph::{Init, Parameter, ParameterId, Variables};
 
 use super::config::{ActivationKind, DenseConfig, NormKind, Positions};
@@ -49,45 +48,32 @@ pub(super) struct Parameters {
     pub(super) head: Option<ParameterId>,
 }
 
-/// Adds parameters that have things in common.
-struct Registrar<'v> {
-    variables: &'v mut Variables,
-    dtype: DType,
-    norm: NormKind,
-    /// Of first weights.
-    std: f64,
-    /// Of first weights that write to the residual stream.
-    residual_std: f64,
+/// Adds the parameters of one configuration.
+struct Registrar<'a> {
+    variables: &'a mut Variables,
+    config: &'a DenseConfig,
 }
 
 impl Parameters {
     /// Registers everything: embedding first, head last.
     pub(super) fn new(config: &DenseConfig, size: ModelSize, variables: &mut Variables) -> Self {
-        let std = config.init_std;
-        let mut add = Registrar {
-            variables,
-            dtype: config.dtype.into(),
-            norm: config.norm,
-            std,
-            residual_std: std / (2.0 * config.layers as f64).sqrt(),
-        };
+        let mut add = Registrar { variables, config };
         let width = config.width;
-        let embedding = add.matrix("embedding.weight", [size.vocabulary, width], std);
+        let embedding = add.matrix("embedding.weight", [size.vocabulary, width], false);
         let learned = config.positions == Positions::Learned;
         let positions =
-            learned.then(|| add.matrix("positions.weight", [size.max_positions, width], std));
-        let blocks =
-            (0..config.layers).map(|i| add.block(&format!("blocks.{i}"), config)).collect();
+            learned.then(|| add.matrix("positions.weight", [size.max_positions, width], false));
+        let blocks = (0..config.layers).map(|i| add.block(&format!("blocks.{i}"))).collect();
         let final_norm = add.norm("final_norm", width);
         let head = !config.tied;
-        let head = head.then(|| add.matrix("head.weight", [size.vocabulary, width], std));
+        let head = head.then(|| add.matrix("head.weight", [size.vocabulary, width], false));
         Self { embedding, positions, blocks, final_norm, head }
     }
 }
 
 impl Registrar<'_> {
-    fn matrix(&mut self, name: &str, shape: [usize; 2], std: f64) -> ParameterId {
-        let init = Init::Normal { std: std as f32 };
+    fn matrix(&mut self, name: &str, shape: [usize; 2], residual: bool) -> ParameterId {
+        let init = self.config.first_values(shape, residual);
         self.parameter(name, &shape, init)
     }
 
@@ -99,7 +85,7 @@ impl Registrar<'_> {
         self.variables.parameter(Parameter {
             name: name.to_owned(),
             shape: shape.to_vec(),
-            dtype: self.dtype,
+            dtype: self.config.dtype.into(),
             trainable: true,
             decay: shape.len() >= 2,
             init,
@@ -108,43 +94,43 @@ impl Registrar<'_> {
 
     fn norm(&mut self, name: &str, width: usize) -> Norm {
         let weight = self.vector(&format!("{name}.weight"), width, 1.0);
-        let bias = self.norm == NormKind::LayerNorm;
+        let bias = self.config.norm == NormKind::LayerNorm;
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), width, 0.0));
         Norm { weight, bias }
     }
 
-    /// A weight of shape `[out, in]`.
-    fn linear(&mut self, name: &str, shape: [usize; 2], std: f64, bias: bool) -> Linear {
-        let weight = self.matrix(&format!("{name}.weight"), shape, std);
+    /// A weight of shape `[out, in]`; `residual`: what it gives is added to the residual stream.
+    fn linear(&mut self, name: &str, shape: [usize; 2], residual: bool, bias: bool) -> Linear {
+        let weight = self.matrix(&format!("{name}.weight"), shape, residual);
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), shape[0], 0.0));
         Linear { weight, bias }
     }
 
-    fn block(&mut self, name: &str, config: &DenseConfig) -> Block {
+    fn block(&mut self, name: &str) -> Block {
+        let config = self.config;
         let (width, inner, bias) = (config.width, config.feed_forward(), config.bias);
         let (head_dim, heads) = (config.head_dim(), config.heads);
         let rows = (heads + 2 * config.kv_heads()) * head_dim;
-        let (std, residual_std) = (self.std, self.residual_std);
         let attention_norm = self.norm(&format!("{name}.attention_norm"), width);
         let attention = format!("{name}.attention");
         let qkv_bias = bias || config.qkv_bias;
-        let qkv = self.linear(&format!("{attention}.qkv"), [rows, width], std, qkv_bias);
+        let qkv = self.linear(&format!("{attention}.qkv"), [rows, width], false, qkv_bias);
         let mut head_norm = |part: &str| {
             let name = format!("{attention}.{part}.weight");
             config.qk_norm.then(|| self.vector(&name, head_dim, 1.0))
         };
         let (q_norm, k_norm) = (head_norm("q_norm"), head_norm("k_norm"));
         let output = format!("{attention}.output");
-        let output = self.linear(&output, [width, heads * head_dim], residual_std, bias);
+        let output = self.linear(&output, [width, heads * head_dim], true, bias);
         let feed_forward_norm = self.norm(&format!("{name}.feed_forward_norm"), width);
         let (up, up_rows) = match config.activation {
             ActivationKind::Gelu => ("up", inner),
             ActivationKind::Swiglu => ("gate_up", 2 * inner),
         };
         let up = format!("{name}.feed_forward.{up}");
-        let up = self.linear(&up, [up_rows, width], std, bias);
+        let up = self.linear(&up, [up_rows, width], false, bias);
         let down = format!("{name}.feed_forward.down");
-        let down = self.linear(&down, [width, inner], residual_std, bias);
+        let down = self.linear(&down, [width, inner], true, bias);
         Block { attention_norm, qkv, q_norm, k_norm, output, feed_forward_norm, up, down }
     }
 }

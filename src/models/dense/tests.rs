@@ -1,10 +1,11 @@
 //! Tests of the `dense` family: sizes of published models, and that what is traced is a decoder.
 
 use octet_kernels::dtype::DType;
-use octet_kernels::graph::{Goal, Policy, Variables};
+use octet_kernels::graph::{Goal, Parameter, ParameterId, Policy, Variables};
 use octet_kernels::ops::linear::linear;
 
 use super::{ActivationKind, DenseConfig, NormKind, Positions};
+use crate::config::Config;
 use crate::models::testing::{Bench, Field};
 use crate::models::{Family, ModelSize, TokenBatch};
 
@@ -154,13 +155,14 @@ fn logits(config: &DenseConfig, tokens: &[i32], positions: &[i32], segments: &[i
 }
 
 fn small(config: DenseConfig) -> DenseConfig {
-    DenseConfig { layers: 2, heads: 4, width: 32, init_std: 0.3, ..config }
+    DenseConfig { layers: 2, heads: 4, width: 32, init_std: Some(0.3), ..config }
 }
 
-fn small_models() -> [DenseConfig; 2] {
+fn small_models() -> [DenseConfig; 3] {
     let llama =
         DenseConfig { kv_heads: Some(2), qk_norm: true, tied: false, ..DenseConfig::default() };
-    [small(gpt2()), small(llama)]
+    let windowed = DenseConfig { window: Some(3), full_attention_every: Some(2), ..llama.clone() };
+    [small(gpt2()), small(llama), small(windowed)]
 }
 
 #[test]
@@ -233,4 +235,154 @@ fn decoding_gives_the_bits_of_the_whole_sequence() {
             assert_eq!(got[11..], expected[1][u * 11..][..11], "{u}");
         }
     }
+}
+
+#[test]
+fn a_window_hides_what_is_far_and_every_nth_block_sees_all() {
+    let windowed = |layers, every| DenseConfig {
+        window: Some(2),
+        full_attention_every: every,
+        layers,
+        ..small_models()[1].clone()
+    };
+    let run = |config: &DenseConfig, first: i32| {
+        logits(config, &[first, 1, 4, 1, 5, 9], &[0, 1, 2, 3, 4, 5], &[0; 6])
+    };
+    // Rows that another first token changes.
+    let changed = |config: &DenseConfig| -> Vec<bool> {
+        let (a, b) = (run(config, 3), run(config, 2));
+        (0..6).map(|row| a[row * 11..][..11] != b[row * 11..][..11]).collect()
+    };
+    let reach = |rows: usize| (0..6).map(|row| row < rows).collect::<Vec<_>>();
+    assert_eq!(changed(&windowed(1, None)), reach(2));
+    assert_eq!(changed(&windowed(2, None)), reach(3), "a window in each block");
+    assert_eq!(changed(&windowed(2, Some(2))), reach(6), "the second block sees all");
+    assert_eq!(changed(&windowed(2, Some(3))), reach(3), "the third would");
+    // A window of the whole sequence is none.
+    let whole = DenseConfig { window: Some(6), ..small_models()[1].clone() };
+    assert_eq!(run(&whole, 3), run(&small_models()[1], 3));
+}
+
+#[test]
+fn a_window_counts_only_what_is_seen() {
+    let flops = |config: &DenseConfig, length| {
+        let mut variables = Variables::new();
+        let size = ModelSize { vocabulary: 50304, max_positions: 1024 };
+        config.build(size, &mut variables).unwrap().flops_per_token(length)
+    };
+    let windowed = DenseConfig { window: Some(256), ..gpt2() };
+    assert_eq!(flops(&windowed, 256), flops(&gpt2(), 256));
+    assert_eq!(flops(&windowed, 128), flops(&gpt2(), 128));
+    // 12 blocks, 6 FLOPs: 2 · 256 - 256² / 1024 keys in the place of 1024.
+    let (saved, per_key) = (1024.0 - (512.0 - 64.0), 6.0 * 768.0);
+    assert_eq!(flops(&gpt2(), 1024) - flops(&windowed, 1024), 12.0 * per_key * saved);
+    let mixed = DenseConfig { full_attention_every: Some(6), ..windowed };
+    assert_eq!(flops(&gpt2(), 1024) - flops(&mixed, 1024), 10.0 * per_key * saved);
+}
+
+#[test]
+fn initialisations_have_their_standard_deviations() {
+    // Of the embedding [11, 48], qkv [144, 48], the output layer [48, 48] and down [48, 128].
+    let root = |x: f64| x.sqrt();
+    let small = root(2.0 / 240.0);
+    for (name, expected) in [
+        ("normal", [0.02; 4]),
+        ("gpt2", [0.02, 0.02, 0.01, 0.01]),
+        // Three standard deviations keep 98.66 % of the standard deviation.
+        ("truncated_normal", [0.02, 0.02, 0.01, 0.01].map(|std| 0.9866 * std)),
+        ("xavier", [59.0, 192.0, 96.0, 176.0].map(|fans| root(2.0 / fans))),
+        ("glorot", [59.0, 192.0, 96.0, 176.0].map(|fans| root(2.0 / fans))),
+        ("kaiming", [48.0, 48.0, 48.0, 128.0].map(|inputs| root(2.0 / inputs))),
+        ("he", [48.0, 48.0, 48.0, 128.0].map(|inputs| root(2.0 / inputs))),
+        ("small", [small; 4]),
+    ] {
+        let text = format!("layers = 2\nwidth = 48\ninitialisation = \"{name}\"\n");
+        let config: DenseConfig = toml::from_str(&text).unwrap();
+        let mut variables = Variables::new();
+        let size = ModelSize { vocabulary: 11, max_positions: 4 };
+        config.build(size, &mut variables).unwrap();
+        for (part, expected) in [
+            "embedding",
+            "blocks.0.attention.qkv",
+            "blocks.1.attention.output",
+            "blocks.1.feed_forward.down",
+        ]
+        .iter()
+        .zip(expected)
+        {
+            let named = |p: &Parameter| p.name == format!("{part}.weight");
+            let at = variables.parameters().iter().position(named).unwrap();
+            let values = variables.first_values(ParameterId(at), 5);
+            let mean_square =
+                values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / values.len() as f64;
+            let ratio = mean_square.sqrt() / expected;
+            // 528 values at least: the error of their standard deviation is 3 %.
+            assert!((ratio - 1.0).abs() < 0.1, "{name} {part}: {ratio}");
+            let largest = values.iter().fold(0f32, |most, x| most.max(x.abs()));
+            if name == "truncated_normal" {
+                assert!(f64::from(largest) <= 3.0 * expected / 0.9866 * 1.000_001, "{part}");
+            }
+        }
+    }
+}
+
+#[test]
+fn embeddings_may_have_a_dropout_of_their_own() {
+    let dropouts = |keys: &str| {
+        let config: DenseConfig =
+            toml::from_str(&format!("layers = 2\nwidth = 8\n{keys}")).unwrap();
+        let mut variables = Variables::new();
+        let size = ModelSize { vocabulary: 11, max_positions: 4 };
+        let model = config.build(size, &mut variables).unwrap();
+        let program = Bench::new(variables).compile(Policy::default(), |g| {
+            let mut input = |name| g.input(name, &[4], DType::I32);
+            let batch = TokenBatch {
+                tokens: input("tokens"),
+                positions: input("positions"),
+                segments: input("segments"),
+                sequence_length: 4,
+                training: true,
+            };
+            let hidden = model.hidden(g, &batch).unwrap();
+            g.fetch("hidden", hidden);
+            Goal::Forward
+        });
+        program.costs().filter(|node| node.op == "dropout").count()
+    };
+    assert_eq!(dropouts(""), 0);
+    assert_eq!(dropouts("dropout = 0.1"), 5);
+    assert_eq!(dropouts("dropout = 0.1\nembedding_dropout = 0"), 4);
+    assert_eq!(dropouts("embedding_dropout = 0.1"), 1);
+}
+
+#[test]
+fn windows_and_first_values_are_checked() {
+    for (keys, says) in [
+        ("window = 0", "model.window: expected at least 1, got 0"),
+        ("full_attention_every = 2", "model.full_attention_every: expected model.window beside"),
+        (
+            "window = 4\nfull_attention_every = 1",
+            "full_attention_every: expected at least 2, got 1",
+        ),
+        ("embedding_dropout = 1", "model.embedding_dropout: expected at least 0 and below 1"),
+        ("init_std = 0", "model.init_std: expected a number above 0, got 0"),
+        ("init_std = 0.1\ninitialisation = \"he\"", "model.init_std: expected model.initialisa"),
+        ("initialisation = \"orthogonal\"", "\"gpt2\""),
+    ] {
+        let path = std::path::Path::new("a.toml");
+        let refused = Config::parse(&format!("[model]\n{keys}\n"), path, &[]).unwrap_err();
+        let refused = refused.to_string();
+        assert!(refused.starts_with("a.toml:") && refused.contains(says), "{refused}");
+    }
+    let digest = |keys: &str| {
+        let path = std::path::Path::new("a.toml");
+        Config::parse(&format!("[model]\n{keys}\n"), path, &[]).unwrap().digest()
+    };
+    let all = ["", "window = 4", "window = 4\nfull_attention_every = 2", "initialisation = \"he\""];
+    let mut digests: Vec<String> = all.iter().map(|keys| digest(keys)).collect();
+    digests.push(digest("embedding_dropout = 0.5"));
+    digests.dedup();
+    assert_eq!(digests.len(), 5);
+    assert_eq!(digest("initialisation = \"he\""), digest("initialisation = \"kaiming\""));
+    assert_eq!(digest(""), digest("init_std = 0.02"));
 }

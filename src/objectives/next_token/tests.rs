@@ -4,6 +4,7 @@
 use octet_kernels::graph::{Policy, Program, Recompute, Variables};
 
 use super::NextToken;
+use crate::config::Config;
 use crate::models::testing::{Bench, Field};
 use crate::models::{
     DenseConfig, Family, LanguageModel, ModelSize,
@@ -114,7 +115,7 @@ fn dropout_is_for_training_only() {
 #[test]
 fn gradients_are_those_of_finite_differences() {
     for config in [gpt2(), llama()] {
-        let mut setup = Setup::new(&DenseConfig { init_std: 0.3, ..config });
+        let mut setup = Setup::new(&DenseConfig { init_std: Some(0.3), ..config });
         let program = setup.train(Recompute::None);
         setup.bench.run(&program, &training_rows());
         let names: Vec<String> =
@@ -172,4 +173,56 @@ fn every_parameter_gets_a_gradient() {
         let program = setup.train(Recompute::Block);
         assert_eq!(program.gradient_writes().len(), setup.bench.variables.parameters().len());
     }
+}
+
+#[test]
+fn loss_features_change_training_and_leave_reports_plain() {
+    let mut plain = Setup::new(&DenseConfig { init_std: Some(0.3), ..llama() });
+    let program = plain.evaluate();
+    let reported = plain.bench.run(&program, &rows())["loss_sum"].clone();
+    let program = plain.train(Recompute::None);
+    let trained = plain.bench.run(&program, &training_rows())["loss"].clone();
+    for (key, bounded) in [("z_loss", false), ("label_smoothing", false), ("logit_softcap", true)] {
+        let mut setup = Setup::new(&DenseConfig { init_std: Some(0.3), ..llama() });
+        setup.objective = toml::from_str(&format!("{key} = 0.5")).unwrap();
+        let program = setup.evaluate();
+        let evaluated = setup.bench.run(&program, &rows())["loss_sum"].clone();
+        // A cap is part of the model; the others are part of its training only.
+        assert_eq!(evaluated != reported, bounded, "{key}");
+        let program = setup.train(Recompute::None);
+        let results = setup.bench.run(&program, &training_rows());
+        assert_eq!(results["loss_sum"], evaluated, "{key}");
+        assert_ne!(results["loss"], trained, "{key}");
+    }
+    // Logits within ±0.001 make every class equally likely.
+    plain.objective = toml::from_str("logit_softcap = 0.001").unwrap();
+    let program = plain.evaluate();
+    let evaluated = plain.bench.run(&program, &rows())["loss_sum"][0];
+    assert!((evaluated / 10.0 - (VOCABULARY as f32).ln()).abs() < 1e-3, "{evaluated}");
+}
+
+#[test]
+fn loss_keys_are_checked_and_part_of_the_identity() {
+    let load = |keys: &str| {
+        let path = std::path::Path::new("a.toml");
+        Config::parse(&format!("[objective]\n{keys}\n"), path, &[]).map_err(|e| e.to_string())
+    };
+    for (keys, says) in [
+        ("z_loss = -1", "objective.z_loss: expected a number of at least 0, got -1"),
+        (
+            "label_smoothing = 1",
+            "objective.label_smoothing: expected at least 0 and below 1, got 1",
+        ),
+        ("logit_softcap = 0", "objective.logit_softcap: expected a number above 0, got 0"),
+        ("logit_softcap = inf", "objective.logit_softcap: expected a number above 0, got inf"),
+        ("chunk_rows = 0", "objective.chunk_rows: expected at least 1, got 0"),
+    ] {
+        let refused = load(keys).unwrap_err();
+        assert_eq!(refused, format!("a.toml:2: {says}"));
+    }
+    let keys = ["", "z_loss = 0.1", "label_smoothing = 0.1", "logit_softcap = 9", "chunk_rows = 8"];
+    let mut digests: Vec<String> = keys.iter().map(|keys| load(keys).unwrap().digest()).collect();
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), keys.len());
 }

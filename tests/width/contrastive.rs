@@ -54,10 +54,9 @@ fn toy(batch: Batch, recompute: Recompute) -> Toy {
         Ok(Goal::Vjp { outputs: vec![(a, g.step_slice(da)), (b, g.step_slice(db))] })
     });
     let group = Group { forward, made: [a, b], once, sent: [da, db], backward };
-    let phases = (0..batch.global / GROUP).flat_map(|i| group.phases(i * length..(i + 1) * length));
-    let phases: Vec<_> = phases.collect();
-    let shape = move |_, _| StepShape { phases: phases.clone(), ..each(batch, |_| forward) };
-    study.toy(batch, shape, data)
+    let of = |i| group.phases(i * length..(i + 1) * length);
+    let all: Vec<_> = (0..batch.global / GROUP).flat_map(of).collect();
+    study.toy(batch, move |_, _| StepShape { phases: all.clone(), ..each(batch, |_| once) }, data)
 }
 
 /// Pairs: a symbol and its successor. The mean over all pairs of the step.

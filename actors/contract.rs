@@ -198,11 +198,11 @@ impl Record<'_> {
 
 /// The fetched results of one run.
 pub trait Results {
-    /// Copies a fetched tensor out; `F32` or `I32` by `T`.
+    /// Copies a fetched tensor of four-byte elements out; `I32` as the bits that it has.
     ///
     /// # Errors
-    /// A fault of ours when nothing of that name is fetched.
-    fn floats(&self, name: &str) -> Result<&[f32], Fault>;
+    /// A fault of ours when nothing of that name is fetched; of the world from the device.
+    fn read(&self, name: &str, into: &mut Vec<f32>) -> Result<(), Fault>;
 }
 
 /// A conversation with one rank: each run's record depends on what the last run gave (sampling).

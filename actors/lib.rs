@@ -11,7 +11,9 @@
 //! | [`step_plan`], [`schedule`] | pure: what a rank does in a step; what comes after what |
 //! | [`supervisor`] | the run as a state machine |
 //! | [`rank`] | one device's thread; the step on one screen |
-//! | [`worker`], [`reducer`], [`optimizer`] | what that thread runs in turn, over [`rank_memory`] |
+//! | [`crew`]: [`worker`], [`reducer`], [`optimizer`] | what that thread runs in turn, over one [`engine`] |
+//! | [`rank_memory`] | its arena, region by region |
+//! | [`agreement`] | where all ranks give a step up |
 //! | [`loader`] | fills batch slots ahead of need |
 //! | [`snapshot`], [`transfer`], [`resume`] | state in memory, to and from ranks, at the start |
 //! | [`checkpoint`], [`checkpointer`] | state on disk, written beside the run |
@@ -21,9 +23,12 @@
 //! | [`testing`] | workloads made of closures |
 
 pub mod actor;
+pub mod agreement;
 pub mod checkpoint;
 pub mod checkpointer;
 pub mod contract;
+pub mod crew;
+pub mod engine;
 pub mod evaluator;
 pub mod fault;
 pub mod host;

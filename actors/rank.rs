@@ -4,26 +4,28 @@
 //! differently. It waits only on the data path: for full slots, and in collectives.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use octet_kernels::memory::DeviceSlice;
+use octet_kernels::device::Decision;
+use octet_kernels::ops::Stream;
 
 use crate::actor::{Actor, Flow, Port};
+use crate::agreement::{Agreement, UPDATE};
 use crate::contract::{Record, Results, StepShape};
+use crate::crew::{Crew, StepInput};
+use crate::engine::Engine;
 use crate::evaluator::EvaluatorMessage;
 use crate::fault::{ActorName, Fault};
 use crate::loader::{BatchSlot, parts_of};
-use crate::optimizer::{Optimizer, OptimizerMessage};
+use crate::optimizer::{decision, fingerprints};
 use crate::outside::Clock;
 use crate::rank_memory::{METRIC_BYTES, scalars};
-use crate::reducer::{Reducer, ReducerMessage};
 use crate::snapshot::Slot;
-use crate::step_plan::{Entry, StepPlan};
+use crate::step_plan::{Keep, StepPlan, Work};
 use crate::transfer::{restore, save};
 use crate::watchdog::{Activity, Pulse};
-use crate::worker::{Engine, Fetched, Worker, WorkerMessage};
+use crate::worker::Fetched;
 
 #[cfg(test)]
 mod tests;
@@ -146,8 +148,8 @@ pub struct RankEnds {
     pub supervisor: Port<RankReply>,
     /// Hears of every held-out part.
     pub evaluator: Port<EvaluatorMessage>,
-    /// Set once: give up at the next micro-batch.
-    pub abandon: Arc<AtomicBool>,
+    /// Where all ranks give a step up, if somebody asks for it.
+    pub agreement: Arc<Agreement>,
     /// Shows the watchdog that it lives.
     pub pulse: Option<Pulse>,
 }
@@ -159,18 +161,24 @@ pub(crate) struct Ready {
     loader_ms: f64,
 }
 
+/// How a step went, before anything is read back.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stepped {
+    decision: Decision,
+    abandoned: bool,
+    reduce_ms: f64,
+}
+
 /// The actor.
 pub struct Rank {
     engine: Engine,
-    worker: Worker,
-    reducer: Reducer,
-    optimizer: Optimizer,
+    crew: Crew,
     slots: Vec<Slot>,
     data: DataPath,
     clock: Arc<dyn Clock>,
     supervisor: Port<RankReply>,
     evaluator: Port<EvaluatorMessage>,
-    abandon: Arc<AtomicBool>,
+    agreement: Arc<Agreement>,
     pulse: Option<Pulse>,
     plans: Vec<(Arc<StepShape>, Arc<StepPlan>)>,
 }
@@ -178,89 +186,70 @@ pub struct Rank {
 impl Rank {
     /// A rank on its engine.
     pub fn new(engine: Engine, ends: RankEnds) -> Self {
-        let optimizer = Optimizer::new(&*engine.workload, engine.memory.ranks);
-        let RankEnds { slots, data, clock, supervisor, evaluator, abandon, pulse } = ends;
+        let crew = Crew::new(&*engine.workload, engine.memory.ranks);
+        let RankEnds { slots, data, clock, supervisor, evaluator, agreement, pulse } = ends;
         Self {
             engine,
-            worker: Worker,
-            reducer: Reducer,
-            optimizer,
+            crew,
             slots,
             data,
             clock,
             supervisor,
             evaluator,
-            abandon,
+            agreement,
             pulse,
             plans: Vec::new(),
         }
     }
 
-    /// The whole step: every entry of the plan in order, then the norm, then the update. It takes
-    /// no memory. Returns the milliseconds in collectives.
+    /// The whole step: every entry of the plan in order. It takes no memory. What a micro-batch
+    /// would do is left out once the step is given up; ranks still meet in what is between them.
     pub(crate) fn step(
         &mut self,
         plan: &StepPlan,
         batch: &BatchSlot,
         step: u64,
-    ) -> Result<f64, Fault> {
-        let (engine, clock) = (&self.engine, &*self.clock);
+    ) -> Result<Stepped, Fault> {
+        let (engine, clock, ticket) = (&self.engine, &*self.clock, batch.ticket);
         let settings = engine.workload.update(step);
-        let mut reduce_ms = 0.0;
-        let mut abandoned = false;
+        let input = StepInput { step, settings, record: &|record| batch.record(record) };
+        let mut stepped = Stepped::default();
+        let mut number = 0;
         for entry in &plan.entries {
-            if let Entry::Run(run) = entry {
-                // Only at a micro-batch's begin; the rank still meets the others in collectives.
-                abandoned |= run.load && self.abandon.load(Ordering::Relaxed);
-                if abandoned {
-                    continue;
+            if let Work::Load(_) = entry.work {
+                stepped.abandoned |= !self.agreement.begins(ticket, number);
+                number += 1;
+            } else if let Work::Squares = entry.work {
+                stepped.abandoned |= !self.agreement.begins(ticket, UPDATE);
+                if stepped.abandoned {
+                    return Ok(stepped);
                 }
             }
-            let work = match entry {
-                Entry::Begin => Ok(WorkerMessage::Begin),
-                Entry::Zero { buffer, parameters } => Ok(WorkerMessage::Zero(*buffer, parameters)),
-                Entry::Run(run) => Ok(WorkerMessage::Run(run, batch.record(run.record), step)),
-                Entry::Fold { into, from, elements } => {
-                    Ok(WorkerMessage::Fold(*into, *from, elements.clone()))
-                }
-                Entry::Gather { parts } => Err(ReducerMessage::Gather(parts)),
-                Entry::Broadcast { root, span } => Err(ReducerMessage::Broadcast(*root, *span)),
-                Entry::Reduce { bucket } => Err(ReducerMessage::Reduce(*bucket)),
-                Entry::SumStates => Err(ReducerMessage::SumStates),
-            };
-            match work {
-                Ok(message) => {
-                    beat(&self.pulse, Activity::Computing);
-                    self.worker.apply(engine, message)?;
-                }
-                Err(message) => {
-                    beat(&self.pulse, Activity::WaitingForRanks);
-                    let start = seconds(clock);
-                    self.reducer.apply(engine, message)?;
-                    reduce_ms += (seconds(clock) - start) * 1e3;
-                }
+            if stepped.abandoned && entry.work.is_of_micro_batch() {
+                self.crew.skip(engine, entry);
+            } else if entry.stream == Stream::Communication {
+                beat(&self.pulse, Activity::WaitingForRanks);
+                let start = seconds(clock);
+                self.crew.issue(engine, entry, &input)?;
+                stepped.reduce_ms += (seconds(clock) - start) * 1e3;
+            } else {
+                beat(&self.pulse, Activity::Computing);
+                self.crew.issue(engine, entry, &input)?;
             }
         }
-        beat(&self.pulse, Activity::WaitingForRanks);
-        let clip_norm = settings.clip_norm;
-        self.optimizer.apply(engine, OptimizerMessage::Norm { clip_norm, abandoned })?;
-        if !self.skips() {
-            self.optimizer.apply(engine, OptimizerMessage::Update { settings, step })?;
+        stepped.decision = decision(engine)?;
+        if stepped.decision.apply == 1 {
             for &program in &plan.finally {
-                self.worker.apply(engine, WorkerMessage::Forward(program, None, step))?;
+                self.crew.forward(engine, program, None, step)?;
             }
         }
-        Ok(reduce_ms)
-    }
-
-    fn skips(&self) -> bool {
-        self.optimizer.abandoned || self.optimizer.overflow || !self.optimizer.norm.finite
+        Ok(stepped)
     }
 
     fn take_step(&mut self, ticket: u64, step: u64, attempt: usize) -> Result<RankReply, Fault> {
         let ready = self.make_ready(ticket, step, attempt)?;
-        let reduce_ms = self.step(&ready.plan, &ready.batch, step)?;
-        Ok(self.outcome(ready, reduce_ms))
+        let stepped = self.step(&ready.plan, &ready.batch, step)?;
+        self.outcome(ready, stepped)
     }
 
     /// The plan of a step and its batch.
@@ -279,19 +268,19 @@ impl Rank {
     }
 
     /// What the step that was just taken gave. It is the report that takes memory, not the step.
-    pub(crate) fn outcome(&mut self, ready: Ready, reduce_ms: f64) -> RankReply {
+    pub(crate) fn outcome(&mut self, ready: Ready, stepped: Stepped) -> Result<RankReply, Fault> {
         self.hand_back(ready.batch);
-        let runs = self.scalars(&ready.plan);
-        RankReply::Stepped(Box::new(StepOutcome {
-            runs,
-            norm: self.optimizer.norm.norm,
-            skipped: self.skips(),
-            overflow: self.optimizer.overflow,
-            abandoned: self.optimizer.abandoned,
-            fingerprint: self.optimizer.fingerprint.clone(),
+        let Stepped { decision, abandoned, reduce_ms } = stepped;
+        Ok(RankReply::Stepped(Box::new(StepOutcome {
+            runs: self.scalars(&ready.plan)?,
+            norm: decision.norm,
+            skipped: decision.apply == 0,
+            overflow: decision.overflow == 1,
+            abandoned,
+            fingerprint: fingerprints(&self.engine)?,
             loader_ms: ready.loader_ms,
             reduce_ms,
-        }))
+        })))
     }
 
     fn plan(&mut self, shape: &Arc<StepShape>) -> Result<Arc<StepPlan>, Fault> {
@@ -299,8 +288,9 @@ impl Rank {
             return Ok(plan.clone());
         }
         let memory = &self.engine.memory;
-        let plan = StepPlan::new(&*self.engine.workload, shape, memory.ranks, memory.rank)
-            .map_err(|e| Fault::ours(self.name(), e))?;
+        let plan =
+            StepPlan::new(&*self.engine.workload, shape, memory.ranks, memory.rank, memory.zero)
+                .map_err(|e| Fault::ours(self.name(), e))?;
         let rows = memory.metrics.bytes / (memory.columns * METRIC_BYTES).max(1);
         if memory.columns > 0 && plan.rows > rows {
             let what = format!("a step of {} runs, planned for {rows}", plan.rows);
@@ -334,41 +324,42 @@ impl Rank {
         let _gone = self.data.free.send(slot);
     }
 
-    fn scalars(&self, plan: &StepPlan) -> Vec<RunScalars> {
-        let memory = &self.engine.memory;
-        let table: DeviceSlice = self.engine.arena.slice(memory.metrics);
+    fn scalars(&self, plan: &StepPlan) -> Result<Vec<RunScalars>, Fault> {
+        let (memory, programs) = (&self.engine.memory, self.engine.workload.programs());
+        let mut table = vec![0u32; memory.metrics.bytes / METRIC_BYTES];
+        let region = self.engine.slice(memory.metrics);
         // SAFETY: the step is over; the table belongs to this thread.
-        let table: &[u32] = unsafe { table.as_slice() };
-        let finished = plan.runs().filter_map(|run| Some((run, run.row?)));
-        finished
-            .map(|(run, row)| {
-                let count = scalars(&self.engine.workload.programs()[run.program.0]);
-                let words = table[row * memory.columns..][..count].to_vec();
-                RunScalars { micro_batch: run.micro_batch, program: run.program.0, words }
-            })
-            .collect()
+        unsafe { self.engine.device.download(region, bytemuck::cast_slice_mut(&mut table)) }
+            .map_err(|e| self.engine.fault(e))?;
+        let one = |keep: &Keep| {
+            let count = scalars(&programs[keep.program.0]);
+            let words = table[keep.row * memory.columns..][..count].to_vec();
+            RunScalars { micro_batch: keep.micro_batch, program: keep.program.0, words }
+        };
+        Ok(plan.keeps().map(one).collect())
     }
 
     fn evaluate(&mut self, ticket: u64, task: usize, step: u64) -> Result<RankReply, Fault> {
         let about = self.engine.workload.evaluations()[task].clone();
         let mut parts =
             parts_of(about.parts, self.engine.memory.rank, self.engine.memory.ranks).peekable();
-        while parts.peek().is_some() && !self.abandon.load(Ordering::Relaxed) {
+        let (mut loss_sum, mut targets) = (Vec::new(), Vec::new());
+        while parts.peek().is_some() && !self.agreement.gives_up() {
             let batch = self.batch(ticket)?;
             for record in 0..batch.filled {
                 beat(&self.pulse, Activity::Evaluating);
                 let index = parts.next().expect("a record for every part");
                 let bytes = Some(batch.record(record));
-                self.worker.apply(&self.engine, WorkerMessage::Forward(about.program, bytes, 0))?;
+                self.crew.forward(&self.engine, about.program, bytes, 0)?;
                 let fetched = Fetched { engine: &self.engine, program: about.program };
-                let loss_sum = f64::from(fetched.floats("loss_sum")?[0]);
-                let targets = u64::from(fetched.floats("targets")?[0].to_bits());
+                fetched.read("loss_sum", &mut loss_sum)?;
+                fetched.read("targets", &mut targets)?;
                 self.evaluator.tell(EvaluatorMessage::Part {
                     step,
                     task,
                     index,
-                    loss_sum,
-                    targets,
+                    loss_sum: f64::from(loss_sum[0]),
+                    targets: u64::from(targets[0].to_bits()),
                 });
             }
             self.hand_back(batch);
@@ -388,12 +379,12 @@ impl Rank {
             let fetched = last.map(|program| Fetched { engine: &self.engine, program });
             let results = fetched.as_ref().map(|f| f as &dyn Results);
             beat(&self.pulse, Activity::Computing);
-            if self.abandon.load(Ordering::Relaxed) {
+            if self.agreement.gives_up() {
                 break;
             }
             let Some(program) = drive.next(programs, results, &mut writer)? else { break };
             let bytes = Some(bytemuck::cast_slice(&record));
-            self.worker.apply(&self.engine, WorkerMessage::Forward(program, bytes, step))?;
+            self.crew.forward(&self.engine, program, bytes, step)?;
             last = Some(program);
         }
         Ok(RankReply::Drove)
@@ -411,7 +402,7 @@ impl Actor for Rank {
         let reply = match message {
             RankMessage::Restore { slot } => {
                 beat(&self.pulse, Activity::Starting);
-                restore(&self.engine, &self.slots[slot]);
+                restore(&self.engine, &self.slots[slot])?;
                 RankReply::Restored
             }
             RankMessage::Step { ticket, step, attempt } => self.take_step(ticket, step, attempt)?,
@@ -420,7 +411,8 @@ impl Actor for Rank {
             RankMessage::Snapshot { slot } => {
                 beat(&self.pulse, Activity::Saving);
                 let start = seconds(&*self.clock);
-                save(&self.engine, &self.slots[slot]);
+                self.engine.wait_for_parameters();
+                save(&self.engine, &self.slots[slot])?;
                 RankReply::Snapped { ms: (seconds(&*self.clock) - start) * 1e3 }
             }
             RankMessage::Stop => return Ok(Flow::Stop),

@@ -5,12 +5,17 @@
 use std::ops::Range;
 
 use octet_kernels::collectives::{JoinTree, LaneTree, Piece, all_reduce_staging};
+use octet_kernels::device::Decision;
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Bindings, Layout, State, StateUse};
-use octet_kernels::memory::{Arena, ArenaPlan, DeviceSlice, Span};
+use octet_kernels::graph::{ARGUMENT_BYTES, State, StateUse};
+use octet_kernels::memory::{ArenaPlan, Span};
 
 use crate::contract::Workload;
-use crate::step_plan::StepPlan;
+use crate::step_plan::{Mark, StepPlan, check_meetings};
+
+mod norm;
+
+pub use norm::NormLayout;
 
 /// Which rank keeps which part of the optimizer state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +55,10 @@ pub struct RankMemory {
     pub kept: Vec<Range<usize>>,
     /// By bucket: where those start in the master weights and moments.
     pub kept_at: Vec<usize>,
+    /// Events of the device.
+    pub events: usize,
+    /// Where the sums behind the norm lie within their region.
+    pub norm: NormLayout,
     pub(crate) parameters: Span,
     pub(crate) masters: Span,
     pub(crate) first_moment: Span,
@@ -62,9 +71,12 @@ pub struct RankMemory {
     /// Where libraries of the device work; nothing on the CPU.
     pub libraries: Span,
     pub(crate) staging: Span,
-    pub(crate) norm: Span,
+    pub(crate) norm_sums: Span,
+    pub(crate) norm_order: Span,
+    pub(crate) decision: Span,
+    pub(crate) fingerprints: Span,
     pub(crate) metrics: Span,
-    pub(crate) overflow: Span,
+    pub(crate) arguments: Span,
 }
 
 impl RankMemory {
@@ -91,11 +103,14 @@ impl RankMemory {
             .collect();
         let narrow = layout.buckets.iter().any(|b| b.dtype.is_narrow());
         let shapes = workload.shapes();
-        let rows = shapes
-            .iter()
-            .map(|shape| Ok(StepPlan::new(workload, shape, ranks, rank)?.rows))
-            .collect::<Result<Vec<_>>>()?;
-        let rows = rows.into_iter().max().unwrap_or(0);
+        let (mut rows, mut occasions) = (0, 0);
+        for shape in &shapes {
+            let [mine, first] = [rank, 0].map(|r| StepPlan::new(workload, shape, ranks, r, zero));
+            let mine = mine?;
+            check_meetings(&mine, &first?)?;
+            (rows, occasions) = (rows.max(mine.rows), occasions.max(mine.occasions));
+        }
+        let norm = NormLayout::new(layout, ranks);
         let columns = programs.iter().map(scalars).max().unwrap_or(0);
         let largest = |f: fn(&octet_kernels::graph::Program) -> usize| {
             programs.iter().map(f).max().unwrap_or(0)
@@ -113,6 +128,7 @@ impl RankMemory {
             columns,
             kept,
             kept_at,
+            events: Mark::events(layout.buckets.len(), occasions),
             parameters: arena.reserve("parameters", layout.parameter_bytes),
             masters: arena.reserve("master weights", if narrow { moments } else { 0 }),
             first_moment: arena.reserve("first moment", moments),
@@ -126,42 +142,31 @@ impl RankMemory {
             activations: arena.reserve("activations", largest(|p| p.activation_bytes)),
             libraries: arena.reserve("library workspace", largest(|p| p.target.library_bytes())),
             staging: arena.reserve("staging", staging_bytes(workload, &tree, rank)),
-            norm: arena.reserve("norm", norm_bytes(layout, ranks)),
+            norm_sums: arena.reserve("norm", norm.bytes()),
+            norm_order: arena.reserve("norm order", size_of_val(&norm.order[..])),
+            decision: arena.reserve("decision", size_of::<Decision>()),
+            fingerprints: arena.reserve("fingerprints", (layout.buckets.len() + 1) * 8),
             metrics: arena.reserve("metrics", rows * columns * METRIC_BYTES),
-            overflow: arena.reserve("overflow flag", size_of::<i32>()),
+            arguments: arena.reserve("run arguments", ARGUMENT_BYTES),
+            norm,
             arena,
         })
     }
 
-    /// What a program's run is given; gradients go to `buffer`.
-    pub fn bindings(&self, arena: &Arena, buffer: usize) -> Bindings {
-        Bindings {
-            parameters: arena.slice(self.parameters),
-            gradients: arena.slice(self.gradients[buffer]),
-            states: arena.slice(self.states),
-            step: arena.slice(self.step),
-            input: arena.slice(self.input),
-            activations: arena.slice(self.activations),
-            overflow: arena.slice(self.overflow),
-        }
+    /// The overflow flag: the low word of this rank's last cell among the sums.
+    pub(crate) fn overflow(&self) -> Span {
+        self.norm_sums.part(self.norm.flags[self.rank] * size_of::<f64>(), size_of::<i32>())
     }
 
-    /// Flat `F32` elements of a gradient buffer.
-    pub fn gradient(&self, arena: &Arena, buffer: usize, elements: &Range<usize>) -> DeviceSlice {
-        let span = self.gradients[buffer].part(elements.start * 4, elements.len() * 4);
-        arena.slice(span)
+    /// The cell of a bucket's fingerprint; shards of other ranks have one that nobody reads.
+    pub(crate) fn fingerprint(&self, bucket: usize, own: bool) -> Span {
+        let cell = if own { bucket } else { self.kept.len() };
+        self.fingerprints.part(cell * size_of::<u64>(), size_of::<u64>())
     }
 
-    /// A kept part of a vector of optimizer state: `elements` of bucket `bucket`.
-    pub(crate) fn kept_part(
-        &self,
-        arena: &Arena,
-        vector: Span,
-        bucket: usize,
-        elements: &Range<usize>,
-    ) -> DeviceSlice {
-        let first = self.kept_at[bucket] + elements.start - self.kept[bucket].start;
-        arena.slice(vector.part(first * 4, elements.len() * 4))
+    /// Cells of the region of sums.
+    pub(crate) fn norm_cells(&self, cells: &Range<usize>) -> Span {
+        self.norm_sums.part(cells.start * size_of::<f64>(), cells.len() * size_of::<f64>())
     }
 }
 
@@ -182,9 +187,4 @@ fn staging_bytes(workload: &dyn Workload, tree: &LaneTree, rank: usize) -> usize
     let sums = states.iter().filter(|state| state.usage == StateUse::StepSum);
     let bytes = |state: &State| all_reduce_staging(state.bytes(), state.dtype, tree.ranks());
     (foreign * shard * size_of::<f32>()).max(sums.map(bytes).max().unwrap_or(0))
-}
-
-/// One f64 per block, and one per rank for its overflow flag.
-fn norm_bytes(layout: &Layout, ranks: usize) -> usize {
-    (layout.blocks() + ranks) * size_of::<f64>()
 }

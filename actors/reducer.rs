@@ -5,12 +5,13 @@
 
 use octet_kernels::collectives::RANKS_MAX;
 use octet_kernels::dtype::DType;
+use octet_kernels::error::Result;
 use octet_kernels::graph::StateUse;
 use octet_kernels::memory::{DeviceSlice, Span};
 
+use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::rank_memory::Zero;
-use crate::worker::Engine;
 
 /// The reducer's protocol.
 #[derive(Debug)]
@@ -23,6 +24,10 @@ pub enum ReducerMessage<'p> {
     Broadcast(usize, Span),
     /// Sum the step's integer states.
     SumStates,
+    /// Gather the sums of squares of all blocks.
+    GatherSquares,
+    /// Gather a bucket's fresh parameters.
+    GatherParameters(usize),
 }
 
 /// Most pieces of a lane tree: every lane on its own.
@@ -42,30 +47,41 @@ impl Reducer {
             ReducerMessage::Reduce(bucket) => reduce(engine, bucket),
             ReducerMessage::Gather(parts) => gather(engine, parts),
             ReducerMessage::Broadcast(root, span) => {
-                let region = engine.arena.slice(engine.memory.step);
+                let region = engine.slice(engine.memory.step);
                 let buffer = region.part(span.offset, span.bytes);
                 let mut communicator = engine.communicator.borrow_mut();
                 // SAFETY: the step plan lets nobody touch the buffer until the next entry.
                 unsafe { communicator.broadcast(root, buffer) }
             }
             ReducerMessage::SumStates => sum_states(engine),
+            ReducerMessage::GatherSquares => gather_in_place(engine, |rank| {
+                let memory = &engine.memory;
+                engine.slice(memory.norm_cells(&memory.norm.parts[rank]))
+            }),
+            ReducerMessage::GatherParameters(bucket) => {
+                let layout = engine.workload.layout();
+                let ranks = engine.memory.ranks;
+                gather_in_place(engine, |rank| {
+                    engine.stored(bucket, &layout.shard(bucket, rank, ranks))
+                })
+            }
         }
         .map_err(|e| engine.fault(e))
     }
 }
 
-fn reduce(engine: &Engine, bucket: usize) -> octet_kernels::error::Result<()> {
+fn reduce(engine: &Engine, bucket: usize) -> Result<()> {
     let (memory, layout) = (&engine.memory, engine.workload.layout());
     let (rank, ranks, pieces) = (memory.rank, memory.ranks, &memory.pieces[..]);
     let own_piece = |buffer| pieces.iter().position(|p| p.rank == rank && p.buffer == buffer);
     let own = layout.shard(bucket, rank, ranks);
-    let empty = memory.gradient(&engine.arena, 0, &(own.start..own.start));
-    let staging = engine.arena.slice(memory.staging);
+    let empty = engine.gradient(0, &(own.start..own.start));
+    let staging = engine.slice(memory.staging);
     let mut places = [empty; PIECES_MAX];
     let mut staged = 0;
     for (place, piece) in places.iter_mut().zip(pieces) {
         *place = if piece.rank == rank {
-            memory.gradient(&engine.arena, piece.buffer, &own)
+            engine.gradient(piece.buffer, &own)
         } else {
             staged += own.len() * size_of::<f32>();
             staging.part(staged - own.len() * size_of::<f32>(), own.len() * size_of::<f32>())
@@ -77,7 +93,7 @@ fn reduce(engine: &Engine, bucket: usize) -> octet_kernels::error::Result<()> {
         let mut receive = [empty; RANKS_MAX];
         if own_piece(round).is_some() {
             for (peer, part) in send[..ranks].iter_mut().enumerate() {
-                *part = memory.gradient(&engine.arena, round, &layout.shard(bucket, peer, ranks));
+                *part = engine.gradient(round, &layout.shard(bucket, peer, ranks));
             }
         }
         for (place, piece) in places.iter().zip(pieces) {
@@ -93,31 +109,32 @@ fn reduce(engine: &Engine, bucket: usize) -> octet_kernels::error::Result<()> {
     // SAFETY: as above; the output is one of the pieces.
     unsafe { communicator.join(&memory.join_tree, DType::F32, &places[..pieces.len()], output) }?;
     if memory.zero == Zero::Zero0 {
-        let mut parts = [empty; RANKS_MAX];
-        for (peer, part) in parts[..ranks].iter_mut().enumerate() {
-            *part = memory.gradient(&engine.arena, 0, &layout.shard(bucket, peer, ranks));
-        }
-        // SAFETY: gradient buffer 0 of the bucket belongs to the reducer until the update.
-        unsafe { communicator.all_gather(parts[rank], &parts[..ranks]) }?;
+        // Gradient buffer 0 of the bucket belongs to the reducer until the update.
+        drop(communicator);
+        gather_in_place(engine, |rank| engine.gradient(0, &layout.shard(bucket, rank, ranks)))?;
     }
     Ok(())
 }
 
-fn gather(engine: &Engine, parts: &[Span]) -> octet_kernels::error::Result<()> {
-    let region = engine.arena.slice(engine.memory.step);
-    let mut slices = [region.part(0, 0); RANKS_MAX];
-    for (slice, span) in slices.iter_mut().zip(parts) {
-        *slice = region.part(span.offset, span.bytes);
+/// All-gathers parts that lie at the same places on every rank.
+fn gather_in_place(engine: &Engine, part: impl Fn(usize) -> DeviceSlice) -> Result<()> {
+    let (ranks, rank) = (engine.memory.ranks, engine.memory.rank);
+    let mut parts = [part(rank); RANKS_MAX];
+    for (peer, slice) in parts[..ranks].iter_mut().enumerate() {
+        *slice = part(peer);
     }
-    let rank = engine.memory.rank;
-    let mut communicator = engine.communicator.borrow_mut();
-    // SAFETY: the step plan lets nobody touch the buffer until the next entry.
-    unsafe { communicator.all_gather(slices[rank], &slices[..parts.len()]) }
+    // SAFETY: in the order of the step plan nobody touches the parts until the gather is complete.
+    unsafe { engine.communicator.borrow_mut().all_gather(parts[rank], &parts[..ranks]) }
 }
 
-fn sum_states(engine: &Engine) -> octet_kernels::error::Result<()> {
-    let states = engine.arena.slice(engine.memory.states);
-    let staging = engine.arena.slice(engine.memory.staging);
+fn gather(engine: &Engine, parts: &[Span]) -> Result<()> {
+    let region = engine.slice(engine.memory.step);
+    gather_in_place(engine, |rank| region.part(parts[rank].offset, parts[rank].bytes))
+}
+
+fn sum_states(engine: &Engine) -> Result<()> {
+    let states = engine.slice(engine.memory.states);
+    let staging = engine.slice(engine.memory.staging);
     let offsets = &engine.workload.layout().states;
     let mut communicator = engine.communicator.borrow_mut();
     for (state, &offset) in engine.workload.variables().states().iter().zip(offsets) {

@@ -1,91 +1,31 @@
 //! What one rank does in one step, as a flat list: every run, every fold of gradient buffers, every
-//! collective, and with them the point at which each bucket is final.
+//! collective, the norm, the update, and with them the point at which each bucket is final.
 //!
-//! A pure function of the recipe, the shape of the step and the number of ranks. All ranks list the
-//! same collectives in the same order; the list is issued from one thread, so no order can differ.
+//! A pure function of the recipe, the shape of the step, the number of ranks and the placement of
+//! the optimizer state. All ranks list the same meetings in the same order; the list is issued from
+//! one thread, so no order can differ. Work of one stream runs in the order of the list; between
+//! the streams an entry waits for the marks that it names.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
 
-use octet_kernels::collectives::{LaneStep, LaneTree};
+use octet_kernels::collectives::LaneTree;
 use octet_kernels::error::{Error, Result};
-use octet_kernels::graph::{Layout, ParameterId, Program, StateUse, StepBufferId, Variables};
-use octet_kernels::memory::Span;
+use octet_kernels::graph::{Program, StateUse, Variables};
+use octet_kernels::ops::Stream;
 
 use crate::contract::{Batch, Phase, ProgramId, StepShape, Workload};
+use crate::rank_memory::Zero;
 use crate::step_plan::check::{check_order, check_sharing};
+use crate::step_plan::planner::Planner;
 
 mod check;
+mod entry;
+mod planner;
 #[cfg(test)]
 mod tests;
 
-/// A stretch of one program over one micro-batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
-    /// The program.
-    pub program: ProgramId,
-    /// The micro-batch within the step; for a group's program, the group's first.
-    pub micro_batch: usize,
-    /// Which record of the rank's slot is its input.
-    pub record: usize,
-    /// Position in its group: which slice of the step buffers it is.
-    pub slice: usize,
-    /// The gradient buffer of its lane.
-    pub buffer: usize,
-    /// By parameter: whether this run is the lane's first to write that gradient.
-    pub first_in_lane: Arc<[bool]>,
-    /// The nodes to run.
-    pub nodes: Range<usize>,
-    /// Copy the record in before.
-    pub load: bool,
-    /// Keep the fetched scalars afterwards, in this row of the metrics table.
-    pub row: Option<usize>,
-}
-
-/// One entry of the list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
-    /// Zero the step's sums and the overflow flag.
-    Begin,
-    /// Zero gradients that no run of a lane writes.
-    Zero {
-        /// The lane's gradient buffer.
-        buffer: usize,
-        /// Whose gradients.
-        parameters: Vec<ParameterId>,
-    },
-    /// Run nodes.
-    Run(Run),
-    /// Gradient buffer `into += from`: two complete subtrees of lanes become one.
-    Fold {
-        /// The earlier lanes.
-        into: usize,
-        /// The later lanes.
-        from: usize,
-        /// Elements of the flat gradient.
-        elements: Range<usize>,
-    },
-    /// All-gather within the step region.
-    Gather {
-        /// By rank.
-        parts: Vec<Span>,
-    },
-    /// Broadcast within the step region.
-    Broadcast {
-        /// Who has it.
-        root: usize,
-        /// Where it lies on every rank.
-        span: Span,
-    },
-    /// The bucket's final write has been issued: sum it over ranks.
-    Reduce {
-        /// The bucket.
-        bucket: usize,
-    },
-    /// Sum the step's integer states over ranks.
-    SumStates,
-}
+pub use check::check_meetings;
+pub use entry::{Entry, Keep, Load, Mark, Run, Work};
 
 /// The list of one rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,52 +36,49 @@ pub struct StepPlan {
     pub finally: Vec<ProgramId>,
     /// Rows of the metrics table that the runs fill.
     pub rows: usize,
+    /// Occasions at which something but gradients and parameters is exchanged.
+    pub occasions: usize,
 }
 
 impl StepPlan {
     /// Plans a step for `rank` of `ranks`.
     ///
     /// # Errors
-    /// [`Error::Plan`] when the shape cannot be run in lane order, trains nothing, lets ranks
-    /// disagree, or exceeds a step buffer.
+    /// [`Error::Plan`] when the shape cannot be run in lane order, trains
+    /// nothing, lets ranks disagree, or exceeds a step buffer.
     pub fn new(
         workload: &dyn Workload,
         shape: &StepShape,
         ranks: usize,
         rank: usize,
+        zero: Zero,
     ) -> Result<Self> {
         let batch = batch_of(workload, shape)?;
         let tree = LaneTree::new(batch.lanes, ranks)?;
         let runs = list_runs(workload.programs(), shape, batch);
         check_sharing(workload, shape, &runs)?;
         let last_phase = check_order(&runs, workload.programs(), batch)?;
-        let mut planner = Planner {
-            workload,
-            batch,
-            tree,
-            rank,
-            records: records(workload, shape, &tree.lanes_of(rank)),
-            runs,
-            last_phase,
-            lanes: tree.steps_of(rank),
-            next_lane: 0,
-            next_bucket: 0,
-            finals: Vec::new(),
-            plan: Self { entries: vec![Entry::Begin], finally: shape.finally.clone(), rows: 0 },
-        };
-        planner.finals = planner.bucket_finals();
+        let records = records(workload, shape, &tree.lanes_of(rank));
+        let mut planner =
+            Planner::new(workload, (batch, tree), (rank, zero), runs, records, last_phase);
         for (i, phase) in shape.phases.iter().enumerate() {
             planner.phase(i, phase);
         }
-        if has_sums(workload.variables()) {
-            planner.plan.entries.push(Entry::SumStates);
-        }
-        Ok(planner.plan)
+        Ok(planner.finish(&shape.finally))
     }
 
-    /// The runs, in order.
-    pub fn runs(&self) -> impl Iterator<Item = &Run> {
-        self.entries.iter().filter_map(|e| if let Entry::Run(run) = e { Some(run) } else { None })
+    /// Which scalars are kept, in order.
+    pub fn keeps(&self) -> impl Iterator<Item = &Keep> {
+        self.entries.iter().filter_map(|e| if let Work::Keep(k) = &e.work { Some(k) } else { None })
+    }
+
+    /// What ranks do together, in order, each with the number of records loaded before.
+    pub fn meetings(&self) -> impl Iterator<Item = (usize, &Work)> {
+        let mut loads = 0;
+        self.entries.iter().filter_map(move |entry| {
+            loads += usize::from(matches!(entry.work, Work::Load(_)));
+            (entry.stream == Stream::Communication).then_some((loads, &entry.work))
+        })
     }
 }
 
@@ -221,235 +158,4 @@ fn list_runs(programs: &[Program], shape: &StepShape, batch: Batch) -> Vec<Whole
         }
     }
     runs
-}
-
-struct Planner<'w> {
-    workload: &'w dyn Workload,
-    batch: Batch,
-    tree: LaneTree,
-    rank: usize,
-    runs: Vec<Whole>,
-    records: Vec<(usize, ProgramId)>,
-    last_phase: usize,
-    lanes: Vec<LaneStep>,
-    next_lane: usize,
-    next_bucket: usize,
-    /// By bucket: the run (of this rank's last lane) and the number of its nodes after which this
-    /// bucket and all before it are final.
-    finals: Vec<(usize, usize)>,
-    plan: StepPlan,
-}
-
-impl Planner<'_> {
-    fn layout(&self) -> &Layout {
-        self.workload.layout()
-    }
-
-    fn program(&self, id: ProgramId) -> &Program {
-        &self.workload.programs()[id.0]
-    }
-
-    fn mine(&self, run: usize) -> bool {
-        self.tree.lanes_of(self.rank).contains(&self.runs[run].lane)
-    }
-
-    fn writes(&self, run: usize) -> bool {
-        !self.program(self.runs[run].program).gradient_writes().is_empty()
-    }
-
-    fn gradient_runs_of(&self, lane: usize) -> Vec<usize> {
-        let of_lane = |&r: &usize| self.runs[r].lane == lane && self.writes(r);
-        (0..self.runs.len()).filter(of_lane).collect()
-    }
-
-    fn bucket_finals(&self) -> Vec<(usize, usize)> {
-        let lane = self.lanes.last().expect("a rank owns a lane").lane;
-        let mut finals = vec![(0, 0); self.layout().buckets.len()];
-        for run in self.gradient_runs_of(lane) {
-            for &(id, node) in self.program(self.runs[run].program).gradient_writes() {
-                let bucket = self.layout().placements[id.0].bucket.expect("it has a gradient");
-                finals[bucket] = finals[bucket].max((run, node + 1));
-            }
-        }
-        let mut latest = (0, 0);
-        for one in &mut finals {
-            latest = latest.max(*one);
-            *one = latest;
-        }
-        finals
-    }
-
-    fn phase(&mut self, index: usize, phase: &Phase) {
-        match phase {
-            Phase::Each { .. } | Phase::Once { .. } => {
-                for run in 0..self.runs.len() {
-                    if self.runs[run].phase == index && self.mine(run) {
-                        self.run(run);
-                    }
-                }
-            }
-            Phase::Gather { buffer, micro_batches } => {
-                let parts = (0..self.tree.ranks())
-                    .map(|rank| self.slices(*buffer, micro_batches, rank))
-                    .collect();
-                self.plan.entries.push(Entry::Gather { parts });
-            }
-            Phase::Broadcast { buffer, micro_batches } => {
-                let lane = self.batch.lane_of(micro_batches.start);
-                let owns = |&rank: &usize| self.tree.lanes_of(rank).contains(&lane);
-                let root = (0..self.tree.ranks()).find(owns).expect("every lane has an owner");
-                let bytes = self.workload.variables().step_buffers()[buffer.0].bytes();
-                let span = Span { offset: self.layout().step_buffers[buffer.0], bytes };
-                self.plan.entries.push(Entry::Broadcast { root, span });
-            }
-        }
-        if index == self.last_phase {
-            self.open_lanes_before(usize::MAX);
-            self.reduce_until((usize::MAX, usize::MAX));
-        }
-    }
-
-    fn slices(&self, buffer: StepBufferId, group: &Range<usize>, rank: usize) -> Span {
-        let owned = self.batch.micro_batches_of(&self.tree.lanes_of(rank));
-        let (start, end) = (owned.start.max(group.start), owned.end.min(group.end));
-        let bytes = self.workload.variables().step_buffers()[buffer.0].slice_bytes();
-        let start = start.min(end);
-        let offset = self.layout().step_buffers[buffer.0];
-        let first = start.saturating_sub(group.start);
-        Span { offset: offset + first * bytes, bytes: (end - start) * bytes }
-    }
-
-    fn run(&mut self, index: usize) {
-        let whole = self.runs[index];
-        let nodes = self.program(whole.program).nodes();
-        if !self.writes(index) {
-            self.emit(whole, 0, Arc::default(), 0..nodes, true);
-            return;
-        }
-        self.open_lanes_before(whole.lane);
-        let lane = self.lanes[self.next_lane].clone();
-        let of_lane = self.gradient_runs_of(whole.lane);
-        if of_lane[0] == index {
-            self.zero_unwritten(&lane, &of_lane);
-        }
-        let first = self.first_in_lane(&of_lane, index);
-        let final_lane = self.next_lane + 1 == self.lanes.len();
-        let mut done = 0;
-        if final_lane && whole.phase == self.last_phase {
-            while let Some(&(run, end)) = self.finals.get(self.next_bucket) {
-                if run > index {
-                    break;
-                }
-                let end = if run == index { end } else { done };
-                if end > done {
-                    self.emit(whole, lane.buffer, first.clone(), done..end, end == nodes);
-                    done = end;
-                }
-                // Buckets that an earlier phase finished are reduced at the first chance.
-                self.reduce_until((index, end));
-            }
-        }
-        if done < nodes {
-            self.emit(whole, lane.buffer, first, done..nodes, true);
-        }
-        if of_lane.last() == Some(&index) {
-            self.close_lane();
-        }
-    }
-
-    /// Lanes before `lane` that no run writes are all zero.
-    fn open_lanes_before(&mut self, lane: usize) {
-        while let Some(step) = self.lanes.get(self.next_lane).cloned()
-            && step.lane < lane
-        {
-            if self.gradient_runs_of(step.lane).is_empty() {
-                self.zero_unwritten(&step, &[]);
-            }
-            self.close_lane();
-        }
-    }
-
-    fn close_lane(&mut self) {
-        let step = self.lanes[self.next_lane].clone();
-        self.next_lane += 1;
-        // The last lane is folded bucket by bucket, as they become final.
-        if self.next_lane < self.lanes.len() {
-            for fold in step.folds {
-                let elements = 0..self.layout().elements;
-                self.plan.entries.push(Entry::Fold { into: fold.into, from: fold.from, elements });
-            }
-        }
-    }
-
-    fn reduce_until(&mut self, point: (usize, usize)) {
-        while let Some(&at) = self.finals.get(self.next_bucket)
-            && at <= point
-        {
-            let bucket = self.next_bucket;
-            let elements = self.layout().buckets[bucket].elements.clone();
-            for fold in self.lanes[self.lanes.len() - 1].folds.clone() {
-                let elements = elements.clone();
-                self.plan.entries.push(Entry::Fold { into: fold.into, from: fold.from, elements });
-            }
-            self.plan.entries.push(Entry::Reduce { bucket });
-            self.next_bucket += 1;
-        }
-    }
-
-    fn zero_unwritten(&mut self, lane: &LaneStep, runs: &[usize]) {
-        let mut written = BTreeSet::new();
-        for &run in runs {
-            let program = self.program(self.runs[run].program);
-            written.extend(program.gradient_writes().iter().map(|w| w.0));
-        }
-        let trainable = |&(_, p): &(usize, &octet_kernels::graph::Parameter)| p.trainable;
-        let parameters: Vec<ParameterId> = self
-            .workload
-            .variables()
-            .parameters()
-            .iter()
-            .enumerate()
-            .filter(trainable)
-            .map(|(i, _)| ParameterId(i))
-            .filter(|id| !written.contains(id))
-            .collect();
-        if !parameters.is_empty() {
-            self.plan.entries.push(Entry::Zero { buffer: lane.buffer, parameters });
-        }
-    }
-
-    fn first_in_lane(&self, of_lane: &[usize], index: usize) -> Arc<[bool]> {
-        let mut first = vec![true; self.workload.variables().parameters().len()];
-        for &run in of_lane.iter().take_while(|&&run| run != index) {
-            for &(id, _) in self.program(self.runs[run].program).gradient_writes() {
-                first[id.0] = false;
-            }
-        }
-        first.into()
-    }
-
-    fn emit(
-        &mut self,
-        whole: Whole,
-        buffer: usize,
-        first_in_lane: Arc<[bool]>,
-        nodes: Range<usize>,
-        ends: bool,
-    ) {
-        let programs = self.workload.programs();
-        let record = find_record(programs, &self.records, whole.micro_batch, whole.program);
-        let row = ends.then_some(self.plan.rows);
-        self.plan.rows += usize::from(ends);
-        self.plan.entries.push(Entry::Run(Run {
-            program: whole.program,
-            micro_batch: whole.micro_batch,
-            record: record.expect("every run has a record"),
-            slice: whole.slice,
-            buffer,
-            first_in_lane,
-            load: nodes.start == 0,
-            nodes,
-            row,
-        }));
-    }
 }

@@ -6,21 +6,20 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, unbounded};
-use octet_kernels::collectives::{Communicator, LocalGroup};
-use octet_kernels::cpu::CpuDevice;
+use octet_kernels::device::{Backend, Open};
 use octet_kernels::graph::{Layout, ParameterId, Program, Variables};
-use octet_kernels::memory::Arena;
 
 use crate::actor::{Actor, Closed, Port};
+use crate::agreement::Agreement;
 use crate::contract::{
     Batch, Drive, EvaluationTask, ProgramId, Purpose, Record, StepShape, UpdateGroup,
     UpdateSettings, Workload,
 };
+use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::loader::{BatchSlot, Loader, LoaderMessage, Order, SLOTS, SlotShape};
 use crate::outside::SystemClock;
@@ -30,7 +29,6 @@ use crate::report::StepReport;
 use crate::snapshot::{LogicalTensor, Slot, SnapshotLayout, SnapshotSlots};
 use crate::step_report::{Times, step_report};
 use crate::transfer::initialise;
-use crate::worker::Engine;
 
 /// Fills a record for a purpose and a program.
 pub type Fill = Box<dyn Fn(Purpose, &Program, &mut Record<'_>) + Send + Sync>;
@@ -300,12 +298,11 @@ fn run_leg(
 ) -> Result<Vec<Vec<Tried>>, Fault> {
     let Leg { ranks, zero, steps } = *leg;
     let mut stands = Vec::new();
-    let group = LocalGroup::new(ranks, Duration::from_secs(60));
-    for (rank, communicator) in group.into_iter().enumerate() {
+    let devices = Backend::Cpu { threads: 1 }.open(ranks, Duration::from_secs(60));
+    for (rank, open) in devices.expect("the CPU is there").into_iter().enumerate() {
         let (workload, slot, watch) = (workload.clone(), slot.clone(), watch.clone());
         stands.push(thread::spawn(move || {
-            let communicator = Box::new(communicator);
-            let mut stand = Stand::new(&workload, communicator, rank, ranks, zero, slot);
+            let mut stand = Stand::new(&workload, open, rank, ranks, zero, slot);
             stand.watch = watch;
             stand.run(first..first + steps)
         }));
@@ -326,15 +323,13 @@ struct Stand {
 impl Stand {
     fn new(
         workload: &Arc<dyn Workload>,
-        communicator: Box<dyn Communicator>,
+        open: Open,
         rank: usize,
         ranks: usize,
         zero: Zero,
         slot: Slot,
     ) -> Self {
         let memory = RankMemory::new(&**workload, ranks, rank, zero).expect("a plan");
-        let arena = Arena::allocate(&memory.arena).expect("memory");
-        poison(&memory, &arena);
         let shape = SlotShape::new(&**workload, &memory.tree, rank);
         let (full_in, full) = unbounded();
         let (free_in, free) = unbounded();
@@ -344,20 +339,16 @@ impl Stand {
         let to_rank = Port::new(move |slot| full_in.send(slot).map_err(|_| Closed));
         let loader = Loader::new(workload.clone(), &memory.tree, rank, to_rank);
         let (replies_in, replies) = unbounded();
-        let engine = Engine {
-            workload: workload.clone(),
-            memory,
-            arena,
-            device: CpuDevice::new(1),
-            communicator: communicator.into(),
-        };
+        let (device, communicator) = open().expect("the CPU is there");
+        let engine = Engine::new(workload.clone(), memory, device, communicator).expect("memory");
+        poison(&engine);
         let ends = RankEnds {
             slots: vec![slot],
             data: DataPath { full, free: free_in },
             clock: Arc::new(SystemClock::new()),
             supervisor: Port::new(move |reply| replies_in.send(reply).map_err(|_| Closed)),
             evaluator: Port::new(|_| Ok(())),
-            abandon: Arc::new(AtomicBool::new(false)),
+            agreement: Arc::new(Agreement::default()),
             pulse: None,
         };
         let attempts = workload.attempts();
@@ -393,9 +384,9 @@ impl Stand {
         // What the message `Step` does, in its three parts.
         let ready = self.rank.make_ready(ticket, step, attempt)?;
         (self.watch)(step, Moment::Before);
-        let reduce_ms = self.rank.step(&ready.plan, &ready.batch, step)?;
+        let stepped = self.rank.step(&ready.plan, &ready.batch, step)?;
         (self.watch)(step, Moment::After);
-        match self.rank.outcome(ready, reduce_ms) {
+        match self.rank.outcome(ready, stepped)? {
             RankReply::Stepped(outcome) => Ok(*outcome),
             other => panic!("instead of a step: {other:?}"),
         }
@@ -404,10 +395,12 @@ impl Stand {
 
 /// Fills what a run must not rely on with NaN: nobody reads an activation, an input or a step
 /// buffer that was not written before.
-fn poison(memory: &RankMemory, arena: &Arena) {
+fn poison(engine: &Engine) {
+    let memory = &engine.memory;
     for span in [memory.activations, memory.input, memory.step, memory.staging] {
-        // SAFETY: nobody has the arena yet.
-        unsafe { arena.slice(span).as_mut_slice::<u8>() }.fill(0xFF);
+        // SAFETY: nobody else has the memory yet.
+        unsafe { engine.device.upload(&vec![0xFF; span.bytes], engine.slice(span)) }
+            .expect("memory");
     }
 }
 

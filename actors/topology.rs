@@ -16,18 +16,17 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, select};
-use octet_kernels::collectives::{Communicator, LocalGroup};
-use octet_kernels::cpu::CpuDevice;
-use octet_kernels::memory::Arena;
+use octet_kernels::device::Backend;
 
 use crate::actor::{Actor, Closed, Flow, Port};
+use crate::agreement::Agreement;
 use crate::checkpoint::Store;
 use crate::checkpointer::{Checkpointer, CheckpointerMessage, RunFacts};
 use crate::contract::Workload;
+use crate::engine::Engine;
 use crate::evaluator::{Evaluator, EvaluatorMessage, TaskInfo};
 use crate::fault::{ActorName, Blame, Fault};
 use crate::host::{Host, MailboxLimit, Restart, RestartBudget, Ring, Seat};
@@ -91,8 +90,8 @@ pub struct RunSetup {
     pub workload: Arc<dyn Workload>,
     /// Number of ranks.
     pub ranks: usize,
-    /// Compute threads of each.
-    pub threads: usize,
+    /// What they compute on.
+    pub backend: Backend,
     /// Placement of the optimizer state.
     pub zero: Zero,
     /// What is done when.
@@ -181,7 +180,7 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
     let tasks = setup.workload.evaluations().len();
     let mail = |rank| RankMail::new(rank, tasks, &seats.faults);
     let mails: Vec<RankMail> = (0..setup.ranks).map(mail).collect();
-    let abandon = Arc::new(AtomicBool::new(false));
+    let agreement = Arc::new(Agreement::default());
     let ports = Ports {
         ranks: mails.iter().map(|mail| mail.rank.clone()).collect(),
         loaders: mails.iter().map(|mail| mail.loader.clone()).collect(),
@@ -195,7 +194,7 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
     let web = setup.web.take().map(Web::start).transpose();
     let web = web.map_err(|e| Fault::world(ActorName::Web, e))?;
     let heartbeats = heartbeats(&setup);
-    let arenas = start_ranks(&mut host, &setup, &seats, &mails, &abandon, &heartbeats)?;
+    let arenas = start_ranks(&mut host, &setup, &seats, &mails, &agreement, &heartbeats)?;
     let taken = describe(&setup, &arenas);
     drop(mails);
     let (watching, until) = bounded::<Infallible>(0);
@@ -211,7 +210,7 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
         telemetry.tell(TelemetryMessage::Note { what });
     }
     supervisor.tell(SupervisorMessage::Start { state, first });
-    let ending = wait(&end, &setup.interrupts, &supervisor, &abandon);
+    let ending = wait(&end, &setup.interrupts, &supervisor, &agreement);
     for port in &rank_ports {
         port.tell(RankMessage::Stop);
     }
@@ -236,8 +235,8 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
 
 /// How the run is spread, and the bytes of the arenas that its ranks have taken.
 fn describe(setup: &RunSetup, arenas: &[usize]) -> String {
-    let RunSetup { ranks, threads, zero, .. } = setup;
-    format!("{ranks} ranks of {threads} threads, {zero:?}; bytes of their arenas: {arenas:?}")
+    let RunSetup { ranks, backend, zero, .. } = setup;
+    format!("{ranks} ranks on {backend:?}, {zero:?}; bytes of their arenas: {arenas:?}")
 }
 
 /// Ranks and loaders, which are what a run can hang in.
@@ -253,7 +252,7 @@ fn wait(
     end: &Receiver<RunEnd>,
     interrupts: &Receiver<()>,
     supervisor: &Port<SupervisorMessage>,
-    abandon: &AtomicBool,
+    agreement: &Agreement,
 ) -> RunEnd {
     let gone = || Fault::ours(ActorName::Supervisor, "the supervisor left without a word");
     let mut listening = true;
@@ -268,7 +267,7 @@ fn wait(
                 if interrupt.is_ok() {
                     // Told first: whoever gives something up is expected to.
                     supervisor.tell(SupervisorMessage::Interrupt);
-                    abandon.store(true, Ordering::Relaxed);
+                    agreement.give_up();
                 }
             }
         }
@@ -361,12 +360,13 @@ fn start_ranks(
     setup: &RunSetup,
     seats: &Seats,
     mails: &[RankMail],
-    abandon: &Arc<AtomicBool>,
+    agreement: &Arc<Agreement>,
     heartbeats: &Heartbeats,
 ) -> Result<Vec<usize>, Fault> {
     let mut arenas = Vec::new();
-    let group = LocalGroup::new(setup.ranks, PEER_TIMEOUT);
-    for (rank, (communicator, mail)) in group.into_iter().zip(mails).enumerate() {
+    let devices = setup.backend.open(setup.ranks, PEER_TIMEOUT);
+    let devices = devices.map_err(|e| Fault::world(ActorName::Supervisor, e))?;
+    for (rank, (open, mail)) in devices.into_iter().zip(mails).enumerate() {
         let name = ActorName::Rank(rank);
         let plan = RankMemory::new(&*setup.workload, setup.ranks, rank, setup.zero);
         let memory = plan.map_err(|e| Fault::ours(name, e))?;
@@ -390,20 +390,17 @@ fn start_ranks(
             clock: setup.clock.clone(),
             supervisor: seats.supervisor.port().map(move |m| SupervisorMessage::Rank(rank, m)),
             evaluator: seats.evaluator.port(),
-            abandon: abandon.clone(),
+            agreement: agreement.clone(),
             pulse: heartbeats.pulse(name),
         };
-        let (workload, threads, inbox) =
-            (setup.workload.clone(), setup.threads, mail.rank_inbox.clone());
+        let (workload, inbox) = (setup.workload.clone(), mail.rank_inbox.clone());
         let (took, taken) = bounded(1);
         host.spawn_thread(name, seats.faults.clone(), move |ring| {
-            let communicator: Box<dyn Communicator> = Box::new(communicator);
-            let arena = Arena::allocate(&memory.arena).map_err(|e| Fault::world(name, e))?;
+            let world = |e| Fault::world(name, e);
+            let (device, communicator) = open().map_err(world)?;
+            let engine = Engine::new(workload, memory, device, communicator).map_err(world)?;
             // Nobody listens any more if the start failed elsewhere.
-            let _start_failed = took.send(arena.bytes());
-            let device = CpuDevice::new(threads);
-            let communicator = communicator.into();
-            let engine = crate::worker::Engine { workload, memory, arena, device, communicator };
+            let _start_failed = took.send(engine.arena_bytes());
             run_rank(Rank::new(engine, ends), &inbox, ring)
         })?;
         arenas.push(taken);

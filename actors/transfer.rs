@@ -6,58 +6,66 @@ use octet_kernels::graph::{ParameterId, StateUse};
 use octet_kernels::memory::DeviceSlice;
 
 use crate::contract::Workload;
-use crate::optimizer::{store_narrow, stored};
+use crate::engine::Engine;
+use crate::fault::Fault;
 use crate::snapshot::{Region, Slot};
-use crate::worker::Engine;
 
 #[cfg(test)]
 mod tests;
 
 /// Copies this rank's share of the state into the slot: its shard of every bucket, and on rank 0
 /// what all ranks have equally.
-pub(crate) fn save(engine: &Engine, slot: &Slot) {
+///
+/// # Errors
+/// A fault of the world from the device.
+pub(crate) fn save(engine: &Engine, slot: &Slot) -> Result<(), Fault> {
     let (memory, layout) = (&engine.memory, engine.workload.layout());
     for (bucket, about) in layout.buckets.iter().enumerate() {
         let shard = layout.shard(bucket, memory.rank, memory.ranks);
-        let kept = |vector| memory.kept_part(&engine.arena, vector, bucket, &shard);
-        let weights = if about.dtype.is_narrow() {
-            kept(memory.masters)
-        } else {
-            stored(engine, bucket, &shard)
-        };
-        copy(weights, slot.elements(Region::Masters, &shard));
-        copy(kept(memory.first_moment), slot.elements(Region::FirstMoments, &shard));
-        copy(kept(memory.second_moment), slot.elements(Region::SecondMoments, &shard));
+        let kept = |vector| engine.kept(vector, bucket, &shard);
+        let narrow = about.dtype.is_narrow();
+        let weights = if narrow { kept(memory.masters) } else { engine.stored(bucket, &shard) };
+        download(engine, weights, slot.elements(Region::Masters, &shard))?;
+        download(engine, kept(memory.first_moment), slot.elements(Region::FirstMoments, &shard))?;
+        download(engine, kept(memory.second_moment), slot.elements(Region::SecondMoments, &shard))?;
     }
     if memory.rank == 0 {
         for (here, there) in common(engine, slot) {
-            copy(here, there);
+            download(engine, here, there)?;
         }
     }
+    Ok(())
 }
 
 /// Takes parameters, this rank's part of the optimizer state and saved states from the slot.
-pub fn restore(engine: &Engine, slot: &Slot) {
+///
+/// # Errors
+/// A fault of the world from the device.
+pub fn restore(engine: &Engine, slot: &Slot) -> Result<(), Fault> {
     let (memory, layout) = (&engine.memory, engine.workload.layout());
+    let mut rounded = Vec::new();
     for (bucket, about) in layout.buckets.iter().enumerate() {
         let masters = slot.elements(Region::Masters, &about.elements);
-        if about.dtype.is_narrow() {
-            store_narrow(engine, bucket, &about.elements, masters);
-        } else {
-            copy(masters, stored(engine, bucket, &about.elements));
-        }
+        let stored = engine.stored(bucket, &about.elements);
         let kept = &memory.kept[bucket];
-        let here = |vector| memory.kept_part(&engine.arena, vector, bucket, kept);
+        let here = |vector| engine.kept(vector, bucket, kept);
         if about.dtype.is_narrow() {
-            copy(slot.elements(Region::Masters, kept), here(memory.masters));
+            // SAFETY: a slot is host memory, and nobody fills it while ranks restore from it.
+            let values: &[f32] = unsafe { masters.as_slice() };
+            rounded.resize(stored.bytes(), 0);
+            write_as(about.dtype, values, &mut rounded);
+            upload(engine, DeviceSlice::from_host(&mut rounded), stored)?;
+            upload(engine, slot.elements(Region::Masters, kept), here(memory.masters))?;
+        } else {
+            upload(engine, masters, stored)?;
         }
-        copy(slot.elements(Region::FirstMoments, kept), here(memory.first_moment));
-        copy(slot.elements(Region::SecondMoments, kept), here(memory.second_moment));
+        upload(engine, slot.elements(Region::FirstMoments, kept), here(memory.first_moment))?;
+        upload(engine, slot.elements(Region::SecondMoments, kept), here(memory.second_moment))?;
     }
     for (here, there) in common(engine, slot) {
-        copy(there, here);
+        upload(engine, there, here)?;
     }
-    fill_local_states(engine);
+    clear_local_states(engine)
 }
 
 /// Frozen parameters and replicated states: in the arena, in the slot.
@@ -65,9 +73,9 @@ fn common(engine: &Engine, slot: &Slot) -> Vec<(DeviceSlice, DeviceSlice)> {
     let (memory, layout) = (&engine.memory, slot.layout());
     let frozen = layout.frozen();
     let parameters = memory.parameters.part(frozen.start, frozen.len());
-    let mut pairs = vec![(engine.arena.slice(parameters), slot.region(Region::Frozen))];
+    let mut pairs = vec![(engine.slice(parameters), slot.region(Region::Frozen))];
     for saved in layout.saved_states() {
-        let here = engine.arena.slice(memory.states.part(saved.device.start, saved.device.len()));
+        let here = engine.slice(memory.states.part(saved.device.start, saved.device.len()));
         let there = slot.region(Region::States).part(saved.slot.start, saved.slot.len());
         pairs.push((here, there));
     }
@@ -75,21 +83,28 @@ fn common(engine: &Engine, slot: &Slot) -> Vec<(DeviceSlice, DeviceSlice)> {
 }
 
 /// States that are not saved start from zero.
-fn fill_local_states(engine: &Engine) {
-    let states = engine.arena.slice(engine.memory.states);
+fn clear_local_states(engine: &Engine) -> Result<(), Fault> {
+    let states = engine.slice(engine.memory.states);
     let offsets = &engine.workload.layout().states;
     for (state, &offset) in engine.workload.variables().states().iter().zip(offsets) {
         if state.usage != StateUse::Replicated {
-            // SAFETY: this rank's arena, on this rank's thread.
-            unsafe { states.part(offset, state.bytes()).as_mut_slice::<u8>() }.fill(0);
+            // SAFETY: this rank's memory, between steps.
+            unsafe { engine.device.clear(states.part(offset, state.bytes())) }
+                .map_err(|e| engine.fault(e))?;
         }
     }
+    Ok(())
 }
 
-fn copy(from: DeviceSlice, to: DeviceSlice) {
-    // SAFETY: one side lies in this rank's arena, the other in a slot that the supervisor has given
-    // to this rank (its own elements, when it is being filled); they are apart.
-    unsafe { to.as_mut_slice::<u8>().copy_from_slice(from.as_slice()) };
+fn download(engine: &Engine, here: DeviceSlice, there: DeviceSlice) -> Result<(), Fault> {
+    // SAFETY: this rank's memory, between steps; its own elements of a slot that the supervisor has
+    // given to the ranks to fill. A slot is host memory.
+    unsafe { engine.device.download(here, there.as_mut_slice()) }.map_err(|e| engine.fault(e))
+}
+
+fn upload(engine: &Engine, there: DeviceSlice, here: DeviceSlice) -> Result<(), Fault> {
+    // SAFETY: host memory that nobody changes meanwhile; this rank's memory, between steps.
+    unsafe { engine.device.upload(there.as_slice(), here) }.map_err(|e| engine.fault(e))
 }
 
 /// Writes the first state of a run into a slot: initial values by name and seed, moments of zero.

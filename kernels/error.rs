@@ -42,4 +42,4 @@ pub enum Error {
 }
 
 /// Result with this package's error.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -5,6 +5,7 @@
 //! | [`graph`] | trace once, differentiate, plan memory, run a range of nodes |
 //! | [`ops`] | one folder per op: contract, gradient, CPU run, oracle, tests |
 //! | [`collectives`] | what ranks do together, and the fixed tree of sums |
+//! | [`device`] | memory, and work in the order of streams, on whichever device |
 //! | [`cpu`] | the CPU device: threads, vector mathematics, matrix products |
 //! | [`memory`] | the arena and its plan |
 //! | [`random`] | counter-based random numbers |
@@ -13,6 +14,7 @@
 
 pub mod collectives;
 pub mod cpu;
+pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod graph;

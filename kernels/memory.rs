@@ -14,8 +14,8 @@ mod tests;
 /// more).
 pub const REGION_ALIGNMENT: usize = 256;
 
-/// The arena itself starts at a page.
-const ARENA_ALIGNMENT: usize = 4096;
+/// An arena in host memory starts at a page.
+const PAGE: usize = 4096;
 
 /// A range inside an arena, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,7 +64,7 @@ impl ArenaPlan {
         span
     }
 
-    /// Total bytes, which is what [`Arena::allocate`] takes.
+    /// Total bytes, which is what a device allocates.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -135,47 +135,77 @@ impl DeviceSlice {
     }
 }
 
-/// The memory of one CPU rank, exactly as large as its plan.
-#[derive(Debug)]
+/// The memory of one rank, exactly as large as its plan, on whichever device.
 pub struct Arena {
-    base: NonNull<u8>,
-    bytes: usize,
+    all: DeviceSlice,
+    /// Whatever frees the bytes when it is dropped.
+    _memory: Box<dyn Send>,
 }
 
-// SAFETY: owns plain memory; access goes through `DeviceSlice`, whose users vouch for exclusion.
-unsafe impl Send for Arena {}
-
 impl Arena {
-    /// Takes the plan's bytes, zeroed.
+    /// An arena over bytes that `memory` frees when it is dropped.
+    ///
+    /// # Safety
+    /// `base` is the start of `bytes` bytes of the device that stay where they are, and that nobody
+    /// else uses, as long as `memory` lives.
+    pub unsafe fn new(base: *mut u8, bytes: usize, memory: Box<dyn Send>) -> Self {
+        Self { all: DeviceSlice { pointer: base, bytes }, _memory: memory }
+    }
+
+    /// The plan's bytes in host memory, zeroed.
     ///
     /// # Errors
     /// [`Error::Device`] when the plan is too large for an address.
-    pub fn allocate(plan: &ArenaPlan) -> Result<Self> {
-        let bytes = plan.bytes();
-        let layout = Layout::from_size_align(bytes.max(1), ARENA_ALIGNMENT)
-            .map_err(|e| Error::Device(format!("an arena of {bytes} bytes: {e}")))?;
-        // SAFETY: the size is not zero.
-        let base = unsafe { alloc_zeroed(layout) };
-        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
-        Ok(Self { base, bytes })
+    pub fn in_host_memory(plan: &ArenaPlan) -> Result<Self> {
+        let memory = HostMemory::zeroed(plan.bytes())?;
+        // SAFETY: these are the bytes of `memory`, which is given away with them.
+        Ok(unsafe { Self::new(memory.base(), plan.bytes(), Box::new(memory)) })
     }
 
     /// Size in bytes: the plan's, to the byte.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.all.bytes
     }
 
     /// The range by address. Panics if it sticks out.
     pub fn slice(&self, span: Span) -> DeviceSlice {
-        DeviceSlice { pointer: self.base.as_ptr(), bytes: self.bytes }.part(span.offset, span.bytes)
+        self.all.part(span.offset, span.bytes)
     }
 }
 
-impl Drop for Arena {
+/// Zeroed host memory at a page's start.
+#[derive(Debug)]
+pub struct HostMemory {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: owns plain memory; access goes through `DeviceSlice`, whose users vouch for exclusion.
+unsafe impl Send for HostMemory {}
+
+impl HostMemory {
+    /// Takes `bytes`, zeroed.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when that is too large for an address.
+    pub fn zeroed(bytes: usize) -> Result<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), PAGE)
+            .map_err(|e| Error::Device(format!("an arena of {bytes} bytes: {e}")))?;
+        // SAFETY: the size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
+        Ok(Self { base, layout })
+    }
+
+    /// Its first byte.
+    pub fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+}
+
+impl Drop for HostMemory {
     fn drop(&mut self) {
-        let layout = Layout::from_size_align(self.bytes.max(1), ARENA_ALIGNMENT)
-            .expect("the layout was valid at allocation");
-        // SAFETY: allocated in `allocate` with this very layout.
-        unsafe { dealloc(self.base.as_ptr(), layout) };
+        // SAFETY: allocated in `zeroed` with this very layout.
+        unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
 }

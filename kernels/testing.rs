@@ -4,6 +4,7 @@
 
 use crate::cpu::CpuDevice;
 use crate::cpu::isa::Isa;
+use crate::device::{Device, RunArguments};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{
@@ -143,17 +144,17 @@ impl Trial<'_> {
         let layout = Layout::new(&variables, Granularity::default());
         let program = self.compile(&variables, &ids, &layout, trace)?;
         let mut memory = self.memory(&program, &layout, &ids);
-        let bindings = memory.bindings();
+        let (parameters, gradients) = memory.units(&layout);
+        let bindings = memory.bindings(&parameters, &gradients);
         let context = RunContext {
             seed: 7,
-            step: self.step,
-            first_sample: self.first_sample,
             slice: 0,
             first_in_lane: &vec![true; variables.parameters().len()],
             communicator: None,
         };
         let device = CpuDevice::with_isa(self.threads, self.isa);
-        program.run_cpu(&device, &bindings, &context, 0..program.nodes())?;
+        // SAFETY: the regions are those of `memory`, which nobody else uses.
+        unsafe { device.run(&program, &bindings, &context, 0..program.nodes()) }?;
         let mut outputs = Vec::new();
         for (name, spec) in program.fetches() {
             let slice = program.fetched(name, &bindings, 0)?;
@@ -229,6 +230,7 @@ impl Trial<'_> {
 
     fn memory(&self, program: &Program, layout: &Layout, ids: &[Option<ParameterId>]) -> Memory {
         let mut memory = Memory::new(program, layout);
+        memory.arguments = [RunArguments { step: self.step, first_sample: self.first_sample }];
         for (i, (array, id)) in self.inputs.iter().zip(ids).enumerate() {
             match id {
                 Some(id) => store(&mut memory.parameters, layout.placements[id.0].byte, array),
@@ -253,6 +255,7 @@ struct Memory {
     input: Vec<u64>,
     activations: Vec<u64>,
     overflow: Vec<i32>,
+    arguments: [RunArguments; 1],
 }
 
 impl Memory {
@@ -266,18 +269,31 @@ impl Memory {
             input: poison(program.input_bytes),
             activations: poison(program.activation_bytes),
             overflow: vec![0],
+            arguments: [RunArguments::default()],
         }
     }
 
-    fn bindings(&mut self) -> Bindings {
+    /// Parameters and gradients by unit.
+    fn units(&mut self, layout: &Layout) -> (Vec<DeviceSlice>, Vec<DeviceSlice>) {
+        let parameters = DeviceSlice::from_host(&mut self.parameters);
+        let gradients = DeviceSlice::from_host(&mut self.gradients);
+        (layout.parameters_by_unit(parameters), layout.gradients_by_unit(gradients))
+    }
+
+    fn bindings<'a>(
+        &mut self,
+        parameters: &'a [DeviceSlice],
+        gradients: &'a [DeviceSlice],
+    ) -> Bindings<'a> {
         Bindings {
-            parameters: DeviceSlice::from_host(&mut self.parameters),
-            gradients: DeviceSlice::from_host(&mut self.gradients),
+            parameters,
+            gradients,
             states: DeviceSlice::from_host(&mut self.states),
             step: DeviceSlice::from_host(&mut self.step),
             input: DeviceSlice::from_host(&mut self.input),
             activations: DeviceSlice::from_host(&mut self.activations),
             overflow: DeviceSlice::from_host(&mut self.overflow),
+            arguments: DeviceSlice::from_host(&mut self.arguments),
         }
     }
 

@@ -8,18 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use octet_actors::contract::{Record, Workload};
-use octet_actors::optimizer::{Optimizer, OptimizerMessage};
+use octet_actors::crew::{Crew, StepInput};
+use octet_actors::engine::Engine;
 use octet_actors::rank_memory::{RankMemory, Zero};
-use octet_actors::reducer::{Reducer, ReducerMessage};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
-use octet_actors::step_plan::{Entry, Run, StepPlan};
+use octet_actors::step_plan::{Run, StepPlan, Work};
 use octet_actors::transfer::{initialise, restore};
-use octet_actors::worker::{Engine, Worker, WorkerMessage};
-use octet_kernels::collectives::{Communicator, LocalGroup};
 use octet_kernels::cpu::CpuDevice;
 use octet_kernels::cpu::gemm::{Matrix, Output, Size};
+use octet_kernels::device::Backend;
 use octet_kernels::graph::Program;
-use octet_kernels::memory::Arena;
 
 use crate::config::Config;
 use crate::experiment::Experiment;
@@ -51,9 +49,8 @@ pub type Profile = BTreeMap<&'static str, Share>;
 /// A model, its state and one step's records.
 pub struct StepBench {
     engine: Engine,
-    worker: Worker,
-    reducer: Reducer,
-    optimizer: Optimizer,
+    crew: Crew,
+    threads: usize,
     plan: StepPlan,
     records: Vec<Vec<u64>>,
     step: u64,
@@ -67,23 +64,20 @@ impl StepBench {
     pub fn new(config: &Config, vocabulary: usize, threads: usize) -> Result<Self, Failure> {
         let workload: Arc<dyn Workload> = Arc::new(Experiment::new(config, vocabulary, None)?);
         let memory = RankMemory::new(&*workload, 1, 0, Zero::Zero1)?;
-        let arena = Arena::allocate(&memory.arena)?;
         let largest = workload.shapes();
-        let plan = StepPlan::new(&*workload, &largest[0], 1, 0)?;
-        let mut communicators = LocalGroup::new(1, TIMEOUT).into_iter();
-        let communicator = communicators.next().map(|c| Box::new(c) as Box<dyn Communicator>);
-        let communicator = communicator.ok_or_else(|| Failure::ours("a group of nobody"))?.into();
+        let plan = StepPlan::new(&*workload, &largest[0], 1, 0, Zero::Zero1)?;
         let length = config.batch.sequence_length;
         let scale = 1.0 / workload.tokens_per_step() as f32;
         let program = &workload.programs()[0];
         let records = (0..workload.batch().micro_batches() as u64)
             .map(|seed| random_record(program, vocabulary, length, scale, seed))
             .collect();
-        let optimizer = Optimizer::new(&*workload, 1);
-        let device = CpuDevice::new(threads);
-        let engine = Engine { workload, memory, arena, device, communicator };
+        let open = Backend::Cpu { threads }.open(1, TIMEOUT)?.remove(0);
+        let (device, communicator) = open()?;
+        let crew = Crew::new(&*workload, 1);
+        let engine = Engine::new(workload, memory, device, communicator)?;
         first_state(&engine)?;
-        Ok(Self { engine, worker: Worker, reducer: Reducer, optimizer, plan, records, step: 0 })
+        Ok(Self { engine, crew, threads, plan, records, step: 0 })
     }
 
     /// Tokens of a step.
@@ -101,44 +95,20 @@ impl StepBench {
     /// # Errors
     /// [`Failure`] from an op that meets other devices.
     pub fn step(&mut self, mut profile: Option<&mut Profile>) -> Result<f64, Failure> {
-        let (engine, step) = (&self.engine, self.step);
+        let (engine, crew, step) = (&self.engine, &mut self.crew, self.step);
         let settings = engine.workload.update(step);
+        let record = |record: usize| bytemuck::cast_slice(&self.records[record]);
+        let input = StepInput { step, settings, record: &record };
         let start = Instant::now();
         for entry in &self.plan.entries {
-            let mut work = |name, message| -> Result<(), Failure> {
-                let worker = &mut self.worker;
-                timed(profile.as_deref_mut(), name, 0.0, || worker.apply(engine, message))
-            };
-            match entry {
-                Entry::Begin => work("(begin)", WorkerMessage::Begin)?,
-                Entry::Zero { buffer, parameters } => {
-                    work("(zero)", WorkerMessage::Zero(*buffer, parameters))?;
-                }
-                Entry::Fold { into, from, elements } => {
-                    work("(fold)", WorkerMessage::Fold(*into, *from, elements.clone()))?;
-                }
-                Entry::Run(run) => {
-                    let record = bytemuck::cast_slice(&self.records[run.record]);
-                    match &mut profile {
-                        None => self.worker.apply(engine, WorkerMessage::Run(run, record, step))?,
-                        Some(profile) => {
-                            by_node(&mut self.worker, engine, run, record, step, profile)?;
-                        }
-                    }
-                }
-                other => {
-                    let Some(message) = collective(other) else { continue };
-                    let reducer = &mut self.reducer;
-                    let profile = profile.as_deref_mut();
-                    timed(profile, "(reduce)", 0.0, || reducer.apply(engine, message))?;
+            match (&mut profile, &entry.work) {
+                (None, _) => crew.issue(engine, entry, &input)?,
+                (Some(profile), Work::Run(run)) => by_node(crew, engine, run, &input, profile)?,
+                (Some(profile), work) => {
+                    timed(profile, name(work), 0.0, || crew.issue(engine, entry, &input))?;
                 }
             }
         }
-        let optimizer = &mut self.optimizer;
-        let message = OptimizerMessage::Norm { clip_norm: settings.clip_norm, abandoned: false };
-        timed(profile.as_deref_mut(), "(norm)", 0.0, || optimizer.apply(engine, message))?;
-        let message = OptimizerMessage::Update { settings, step };
-        timed(profile, "(update)", 0.0, || optimizer.apply(engine, message))?;
         self.step += 1;
         Ok(start.elapsed().as_secs_f64())
     }
@@ -149,66 +119,64 @@ impl StepBench {
         let (a, b) = (vec![1.0f32; side * side], vec![1.0f32; side * side]);
         let mut c = vec![0.0f32; side * side];
         let size = Size { m: side, n: side, k: side };
+        let device = CpuDevice::new(self.threads);
         let mut seconds = f64::INFINITY;
         for _ in 0..8 {
             let start = Instant::now();
             let output = Output::new(&mut c, side, false);
-            self.engine.device.gemm(size, Matrix::rows(&a, side), Matrix::rows(&b, side), output);
+            device.gemm(size, Matrix::rows(&a, side), Matrix::rows(&b, side), output);
             seconds = seconds.min(start.elapsed().as_secs_f64());
         }
         2.0 * (side * side * side) as f64 / seconds
     }
 }
 
-/// Entries of a step plan that move data between ranks.
-fn collective(entry: &Entry) -> Option<ReducerMessage<'_>> {
-    match entry {
-        Entry::Gather { parts } => Some(ReducerMessage::Gather(parts)),
-        Entry::Broadcast { root, span } => Some(ReducerMessage::Broadcast(*root, *span)),
-        Entry::Reduce { bucket } => Some(ReducerMessage::Reduce(*bucket)),
-        Entry::SumStates => Some(ReducerMessage::SumStates),
-        _ => None,
+/// What stands in the profile for work that is no op.
+fn name(work: &Work) -> &'static str {
+    match work {
+        Work::Begin => "(begin)",
+        Work::Zero { .. } => "(zero)",
+        Work::Load(_) => "(load)",
+        Work::Run(_) => "(run)",
+        Work::Keep(_) => "(keep)",
+        Work::Fold { .. } => "(fold)",
+        Work::Gather { .. } | Work::Broadcast { .. } | Work::SumStates => "(exchange)",
+        Work::Reduce { .. } => "(reduce)",
+        Work::Squares | Work::GatherSquares | Work::Decide => "(norm)",
+        Work::Update { .. } => "(update)",
+        Work::GatherParameters { .. } => "(gather)",
     }
 }
 
 /// Runs the nodes of a run one at a time.
 fn by_node(
-    worker: &mut Worker,
+    crew: &mut Crew,
     engine: &Engine,
     run: &Run,
-    record: &[u8],
-    step: u64,
+    input: &StepInput<'_>,
     profile: &mut Profile,
 ) -> Result<(), Failure> {
     let program = &engine.workload.programs()[run.program.0];
     for (i, cost) in program.costs().enumerate().take(run.nodes.end).skip(run.nodes.start) {
-        let node = Run {
-            nodes: i..i + 1,
-            load: run.load && i == run.nodes.start,
-            row: run.row.filter(|_| i + 1 == run.nodes.end),
-            ..run.clone()
-        };
-        let message = WorkerMessage::Run(&node, record, step);
-        timed(Some(&mut *profile), cost.op, cost.cost.flops, || worker.apply(engine, message))?;
+        let node = Work::Run(Run { nodes: i..i + 1, ..run.clone() });
+        timed(profile, cost.op, cost.cost.flops, || crew.apply(engine, &node, input))?;
     }
     Ok(())
 }
 
-/// Does some work; with a profile, notes how long it took.
+/// Does some work and notes how long it took.
 fn timed<E: Into<Failure>>(
-    profile: Option<&mut Profile>,
+    profile: &mut Profile,
     name: &'static str,
     flops: f64,
     work: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), Failure> {
     let start = Instant::now();
     work().map_err(Into::into)?;
-    if let Some(profile) = profile {
-        let share = profile.entry(name).or_default();
-        share.count += 1;
-        share.seconds += start.elapsed().as_secs_f64();
-        share.flops += flops;
-    }
+    let share = profile.entry(name).or_default();
+    share.count += 1;
+    share.seconds += start.elapsed().as_secs_f64();
+    share.flops += flops;
     Ok(())
 }
 
@@ -218,7 +186,7 @@ fn first_state(engine: &Engine) -> Result<(), Failure> {
     let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
     let slot = SnapshotSlots::create(layout.bytes())?.slot(0, &layout);
     initialise(workload, &slot);
-    restore(engine, &slot);
+    restore(engine, &slot)?;
     Ok(())
 }
 

@@ -201,6 +201,8 @@ pub struct Conversation {
     rows: usize,
     /// Bytes of the decoded tokens that are told, the prompt's included.
     told: usize,
+    /// Those of the last run.
+    logits: Vec<f32>,
     listener: Listener,
 }
 
@@ -210,8 +212,9 @@ impl Conversation {
     pub fn new(decoder: Decoder, request: Request, step: u64, listener: Listener) -> Self {
         let tokens = request.prompt.clone();
         let told = request.tokenizer.decode_bytes(&tokens).len();
+        let logits = Vec::new();
         let (sequence, first, read, rows) = (0, 0, 0, 0);
-        Self { decoder, request, step, sequence, tokens, first, read, rows, told, listener }
+        Self { decoder, request, step, sequence, tokens, first, read, rows, told, logits, listener }
     }
 
     /// The same as number `sequence` after that step: with draws of its own.
@@ -288,7 +291,11 @@ impl Drive for Conversation {
         if let Some(results) = last {
             self.read += self.rows;
             let answered = self.read == self.tokens.len();
-            if answered && !self.take(results.floats("logits")?)? {
+            results.read("logits", &mut self.logits)?;
+            let logits = std::mem::take(&mut self.logits);
+            let goes_on = !answered || self.take(&logits)?;
+            self.logits = logits;
+            if !goes_on {
                 // It is over, whatever the listener says.
                 let _over = (self.tell(true), (self.listener)(Heard::End));
                 return Ok(None);

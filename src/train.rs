@@ -28,6 +28,7 @@ use octet_actors::telemetry::status::Status;
 use octet_actors::telemetry::{Observer, TelemetrySetup};
 use octet_actors::topology::{Begin, Finished, RunSetup, run};
 use octet_actors::web::WebSetup;
+use octet_kernels::device::Backend;
 
 use crate::config::{Config, Device};
 use crate::data::{Progress, Tokenizer, prepare};
@@ -183,10 +184,12 @@ pub(crate) fn setup(
     });
     let dump = place.folder.join("dump.json");
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shared = || threads_per_rank(cores, config.run.ranks);
+    let threads = config.run.threads.unwrap_or_else(shared);
     RunSetup {
         workload,
         ranks: config.run.ranks,
-        threads: config.run.threads.unwrap_or_else(|| threads_per_rank(cores, config.run.ranks)),
+        backend: Backend::Cpu { threads },
         zero: if config.run.zero == 0 { Zero::Zero0 } else { Zero::Zero1 },
         schedule: schedule(config),
         policy: Policy { skips_max: SKIPS_MAX },

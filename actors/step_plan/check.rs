@@ -5,7 +5,7 @@ use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{Program, StateUse, StepBufferId};
 
 use crate::contract::{Batch, Phase, StepShape, Workload};
-use crate::step_plan::Whole;
+use crate::step_plan::{StepPlan, Whole, Work};
 
 /// Gradients must be written lane after lane, since finished lanes are folded away. Returns the
 /// last phase that writes gradients: buckets are reduced there, on every rank.
@@ -72,6 +72,32 @@ pub(super) fn check_sharing(
             let name = &program.name;
             return Err(Error::Plan(format!("program {name} runs last: no inputs, no gradients")));
         }
+    }
+    Ok(())
+}
+
+/// Ranks meet in the same order; inside programs after the same number of records, since a step is
+/// given up between records.
+///
+/// # Errors
+/// [`Error::Plan`] that names the first difference to what another rank does.
+pub fn check_meetings(mine: &StepPlan, other: &StepPlan) -> Result<()> {
+    let same = |(mine, other): &((usize, &Work), (usize, &Work))| match (mine, other) {
+        ((loads, Work::Run(a)), (loads_other, Work::Run(b))) => {
+            loads == loads_other && a.program == b.program && a.nodes == b.nodes
+        }
+        ((_, mine), (_, other)) => mine == other,
+    };
+    let mut pairs = mine.meetings().zip(other.meetings());
+    if let Some(((_, mine), (_, other))) = pairs.find(|pair| !same(pair)) {
+        return Err(Error::Plan(format!(
+            "ranks would not meet: one comes to {mine:?} where another comes to {other:?}"
+        )));
+    }
+    let counts = [mine, other].map(|plan| plan.meetings().count());
+    if counts[0] != counts[1] {
+        let why = format!("ranks meet {} and {} times in a step", counts[0], counts[1]);
+        return Err(Error::Plan(why));
     }
     Ok(())
 }

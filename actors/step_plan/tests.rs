@@ -9,6 +9,7 @@ use octet_kernels::ops::copy::copy_into;
 use octet_kernels::ops::mean_squared_error::mean_squared_error;
 
 use crate::contract::{Batch, Phase, ProgramId, StepShape};
+use crate::rank_memory::Zero;
 use crate::step_plan::StepPlan;
 use crate::testing::Toy;
 
@@ -88,7 +89,7 @@ fn each(program: ProgramId, micro_batches: std::ops::Range<usize>) -> Phase {
 
 fn plan(phases: Vec<Phase>, finally: Vec<ProgramId>) -> Result<StepPlan, String> {
     let shape = StepShape { micro_batches: 4, phases, finally };
-    StepPlan::new(&toy(), &shape, 2, 0).map_err(|e| e.to_string())
+    StepPlan::new(&toy(), &shape, 2, 0, Zero::Zero1).map_err(|e| e.to_string())
 }
 
 #[test]

@@ -3,22 +3,20 @@
 
 use std::sync::Arc;
 
-use octet_kernels::collectives::LocalGroup;
-use octet_kernels::cpu::CpuDevice;
+use octet_kernels::device::{Backend, Open};
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{
     Granularity, Init, Layout, Parameter, State, StateUse, StepBuffer, Variables,
 };
-use octet_kernels::memory::Arena;
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use crate::contract::Workload;
+use crate::engine::Engine;
 use crate::rank_memory::{RankMemory, Zero};
 use crate::sim::toy::{Random, Tiny, tiny};
 use crate::snapshot::{REGIONS, Region, SLOTS, Slot, SnapshotLayout, SnapshotSlots, digest};
 use crate::testing::Toy;
 use crate::transfer::{initialise, restore, save};
-use crate::worker::Engine;
 
 /// Every kind of variable: wide and narrow parameters, a frozen one, states of every use.
 fn variables() -> Variables {
@@ -66,25 +64,19 @@ fn slots(workload: &dyn Workload) -> (Arc<SnapshotSlots>, Arc<SnapshotLayout>) {
 
 /// All ranks of a run, with memory full of rubbish.
 fn engines(workload: &Arc<dyn Workload>, ranks: usize, zero: Zero) -> Vec<Engine> {
-    let group = LocalGroup::new(ranks, std::time::Duration::from_secs(5));
-    let engine = |(rank, communicator)| {
+    let devices = Backend::Cpu { threads: 1 }.open(ranks, std::time::Duration::from_secs(5));
+    let engine = |(rank, open): (usize, Open)| {
         let memory = RankMemory::new(&**workload, ranks, rank, zero).unwrap();
-        let arena = Arena::allocate(&memory.arena).unwrap();
+        let (device, communicator) = open().unwrap();
+        let engine = Engine::new(workload.clone(), memory, device, communicator).unwrap();
+        let memory = &engine.memory;
         for span in [memory.parameters, memory.states, memory.masters, memory.first_moment] {
             // SAFETY: the test alone knows the arena.
-            unsafe { arena.slice(span).as_mut_slice::<u8>() }.fill(0xA5);
+            unsafe { engine.slice(span).as_mut_slice::<u8>() }.fill(0xA5);
         }
-        let communicator: Box<dyn octet_kernels::collectives::Communicator> =
-            Box::new(communicator);
-        Engine {
-            workload: workload.clone(),
-            memory,
-            arena,
-            device: CpuDevice::new(1),
-            communicator: communicator.into(),
-        }
+        engine
     };
-    group.into_iter().enumerate().map(engine).collect()
+    devices.unwrap().into_iter().enumerate().map(engine).collect()
 }
 
 fn bytes(slot: &Slot, region: Region) -> &[u8] {
@@ -137,10 +129,10 @@ proptest! {
                 unsafe { to.region(region).as_mut_slice::<u8>() }.fill(0x5A);
             }
             for engine in &engines {
-                restore(engine, &from);
+                restore(engine, &from).unwrap();
             }
             for engine in &engines {
-                save(engine, &to);
+                save(engine, &to).unwrap();
             }
             prop_assert_eq!(&seal(&to), &expected);
             // The next leg reads what this one wrote.
@@ -161,8 +153,8 @@ fn every_rank_has_all_parameters_rounded_once() {
     scramble(&slot, 7);
     let tensors = layout.tensors();
     for engine in engines(&workload, 3, Zero::Zero1) {
-        restore(&engine, &slot);
-        let all = engine.arena.slice(engine.memory.parameters);
+        restore(&engine, &slot).unwrap();
+        let all = engine.slice(engine.memory.parameters);
         let places = &workload.layout().placements;
         for (parameter, place) in workload.variables().parameters().iter().zip(places) {
             let tensor = tensors.iter().find(|t| t.name == parameter.name).unwrap();
@@ -185,7 +177,7 @@ fn every_rank_has_all_parameters_rounded_once() {
             assert_eq!(here, wanted, "{}", parameter.name);
         }
         // States that are not saved start from zero, on every rank.
-        let states = engine.arena.slice(engine.memory.states);
+        let states = engine.slice(engine.memory.states);
         for (i, state) in workload.variables().states().iter().enumerate() {
             // SAFETY: as above.
             let here: &[u8] =

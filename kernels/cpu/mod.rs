@@ -2,6 +2,7 @@
 //!
 //! Whatever runs here gives the same bits for any number of threads and any instruction set.
 
+mod device;
 pub mod gemm;
 pub mod isa;
 pub mod pool;
@@ -10,6 +11,7 @@ mod run;
 mod tests;
 pub mod vector;
 
+pub(crate) use device::open;
 pub use run::CpuRun;
 
 /// The CPU as a device.

@@ -12,6 +12,7 @@ use half::{bf16, f16};
 
 use crate::collectives::Communicator;
 use crate::cpu::CpuDevice;
+use crate::device::RunArguments;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::program::Planned;
@@ -25,7 +26,7 @@ pub struct CpuRun<'a> {
     program: &'a Program,
     node: &'a Planned,
     device: &'a CpuDevice,
-    bindings: &'a Bindings,
+    bindings: &'a Bindings<'a>,
     context: &'a RunContext<'a>,
     /// Bit `i`: output `i` was handed out. Each may be taken once, so no two `&mut` alias.
     taken: Cell<u32>,
@@ -36,7 +37,7 @@ impl<'a> CpuRun<'a> {
         program: &'a Program,
         node: &'a Planned,
         device: &'a CpuDevice,
-        bindings: &'a Bindings,
+        bindings: &'a Bindings<'a>,
         context: &'a RunContext<'a>,
     ) -> Result<()> {
         let taken = Cell::new(0);
@@ -133,12 +134,17 @@ impl<'a> CpuRun<'a> {
 
     /// Step, from 0.
     pub fn step(&self) -> u64 {
-        self.context.step
+        self.arguments().step
     }
 
     /// Number of this micro-batch's first sample within the run.
     pub fn first_sample(&self) -> u64 {
-        self.context.first_sample
+        self.arguments().first_sample
+    }
+
+    fn arguments(&self) -> RunArguments {
+        // SAFETY: written before the run, and not during it.
+        unsafe { self.bindings.arguments.as_slice::<RunArguments>()[0] }
     }
 
     /// The rank's communicator.

@@ -8,18 +8,18 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::collectives::Communicator;
-use crate::cpu::{CpuDevice, CpuRun};
+use crate::device::RunArguments;
 use crate::error::{Error, Result};
 use crate::graph::cost::Cost;
 use crate::graph::gradient::differentiate;
-use crate::graph::layout::Layout;
+use crate::graph::layout::{Layout, Placement};
 use crate::graph::plan::{Lifetime, lifetimes, pack, until};
 use crate::graph::recompute::Mix;
 use crate::graph::target::Target;
 use crate::graph::variables::{ParameterId, StateId, StepBufferId};
 use crate::graph::{Graph, Kind, Part, Tensor, Write};
 use crate::memory::{DeviceSlice, REGION_ALIGNMENT};
-use crate::ops::{Io, Op};
+use crate::ops::{Io, Op, Stream};
 use crate::random::Site;
 use crate::shape::Spec;
 
@@ -53,8 +53,8 @@ pub struct Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Activation(usize),
-    Parameter(usize),
-    Gradient(usize),
+    Parameter { unit: usize, offset: usize },
+    Gradient { unit: usize, offset: usize },
     State(usize),
     Step { offset: usize, slice_bytes: usize, part: Part },
     Input(usize),
@@ -107,11 +107,11 @@ pub struct NodeCost {
 
 /// The regions of a rank's arena that a run uses.
 #[derive(Debug, Clone, Copy)]
-pub struct Bindings {
-    /// All parameters, [`Layout::parameter_bytes`].
-    pub parameters: DeviceSlice,
-    /// The gradient buffer of the lane that runs: [`Layout::elements`] of `F32`.
-    pub gradients: DeviceSlice,
+pub struct Bindings<'a> {
+    /// By unit: its parameters.
+    pub parameters: &'a [DeviceSlice],
+    /// By unit: its `F32` gradients, in the buffer of the lane that runs.
+    pub gradients: &'a [DeviceSlice],
     /// All states, [`Layout::state_bytes`].
     pub states: DeviceSlice,
     /// All step buffers, [`Layout::step_bytes`].
@@ -122,17 +122,19 @@ pub struct Bindings {
     pub activations: DeviceSlice,
     /// One `I32`, set to 1 by an op whose live extent would exceed its capacity.
     pub overflow: DeviceSlice,
+    /// [`RunArguments`].
+    pub arguments: DeviceSlice,
 }
 
-/// What a run must know besides its memory.
+/// Bytes of the region of run arguments.
+pub const ARGUMENT_BYTES: usize = size_of::<RunArguments>();
+
+/// What a run must know besides its memory. It decides which captured work runs; what changes from
+/// run to run without changing the work stands in [`Bindings::arguments`].
 #[derive(Clone, Copy)]
 pub struct RunContext<'a> {
     /// Seed of the run.
     pub seed: u64,
-    /// Step, from 0.
-    pub step: u64,
-    /// Number of the first sample of this micro-batch within the run, from 0.
-    pub first_sample: u64,
     /// Position of this micro-batch in its group: which slice of the step buffers it is.
     pub slice: usize,
     /// By parameter: whether this run is the first of its lane to write that gradient.
@@ -162,6 +164,8 @@ pub struct Program {
     fields: Vec<Field>,
     fetches: Vec<(String, Tensor)>,
     gradient_writes: Vec<(ParameterId, usize)>,
+    parameter_reads: Vec<(ParameterId, usize)>,
+    meetings: Vec<usize>,
     shared: Shared,
     forward_nodes: usize,
     /// Bytes of one micro-batch's record.
@@ -224,6 +228,9 @@ impl Program {
             .collect();
         let fetches = graph.fetches.iter().map(|f| (f.name.clone(), f.tensor)).collect();
         let gradient_writes = last_gradient_writes(&graph);
+        let parameter_reads = first_parameter_reads(&graph);
+        let meets = |i: &usize| graph.nodes[*i].op.stream() == Stream::Communication;
+        let meetings = (0..graph.nodes.len()).filter(meets).collect();
         let shared = shared(&graph);
         let name = name.to_string();
         Ok(Self {
@@ -233,6 +240,8 @@ impl Program {
             fields,
             fetches,
             gradient_writes,
+            parameter_reads,
+            meetings,
             shared,
             forward_nodes,
             input_bytes,
@@ -272,6 +281,16 @@ impl Program {
         &self.gradient_writes
     }
 
+    /// Every parameter that this program reads, with the first node that does.
+    pub fn parameter_reads(&self) -> &[(ParameterId, usize)] {
+        &self.parameter_reads
+    }
+
+    /// The nodes that meet other devices.
+    pub fn meetings(&self) -> &[usize] {
+        &self.meetings
+    }
+
     /// What it writes besides gradients, and which step buffers it has a slice of.
     pub fn shared(&self) -> &Shared {
         &self.shared
@@ -287,29 +306,21 @@ impl Program {
         self.nodes.iter().map(|n| n.cost).sum()
     }
 
-    /// Runs nodes on the CPU, in order, without allocating.
-    ///
-    /// # Errors
-    /// [`Error::Collective`] from an op that meets other devices.
-    pub fn run_cpu(
-        &self,
-        device: &CpuDevice,
-        bindings: &Bindings,
-        context: &RunContext<'_>,
-        nodes: Range<usize>,
-    ) -> Result<()> {
-        assert_eq!(self.target, Target::Cpu, "program {} has another target", self.name);
-        for node in &self.nodes[nodes] {
-            CpuRun::execute(self, node, device, bindings, context)?;
-        }
-        Ok(())
+    /// The nodes of a range, for the device that runs them.
+    pub(crate) fn planned(&self, nodes: Range<usize>) -> &[Planned] {
+        &self.nodes[nodes]
     }
 
     /// Where a fetched tensor lies in this run's memory.
     ///
     /// # Errors
     /// [`Error::Plan`] when nothing of that name is fetched.
-    pub fn fetched(&self, name: &str, bindings: &Bindings, slice: usize) -> Result<DeviceSlice> {
+    pub fn fetched(
+        &self,
+        name: &str,
+        bindings: &Bindings<'_>,
+        slice: usize,
+    ) -> Result<DeviceSlice> {
         let found = self.fetches.iter().find(|(n, _)| n == name);
         let (_, tensor) =
             found.ok_or_else(|| Error::Plan(format!("program {} fetches no {name}", self.name)))?;
@@ -320,12 +331,12 @@ impl Program {
         &self.tensors[tensor.0].spec
     }
 
-    pub(crate) fn resolve(&self, tensor: Tensor, b: &Bindings, slice: usize) -> DeviceSlice {
+    pub(crate) fn resolve(&self, tensor: Tensor, b: &Bindings<'_>, slice: usize) -> DeviceSlice {
         let Placed { spec, place } = &self.tensors[tensor.0];
         let (region, offset) = match *place {
             Place::Activation(offset) => (b.activations, offset),
-            Place::Parameter(offset) => (b.parameters, offset),
-            Place::Gradient(offset) => (b.gradients, offset),
+            Place::Parameter { unit, offset } => (b.parameters[unit], offset),
+            Place::Gradient { unit, offset } => (b.gradients[unit], offset),
             Place::State(offset) => (b.states, offset),
             Place::Input(offset) => (b.input, offset),
             Place::Step { offset, part: Part::Whole, .. } => (b.step, offset),
@@ -379,8 +390,14 @@ fn fields(graph: &Graph<'_>) -> (Vec<Field>, usize) {
 
 fn place(graph: &Graph<'_>, offsets: &[usize], fields: &[Field], layout: &Layout) -> Vec<Placed> {
     let of = |tensor: usize| match graph.tensors[tensor].kind {
-        Kind::Parameter(id) => Place::Parameter(layout.placements[id.0].byte),
-        Kind::Gradient(id) => Place::Gradient(layout.placements[id.0].start * 4),
+        Kind::Parameter(id) => {
+            let Placement { unit, byte, .. } = layout.placements[id.0];
+            Place::Parameter { unit, offset: byte - layout.units[unit].bytes.start }
+        }
+        Kind::Gradient(id) => {
+            let Placement { unit, start, .. } = layout.placements[id.0];
+            Place::Gradient { unit, offset: (start - layout.units[unit].elements.start) * 4 }
+        }
         Kind::State(id) => Place::State(layout.states[id.0]),
         Kind::Step(id, part) => {
             let slice_bytes = graph.variables.step_buffers()[id.0].slice_bytes();
@@ -423,6 +440,18 @@ fn shared(graph: &Graph<'_>) -> Shared {
     shared.parameters.dedup();
     shared.slices.dedup();
     shared
+}
+
+fn first_parameter_reads(graph: &Graph<'_>) -> Vec<(ParameterId, usize)> {
+    let mut first = vec![None; graph.variables.parameters().len()];
+    for (i, node) in graph.nodes.iter().enumerate() {
+        for &tensor in &node.inputs {
+            if let Kind::Parameter(id) = graph.tensors[graph.root(tensor).0].kind {
+                first[id.0].get_or_insert(i);
+            }
+        }
+    }
+    first.into_iter().enumerate().filter_map(|(p, i)| Some((ParameterId(p), i?))).collect()
 }
 
 fn last_gradient_writes(graph: &Graph<'_>) -> Vec<(ParameterId, usize)> {

@@ -119,7 +119,7 @@ fn the_layout_is_whole_blocks_in_reverse_order_and_shards_cover_it() {
     let layout = Layout::new(&variables, Granularity { block: 128, bucket: 300 });
     assert!(layout.buckets.len() > 1);
     assert_eq!(layout.buckets[0].parameters[0], ParameterId(6));
-    assert_eq!(layout.placements[7].bucket, None);
+    assert!(layout.buckets_of(ParameterId(7)).is_empty());
     let mut covered = BTreeSet::new();
     for ranks in [1, 2, 3, 4, 8] {
         for bucket in 0..layout.buckets.len() {
@@ -135,6 +135,36 @@ fn the_layout_is_whole_blocks_in_reverse_order_and_shards_cover_it() {
         }
     }
     assert_eq!(covered.last(), Some(&layout.elements));
+}
+
+#[test]
+fn a_large_parameter_is_cut_into_buckets_and_keeps_one_address() {
+    let mut variables = Variables::new();
+    for (name, shape) in [("large", [100, 70]), ("small", [3, 5]), ("other", [9, 9])] {
+        variables.parameter(parameter(name, &shape));
+    }
+    let layout = Layout::new(&variables, Granularity { block: 64, bucket: 256 });
+    let (large, small) = (ParameterId(0), ParameterId(1));
+    assert!(layout.buckets.iter().all(|bucket| bucket.elements.len() <= 256));
+    assert!(layout.buckets_of(large).len() > 20);
+    for id in (0..3).map(ParameterId) {
+        let place = layout.placements[id.0];
+        let unit = &layout.units[place.unit];
+        assert!(unit.elements.contains(&place.start));
+        assert!(place.start + place.elements <= unit.elements.end, "it leaves its unit");
+        let buckets = layout.buckets_of(id);
+        let (first, last) = (&layout.buckets[buckets.start], &layout.buckets[buckets.end - 1]);
+        assert!(first.elements.contains(&place.start));
+        assert!(last.elements.contains(&(place.start + place.elements - 1)));
+        // The bytes of an element are the same by parameter, by bucket and by unit.
+        let bytes = layout.parameter_span(buckets.start, &(place.start..place.start + 1));
+        assert_eq!(bytes.start, place.byte);
+        let in_unit = (place.start - unit.elements.start) * 4;
+        assert_eq!(unit.bytes.start + in_unit, place.byte);
+    }
+    let edges = layout.units.iter().map(|u| u.buckets.clone());
+    assert!(edges.flatten().eq(0..layout.buckets.len()), "every bucket in one unit, in order");
+    assert!(layout.buckets_of(small).len() == 1);
 }
 
 #[test]

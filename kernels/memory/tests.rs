@@ -13,7 +13,7 @@ fn regions_are_aligned_disjoint_and_sum_to_the_arena() {
         end = span.offset + span.bytes;
     }
     assert_eq!(plan.bytes(), 256 + 256 + 512 + 4096);
-    let arena = Arena::allocate(&plan).unwrap();
+    let arena = Arena::in_host_memory(&plan).unwrap();
     assert_eq!(arena.bytes(), plan.bytes());
     // SAFETY: the arena is alive and only this test uses it.
     assert!(unsafe { arena.slice(spans[3]).as_slice::<u8>() }.iter().all(|&byte| byte == 0));

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use octet_kernels::cpu::CpuDevice;
+use octet_kernels::device::{Device, RunArguments};
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{
     Bindings, Goal, Granularity, Graph, Layout, ParameterId, Policy, Program, RunContext, Variables,
@@ -101,6 +102,7 @@ impl Bench {
         let mut input = vec![u64::MAX; program.input_bytes.div_ceil(8)];
         let mut activations = vec![u64::MAX; program.activation_bytes.div_ceil(8)];
         let (mut step, mut overflow) = (vec![0u64], vec![0i32]);
+        let mut arguments = [RunArguments::default()];
         assert_eq!(fields.len(), program.fields().len(), "every input is given");
         for (name, field) in fields {
             let at = program.field(name).unwrap_or_else(|| panic!("no input {name}")).offset;
@@ -111,24 +113,26 @@ impl Bench {
             let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut input);
             memory[at..at + bytes.len()].copy_from_slice(bytes);
         }
+        let parameters = DeviceSlice::from_host(&mut self.parameters);
+        let gradients = DeviceSlice::from_host(&mut self.gradients);
         let bindings = Bindings {
-            parameters: DeviceSlice::from_host(&mut self.parameters),
-            gradients: DeviceSlice::from_host(&mut self.gradients),
+            parameters: &self.layout.parameters_by_unit(parameters),
+            gradients: &self.layout.gradients_by_unit(gradients),
             states: DeviceSlice::from_host(&mut self.states),
             step: DeviceSlice::from_host(&mut step),
             input: DeviceSlice::from_host(&mut input),
             activations: DeviceSlice::from_host(&mut activations),
             overflow: DeviceSlice::from_host(&mut overflow),
+            arguments: DeviceSlice::from_host(&mut arguments),
         };
         let context = RunContext {
             seed: 7,
-            step: 0,
-            first_sample: 0,
             slice: 0,
             first_in_lane: &vec![true; self.variables.parameters().len()],
             communicator: None,
         };
-        program.run_cpu(&self.device, &bindings, &context, 0..program.nodes()).unwrap();
+        // SAFETY: the regions are alive, and nobody else uses them.
+        unsafe { self.device.run(program, &bindings, &context, 0..program.nodes()) }.unwrap();
         let mut results = HashMap::new();
         for (name, spec) in program.fetches() {
             let slice = program.fetched(name, &bindings, 0).unwrap();

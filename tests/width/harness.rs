@@ -355,8 +355,11 @@ impl<F: FnMut(&[f32]) -> Said + Send> Drive for Conversation<F> {
         last: Option<&dyn Results>,
         record: &mut Record<'_>,
     ) -> std::result::Result<Option<ProgramId>, Fault> {
-        let logits = last.map_or(Ok(&[][..]), |results| results.floats("logits"))?;
-        let Some((program, inputs)) = (self.0)(logits) else { return Ok(None) };
+        let mut logits = Vec::new();
+        if let Some(results) = last {
+            results.read("logits", &mut logits)?;
+        }
+        let Some((program, inputs)) = (self.0)(&logits) else { return Ok(None) };
         for (name, values) in inputs {
             record.field::<i32>(&programs[program.0], name).copy_from_slice(&values);
         }

@@ -16,8 +16,9 @@ use octet_kernels::ops::linear::linear;
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use crate::contract::{Batch, Phase, ProgramId, StepShape};
+use crate::rank_memory::Zero;
 use crate::sim::toy::Random;
-use crate::step_plan::{Entry, Run, StepPlan, records};
+use crate::step_plan::{Load, Run, StepPlan, Work, check_meetings, records};
 use crate::testing::Toy;
 
 const WIDTH: usize = 4;
@@ -210,54 +211,58 @@ impl Case {
         let mut reduced = Vec::new();
         let stale = || "stale".to_string();
         for entry in &plan.entries {
-            match entry {
-                Entry::Zero { buffer, parameters } => {
+            match &entry.work {
+                Work::Zero { buffer, parameters } => {
                     for id in parameters {
                         gradients.insert((*buffer, id.0), "0".to_string());
                     }
                 }
-                Entry::Run(run) => {
+                Work::Run(run) => {
                     for &(id, node) in self.writes(run.program) {
                         if !run.nodes.contains(&node) {
                             continue;
                         }
-                        assert!(!reduced.contains(&self.bucket(id)), "written after its reduction");
+                        let of = self.workload.layout.buckets_of(id);
+                        let late = of.clone().any(|bucket| reduced.contains(&bucket));
+                        assert!(!of.is_empty() && !late, "written after its reduction");
                         let leaf = leaf(run.program, run.micro_batch, node);
                         let cell = gradients.entry((run.buffer, id.0)).or_insert_with(stale);
                         let first = run.first_in_lane[id.0];
                         *cell = if first { leaf } else { format!("({cell}+{leaf})") };
                     }
                 }
-                Entry::Fold { into, from, elements } => {
-                    for (i, place) in self.workload.layout.placements.iter().enumerate() {
-                        if place.bucket.is_some() && elements.contains(&place.start) {
+                Work::Fold { into, from, elements } => {
+                    for i in 0..PARAMETERS {
+                        if self.first_part_in(i, elements) {
                             let from = gradients.get(&(*from, i)).cloned().unwrap_or_else(stale);
                             let into = gradients.entry((*into, i)).or_insert_with(stale);
                             *into = format!("[{into}+{from}]");
                         }
                     }
                 }
-                Entry::Reduce { bucket } => {
+                Work::Reduce { bucket } => {
                     self.check_bucket(rank, *bucket, &gradients);
                     reduced.push(*bucket);
                 }
-                Entry::Begin
-                | Entry::Gather { .. }
-                | Entry::Broadcast { .. }
-                | Entry::SumStates => {}
+                _ => {}
             }
         }
         let all: Vec<usize> = (0..self.workload.layout.buckets.len()).collect();
         assert_eq!(reduced, all, "every bucket once, in order");
     }
 
-    fn bucket(&self, id: ParameterId) -> usize {
-        self.workload.layout.placements[id.0].bucket.expect("only trainable ones are written")
+    /// Symbols stand for the part of a parameter that lies in its first bucket.
+    fn first_part_in(&self, parameter: usize, elements: &Range<usize>) -> bool {
+        let layout = &self.workload.layout;
+        let trained = !layout.buckets_of(ParameterId(parameter)).is_empty();
+        trained && elements.contains(&layout.placements[parameter].start)
     }
 
     fn check_bucket(&self, rank: usize, bucket: usize, found: &BTreeMap<(usize, usize), String>) {
         for piece in self.tree().pieces().iter().filter(|piece| piece.rank == rank) {
-            for &id in &self.workload.layout.buckets[bucket].parameters {
+            let about = &self.workload.layout.buckets[bucket];
+            let begins = |id: &&ParameterId| self.first_part_in(id.0, &about.elements);
+            for &id in about.parameters.iter().filter(begins) {
                 let wanted = self.tree_sum(piece.subtree.lanes(), id);
                 assert_eq!(found.get(&(piece.buffer, id.0)), Some(&wanted), "of parameter {id:?}");
             }
@@ -270,26 +275,33 @@ impl Case {
         let lanes = self.tree().lanes_of(rank);
         let records = records(&self.workload, &self.shape, &lanes);
         let mine = self.runs().into_iter().filter(|run| owned.contains(&run.1));
-        let mut pieces = plan.runs().peekable();
+        let mut works =
+            plan.entries.iter().map(|entry| &entry.work).filter(|w| w.is_of_micro_batch());
         let mut rows = 0;
         for (program, micro_batch, slice) in mine {
+            let Some(Work::Load(Load { record, .. })) = works.next() else { panic!("no record") };
+            let (of, like) = records[*record];
+            let fields = |id: ProgramId| self.workload.programs[id.0].fields();
+            assert_eq!((of, fields(like)), (micro_batch, fields(program)));
             let nodes = self.workload.programs[program.0].nodes();
             let mut done = 0;
             while done < nodes {
-                let piece: &Run = pieces.next().expect("a run is missing");
+                let piece: &Run = match works.next() {
+                    Some(Work::Run(run)) => run,
+                    other => panic!("instead of a run: {other:?}"),
+                };
                 let is = (piece.program, piece.micro_batch, piece.slice, piece.nodes.start);
                 assert_eq!(is, (program, micro_batch, slice, done));
-                assert!(piece.nodes.end > done && piece.load == (done == 0));
+                assert!(piece.nodes.end > done);
                 done = piece.nodes.end;
-                assert_eq!(piece.row, (done == nodes).then_some(rows));
-                let (of, like) = records[piece.record];
-                let fields = |id: ProgramId| self.workload.programs[id.0].fields();
-                assert_eq!((of, fields(like)), (micro_batch, fields(program)));
             }
             assert_eq!(done, nodes);
+            let Some(Work::Keep(keep)) = works.next() else { panic!("nothing is kept") };
+            let is = (keep.program, keep.micro_batch, keep.slice, keep.row);
+            assert_eq!(is, (program, micro_batch, slice, rows));
             rows += 1;
         }
-        assert!(pieces.next().is_none() && plan.rows == rows);
+        assert!(works.next().is_none() && plan.rows == rows);
         let distinct = records.iter().enumerate().all(|(i, a)| !records[..i].contains(a));
         assert!(distinct, "a record is filled twice");
     }
@@ -300,8 +312,8 @@ impl Case {
             Phase::Gather { micro_batches, .. } => Some(micro_batches.clone()),
             _ => None,
         });
-        let of_plan = plan.entries.iter().filter_map(|entry| match entry {
-            Entry::Gather { parts } => Some(parts),
+        let of_plan = plan.entries.iter().filter_map(|entry| match &entry.work {
+            Work::Gather { parts } => Some(parts),
             _ => None,
         });
         let bytes = 3 * size_of::<f32>();
@@ -321,15 +333,6 @@ fn leaf(program: ProgramId, micro_batch: usize, node: usize) -> String {
     format!("{}.{micro_batch}.{node}", program.0)
 }
 
-fn collectives(plan: &StepPlan) -> Vec<&Entry> {
-    let is_collective = |entry: &&Entry| match entry {
-        Entry::Gather { .. } | Entry::Broadcast { .. } | Entry::Reduce { .. } => true,
-        Entry::SumStates => true,
-        Entry::Begin | Entry::Zero { .. } | Entry::Run(_) | Entry::Fold { .. } => false,
-    };
-    plan.entries.iter().filter(is_collective).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 400, failure_persistence: None, ..Default::default()
@@ -339,7 +342,8 @@ proptest! {
     fn any_step_on_any_number_of_ranks(seed in any::<u64>()) {
         let case = case(seed);
         let lanes = case.gradient_lanes();
-        let plan = |rank| StepPlan::new(&case.workload, &case.shape, case.ranks, rank);
+        let zero = if seed % 2 == 0 { Zero::Zero0 } else { Zero::Zero1 };
+        let plan = |rank| StepPlan::new(&case.workload, &case.shape, case.ranks, rank, zero);
         if lanes.is_empty() || !lanes.is_sorted() {
             let refused = (0..case.ranks).all(|rank| matches!(plan(rank), Err(Error::Plan(_))));
             prop_assert_eq!(refused, true, "lanes in the order {:?}", lanes);
@@ -347,9 +351,9 @@ proptest! {
         }
         let plans: Vec<StepPlan> = (0..case.ranks).map(|rank| plan(rank).unwrap()).collect();
         for (rank, plan) in plans.iter().enumerate() {
-            prop_assert_eq!(&plan.entries[0], &Entry::Begin);
-            prop_assert_eq!(collectives(plan), collectives(&plans[0]));
-            let sums = plan.entries.iter().filter(|e| **e == Entry::SumStates).count();
+            prop_assert_eq!(&plan.entries[0].work, &Work::Begin);
+            prop_assert_eq!(check_meetings(plan, &plans[0]).map_err(|e| e.to_string()), Ok(()));
+            let sums = plan.entries.iter().filter(|e| e.work == Work::SumStates).count();
             prop_assert_eq!(sums, case.workload.variables.states().len());
             case.check_gradients(rank, plan);
             case.check_runs(rank, plan);
@@ -374,13 +378,18 @@ fn a_lane_that_begins_too_early_is_named() {
     case.workload.batch = Batch { micro: 1, global: 4, lanes: 4 };
     let each = |program| Phase::Each { micro_batches: 0..4, programs: vec![ProgramId(program); 4] };
     case.shape = StepShape { micro_batches: 4, phases: vec![each(0), each(1)], finally: vec![] };
-    let refused = StepPlan::new(&case.workload, &case.shape, 2, 0).unwrap_err().to_string();
+    let refused =
+        StepPlan::new(&case.workload, &case.shape, 2, 0, Zero::Zero1).unwrap_err().to_string();
     assert!(refused.contains("micro-batch 0 (lane 0)"), "{refused}");
     assert!(refused.contains("lane 3 has begun"), "{refused}");
     case.shape = StepShape { micro_batches: 4, phases: vec![each(3)], finally: vec![] };
-    let refused = StepPlan::new(&case.workload, &case.shape, 2, 0).unwrap_err().to_string();
+    let refused =
+        StepPlan::new(&case.workload, &case.shape, 2, 0, Zero::Zero1).unwrap_err().to_string();
     assert!(refused.contains("no program of the step writes a gradient"), "{refused}");
-    assert!(StepPlan::new(&case.workload, &case.shape, 5, 0).is_err(), "more ranks than lanes");
+    assert!(
+        StepPlan::new(&case.workload, &case.shape, 5, 0, Zero::Zero1).is_err(),
+        "more ranks than lanes"
+    );
 }
 
 #[test]
@@ -392,9 +401,9 @@ fn gradients_leave_while_backward_goes_on() {
     case.workload.batch = Batch { micro: 1, global: 2, lanes: 2 };
     let each = Phase::Each { micro_batches: 0..2, programs: vec![ProgramId(0); 2] };
     case.shape = StepShape { micro_batches: 2, phases: vec![each], finally: vec![] };
-    let plan = StepPlan::new(&case.workload, &case.shape, 2, 1).unwrap();
-    let last_run = plan.entries.iter().rposition(|e| matches!(e, Entry::Run(_))).unwrap();
-    let first = plan.entries.iter().position(|e| matches!(e, Entry::Reduce { .. })).unwrap();
+    let plan = StepPlan::new(&case.workload, &case.shape, 2, 1, Zero::Zero1).unwrap();
+    let last_run = plan.entries.iter().rposition(|e| matches!(e.work, Work::Run(_))).unwrap();
+    let first = plan.entries.iter().position(|e| matches!(e.work, Work::Reduce { .. })).unwrap();
     assert!(first < last_run, "nothing is reduced before the last node");
     // The weight nearest to the loss is final first, and its bucket is the first.
     assert_eq!(layout_order(&case), [5, 4, 3, 1, 0]);

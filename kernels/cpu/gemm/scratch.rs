@@ -33,7 +33,7 @@ impl Scratch {
     /// When so much memory has no address.
     pub fn new(isa: Isa, threads: usize) -> Result<Self> {
         let plan = plan(isa, threads);
-        let arena = Arena::allocate(&plan)?;
+        let arena = Arena::in_host_memory(&plan)?;
         let worker = |regions: &[crate::memory::Region]| Worker {
             held: AtomicBool::new(false),
             a: arena.slice(regions[0].span),

@@ -36,8 +36,8 @@ pub fn block_sums(device: &CpuDevice, gradient: &[f32], block_elements: usize, o
 }
 
 /// The norm from all block sums in block order. `max_norm` of 0 or infinity: no clipping.
-pub fn clip_factor(sums: &[f64], max_norm: f64) -> Norm {
-    let norm = sums.iter().sum::<f64>().sqrt();
+pub fn clip_factor(sums: impl Iterator<Item = f64>, max_norm: f64) -> Norm {
+    let norm = sums.sum::<f64>().sqrt();
     let finite = norm.is_finite();
     let clips = finite && max_norm > 0.0 && max_norm.is_finite();
     let factor = if clips { (max_norm / (norm + EPS)).min(1.0) as f32 } else { 1.0 };

@@ -1,0 +1,137 @@
+//! What worker, reducer and optimizer of one rank share: the device, its memory by region, and the
+//! way to the other ranks.
+//!
+//! Ownership: belongs to the rank's one thread. Prohibition: nothing here reads or writes device
+//! memory but through the device.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+use octet_kernels::collectives::Communicator;
+use octet_kernels::device::Device;
+use octet_kernels::error::Result;
+use octet_kernels::graph::Bindings;
+use octet_kernels::memory::{Arena, DeviceSlice, Span};
+use octet_kernels::ops::Stream;
+
+use crate::contract::Workload;
+use crate::fault::{ActorName, Fault};
+use crate::rank_memory::RankMemory;
+use crate::step_plan::Mark;
+
+/// One rank's machine.
+pub struct Engine {
+    /// What is trained.
+    pub workload: Arc<dyn Workload>,
+    /// Where everything lies.
+    pub memory: RankMemory,
+    /// What computes.
+    pub device: Box<dyn Device>,
+    /// The way to other ranks.
+    pub communicator: RefCell<Box<dyn Communicator>>,
+    arena: Arena,
+    /// By unit.
+    parameters: Vec<DeviceSlice>,
+    /// By gradient buffer, then by unit.
+    gradients: Vec<Vec<DeviceSlice>>,
+}
+
+impl Engine {
+    /// Takes the memory that was planned, and nothing later.
+    ///
+    /// # Errors
+    /// From the device when there is not enough.
+    pub fn new(
+        workload: Arc<dyn Workload>,
+        memory: RankMemory,
+        device: Box<dyn Device>,
+        communicator: Box<dyn Communicator>,
+    ) -> Result<Self> {
+        let arena = device.allocate(&memory.arena, memory.events)?;
+        let layout = workload.layout();
+        let parameters = layout.parameters_by_unit(arena.slice(memory.parameters));
+        let gradients = memory
+            .gradients
+            .iter()
+            .map(|&buffer| layout.gradients_by_unit(arena.slice(buffer)))
+            .collect();
+        let order = bytemuck::cast_slice(&memory.norm.order);
+        // SAFETY: the arena was just taken, and the region has the table's size.
+        unsafe { device.upload(order, arena.slice(memory.norm_order)) }?;
+        let communicator = communicator.into();
+        Ok(Self { workload, memory, device, communicator, arena, parameters, gradients })
+    }
+
+    /// Who reports.
+    pub fn name(&self) -> ActorName {
+        ActorName::Rank(self.memory.rank)
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena.bytes()
+    }
+
+    /// A failed kernel or collective as a fault of the world.
+    pub fn fault(&self, error: impl std::fmt::Display) -> Fault {
+        Fault::world(self.name(), error)
+    }
+
+    /// A region, by address.
+    pub fn slice(&self, span: Span) -> DeviceSlice {
+        self.arena.slice(span)
+    }
+
+    /// What a program's run is given; gradients go to `buffer`.
+    pub fn bindings(&self, buffer: usize) -> Bindings<'_> {
+        let memory = &self.memory;
+        Bindings {
+            parameters: &self.parameters,
+            gradients: &self.gradients[buffer],
+            states: self.slice(memory.states),
+            step: self.slice(memory.step),
+            input: self.slice(memory.input),
+            activations: self.slice(memory.activations),
+            overflow: self.slice(memory.overflow()),
+            arguments: self.slice(memory.arguments),
+        }
+    }
+
+    /// Flat `F32` elements of a gradient buffer.
+    pub fn gradient(&self, buffer: usize, elements: &Range<usize>) -> DeviceSlice {
+        self.slice(self.memory.gradients[buffer].part(elements.start * 4, elements.len() * 4))
+    }
+
+    /// Parameters as they are stored: flat elements of one bucket.
+    pub fn stored(&self, bucket: usize, elements: &Range<usize>) -> DeviceSlice {
+        let bytes = self.workload.layout().parameter_span(bucket, elements);
+        self.slice(self.memory.parameters.part(bytes.start, bytes.len()))
+    }
+
+    /// A kept part of a vector of optimizer state: flat elements of one bucket.
+    pub fn kept(&self, vector: Span, bucket: usize, elements: &Range<usize>) -> DeviceSlice {
+        let memory = &self.memory;
+        let first = memory.kept_at[bucket] + elements.start - memory.kept[bucket].start;
+        self.slice(vector.part(first * 4, elements.len() * 4))
+    }
+
+    /// Lets a stream wait for marks of the other one.
+    pub fn wait(&self, stream: Stream, marks: &[Mark]) {
+        let buckets = self.workload.layout().buckets.len();
+        marks.iter().for_each(|mark| self.device.wait(stream, mark.event(buckets)));
+    }
+
+    /// Sets marks where a stream stands.
+    pub fn mark(&self, stream: Stream, marks: &[Mark]) {
+        let buckets = self.workload.layout().buckets.len();
+        marks.iter().for_each(|mark| self.device.record(mark.event(buckets), stream));
+    }
+
+    /// Lets compute wait for all parameters of the last update.
+    pub fn wait_for_parameters(&self) {
+        for bucket in 0..self.workload.layout().buckets.len() {
+            self.wait(Stream::Compute, &[Mark::Fresh(bucket)]);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The CPU as a [`Device`]: every call is done when it returns, so there are no events.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+
+use crate::collectives::{Communicator, LocalGroup};
+use crate::cpu::pool::Pool;
+use crate::cpu::{CpuDevice, CpuRun};
+use crate::device::{BlockSums, Decision, Device, Event, Open, Opened, UpdateSlice};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Bindings, Program, RunContext, Target};
+use crate::memory::{Arena, ArenaPlan, DeviceSlice};
+use crate::ops::Stream;
+use crate::ops::adamw::{self, AdamW, adamw};
+use crate::ops::fold::add_into;
+use crate::ops::global_norm::{block_sums, clip_factor};
+
+/// Elements that a thread rounds at a time.
+const CHUNK: usize = 32 * 1024;
+
+/// The devices of `ranks` ranks on this machine's cores.
+pub(crate) fn open(ranks: usize, threads: usize, timeout: Duration) -> Vec<Open> {
+    let one = |communicator| {
+        let open = move || {
+            let communicator: Box<dyn Communicator> = Box::new(communicator);
+            Ok((Box::new(CpuDevice::new(threads)) as Box<dyn Device>, communicator) as Opened)
+        };
+        Box::new(open) as Open
+    };
+    LocalGroup::new(ranks, timeout).into_iter().map(one).collect()
+}
+
+impl Device for CpuDevice {
+    fn name(&self) -> &'static str {
+        "cpu"
+    }
+
+    fn allocate(&self, plan: &ArenaPlan, _events: usize) -> Result<Arena> {
+        Arena::in_host_memory(plan)
+    }
+
+    fn record(&self, _event: Event, _stream: Stream) {}
+
+    fn wait(&self, _stream: Stream, _event: Event) {}
+
+    unsafe fn upload(&self, from: &[u8], to: DeviceSlice) -> Result<()> {
+        // SAFETY: the caller vouches for `to`.
+        unsafe { to.as_mut_slice::<u8>() }.copy_from_slice(from);
+        Ok(())
+    }
+
+    unsafe fn download(&self, from: DeviceSlice, to: &mut [u8]) -> Result<()> {
+        // SAFETY: the caller vouches for `from`.
+        to.copy_from_slice(unsafe { from.as_slice() });
+        Ok(())
+    }
+
+    unsafe fn copy(&self, from: DeviceSlice, to: DeviceSlice) -> Result<()> {
+        // SAFETY: the caller vouches for both, and that they do not overlap.
+        unsafe { to.as_mut_slice::<u8>().copy_from_slice(from.as_slice()) };
+        Ok(())
+    }
+
+    unsafe fn clear(&self, slice: DeviceSlice) -> Result<()> {
+        // SAFETY: the caller vouches for it.
+        unsafe { slice.as_mut_slice::<u8>() }.fill(0);
+        Ok(())
+    }
+
+    unsafe fn run(
+        &self,
+        program: &Program,
+        bindings: &Bindings<'_>,
+        context: &RunContext<'_>,
+        nodes: Range<usize>,
+    ) -> Result<()> {
+        assert_eq!(program.target, Target::Cpu, "program {} has another target", program.name);
+        for node in program.planned(nodes) {
+            CpuRun::execute(program, node, self, bindings, context)?;
+        }
+        Ok(())
+    }
+
+    unsafe fn add_into(&self, into: DeviceSlice, from: DeviceSlice) -> Result<()> {
+        // SAFETY: the caller vouches for both, and that they do not overlap.
+        let (into, from) = unsafe { (into.as_mut_slice(), from.as_slice()) };
+        add_into(self, into, from);
+        Ok(())
+    }
+
+    unsafe fn block_sums(
+        &self,
+        gradient: DeviceSlice,
+        block_elements: usize,
+        sums: DeviceSlice,
+    ) -> Result<()> {
+        // SAFETY: the caller vouches for both, and that they do not overlap.
+        let (gradient, sums) = unsafe { (gradient.as_slice(), sums.as_mut_slice()) };
+        block_sums(self, gradient, block_elements, sums);
+        Ok(())
+    }
+
+    unsafe fn decide(
+        &self,
+        sums: &BlockSums<'_>,
+        clip_norm: f64,
+        decision: DeviceSlice,
+    ) -> Result<()> {
+        // SAFETY: the caller vouches for all three, and that they do not overlap.
+        let (gathered, order, decision) = unsafe {
+            let decision = decision.as_mut_slice::<Decision>();
+            (sums.gathered.as_slice::<f64>(), sums.order.as_slice::<i32>(), decision)
+        };
+        let norm = clip_factor(order.iter().map(|&at| gathered[at as usize]), clip_norm);
+        let overflow = sums.flags.iter().any(|&at| gathered[at].to_bits() as u32 != 0);
+        decision[0] = Decision {
+            norm: norm.norm,
+            factor: norm.factor,
+            apply: u32::from(norm.finite && !overflow),
+            finite: u32::from(norm.finite),
+            overflow: u32::from(overflow),
+        };
+        Ok(())
+    }
+
+    unsafe fn adamw(
+        &self,
+        settings: &AdamW,
+        slice: &UpdateSlice,
+        decision: DeviceSlice,
+        fingerprint: DeviceSlice,
+        first: bool,
+    ) -> Result<()> {
+        // SAFETY: the caller vouches for both.
+        let (decision, total) =
+            unsafe { (decision.as_slice::<Decision>()[0], fingerprint.as_mut_slice::<u64>()) };
+        if decision.apply == 0 {
+            return Ok(());
+        }
+        let settings = AdamW { gradient_scale: decision.factor, ..*settings };
+        // SAFETY: the caller vouches for all vectors, and that they do not overlap.
+        let shard = unsafe {
+            adamw::Shard {
+                parameters: slice.weights.as_mut_slice(),
+                gradients: slice.gradient.as_slice(),
+                first_moments: slice.first_moment.as_mut_slice(),
+                second_moments: slice.second_moment.as_mut_slice(),
+                first_element: slice.first_element,
+            }
+        };
+        let sum = adamw(self, &settings, shard);
+        total[0] = if first { sum } else { total[0].wrapping_add(sum) };
+        if let Some((dtype, rounded)) = slice.rounded {
+            // SAFETY: as above; the update is done with the weights.
+            unsafe { round(&self.pool, dtype, slice.weights.as_slice(), rounded) }?;
+        }
+        Ok(())
+    }
+}
+
+/// Rounds `weights` to nearest, ties to even.
+///
+/// # Safety
+/// Nobody else uses `rounded`, which is live host memory of as many elements.
+unsafe fn round(pool: &Pool, dtype: DType, weights: &[f32], rounded: DeviceSlice) -> Result<()> {
+    fn all<T: Pod + Send>(pool: &Pool, from: &[f32], to: &mut [T], one: fn(f32) -> T) {
+        pool.map_chunks(to, CHUNK, |chunk, to| {
+            let from = &from[chunk * CHUNK..][..to.len()];
+            to.iter_mut().zip(from).for_each(|(to, &from)| *to = one(from));
+        });
+    }
+    // SAFETY: the caller vouches for `rounded`.
+    unsafe {
+        match dtype {
+            DType::Bf16 => all(pool, weights, rounded.as_mut_slice::<bf16>(), bf16::from_f32),
+            DType::F16 => all(pool, weights, rounded.as_mut_slice::<f16>(), f16::from_f32),
+            _ => return Err(Error::Plan(format!("masters of {dtype} parameters"))),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! A device as the one thread of its rank sees it: memory, and work in the order of streams.
+//!
+//! Duty: everything that a rank does with its memory besides collectives. Ownership: a device is
+//! owned by the thread that opened it; it owns streams, events and scratch, never tensors.
+//! Prohibitions: it decides nothing, and allocates nothing after [`Device::allocate`].
+//!
+//! Two streams: calls below put work on [`Stream::Compute`], a rank's [`Communicator`] puts its own
+//! on [`Stream::Communication`]. Work of one stream runs in the order of the calls; between streams
+//! there is only the order that [`Device::record`] and [`Device::wait`] make. A device that computes
+//! at once (the CPU) has finished a call when it returns, and needs no events.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::collectives::Communicator;
+use crate::cpu;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::graph::{Bindings, Program, RunContext};
+use crate::memory::{Arena, ArenaPlan, DeviceSlice};
+use crate::ops::Stream;
+use crate::ops::adamw::AdamW;
+
+/// An event of a device, by number: below the count given to [`Device::allocate`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Event(pub usize);
+
+/// What a run reads from device memory, so that captured work can be run again with other values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct RunArguments {
+    /// Step, from 0.
+    pub step: u64,
+    /// Number of the first sample of the micro-batch within the run, from 0.
+    pub first_sample: u64,
+}
+
+/// What all ranks conclude from the same gathered sums, in device memory.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Pod, Zeroable)]
+#[repr(C)]
+pub struct Decision {
+    /// Global norm of the gradients.
+    pub norm: f64,
+    /// What gradients are multiplied by: at most 1.
+    pub factor: f32,
+    /// 1 if the update is to be made: the norm is finite and nothing overflowed; else 0.
+    pub apply: u32,
+    /// 1 if the norm is finite.
+    pub finite: u32,
+    /// 1 if a live extent overflowed on any rank.
+    pub overflow: u32,
+}
+
+/// The sums of squares of all blocks, gathered.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockSums<'a> {
+    /// `f64`: of each rank its block sums, then one cell whose low word is its overflow flag.
+    pub gathered: DeviceSlice,
+    /// `i32`: by block, in block order, where its sum is.
+    pub order: DeviceSlice,
+    /// By rank: where its overflow cell is.
+    pub flags: &'a [usize],
+}
+
+/// Consecutive elements of the flat vectors that an update treats alike. All vectors have one
+/// length.
+#[derive(Debug, Clone, Copy)]
+pub struct UpdateSlice {
+    /// `f32`: the parameters, or their masters.
+    pub weights: DeviceSlice,
+    /// Where the masters are stored rounded, if parameters are narrow.
+    pub rounded: Option<(DType, DeviceSlice)>,
+    /// `f32`.
+    pub gradient: DeviceSlice,
+    /// `f32`.
+    pub first_moment: DeviceSlice,
+    /// `f32`.
+    pub second_moment: DeviceSlice,
+    /// Position in the flat vectors, for the fingerprint.
+    pub first_element: u64,
+}
+
+/// Memory and ordered work of one device.
+///
+/// # Safety
+/// Methods that touch memory are unsafe. The caller vouches that slices lie in live memory of this
+/// device, that outputs overlap no input, and that, in the order of streams and events, nobody else
+/// touches them meanwhile. A step plan makes it so.
+pub trait Device {
+    /// Its kind, for the manifest: `"cpu"`.
+    fn name(&self) -> &'static str;
+
+    /// Takes a rank's memory, zeroed, and events `0..events`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when there is not enough.
+    fn allocate(&self, plan: &ArenaPlan, events: usize) -> Result<Arena>;
+
+    /// Marks the place that a stream has reached.
+    fn record(&self, event: Event, stream: Stream);
+
+    /// Lets a stream go on only behind the last place marked by `event`, if there is one.
+    fn wait(&self, stream: Stream, event: Event);
+
+    /// Copies host memory in. The host may change it when the call returns.
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// [`Error::Device`], as of every call below, from this or earlier work.
+    unsafe fn upload(&self, from: &[u8], to: DeviceSlice) -> Result<()>;
+
+    /// Copies out to host memory; everything put on either stream before is done on return.
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// See [`Self::upload`].
+    unsafe fn download(&self, from: DeviceSlice, to: &mut [u8]) -> Result<()>;
+
+    /// Copies within the device.
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// See [`Self::upload`].
+    unsafe fn copy(&self, from: DeviceSlice, to: DeviceSlice) -> Result<()>;
+
+    /// Writes zeros.
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// See [`Self::upload`].
+    unsafe fn clear(&self, slice: DeviceSlice) -> Result<()>;
+
+    /// Runs nodes of a program, in order. Nodes of [`Stream::Communication`] run there; whoever
+    /// calls makes the streams wait for each other.
+    ///
+    /// # Safety
+    /// See the trait; the bindings are the regions that the program was compiled for.
+    ///
+    /// # Errors
+    /// See [`Self::upload`]; [`Error::Collective`] from a node that meets other devices.
+    unsafe fn run(
+        &self,
+        program: &Program,
+        bindings: &Bindings<'_>,
+        context: &RunContext<'_>,
+        nodes: Range<usize>,
+    ) -> Result<()>;
+
+    /// `into += from`, both `f32`.
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// See [`Self::upload`].
+    unsafe fn add_into(&self, into: DeviceSlice, from: DeviceSlice) -> Result<()>;
+
+    /// The sum of squares of each block of `block_elements` gradients (`f32`) into `sums` (`f64`).
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// See [`Self::upload`].
+    unsafe fn block_sums(
+        &self,
+        gradient: DeviceSlice,
+        block_elements: usize,
+        sums: DeviceSlice,
+    ) -> Result<()>;
+
+    /// Adds the sums in block order and concludes: `decision` holds a [`Decision`].
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// See [`Self::upload`].
+    unsafe fn decide(
+        &self,
+        sums: &BlockSums<'_>,
+        clip_norm: f64,
+        decision: DeviceSlice,
+    ) -> Result<()>;
+
+    /// One AdamW step of a slice, unless the decision is not to; gradients are scaled by its
+    /// factor. The fingerprint of the new weights overwrites the `u64` in `fingerprint` if `first`,
+    /// else it is added.
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// See [`Self::upload`].
+    unsafe fn adamw(
+        &self,
+        settings: &AdamW,
+        slice: &UpdateSlice,
+        decision: DeviceSlice,
+        fingerprint: DeviceSlice,
+        first: bool,
+    ) -> Result<()>;
+}
+
+/// A rank's device and its way to the other ranks.
+pub type Opened = (Box<dyn Device>, Box<dyn Communicator>);
+
+/// Opens the device of one rank; called on the thread that will own it.
+pub type Open = Box<dyn FnOnce() -> Result<Opened> + Send>;
+
+/// Kinds of devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// This machine's cores; every rank has so many threads.
+    Cpu {
+        /// Threads of a rank.
+        threads: usize,
+    },
+    /// One NVIDIA GPU for each rank.
+    Cuda,
+}
+
+impl Backend {
+    /// The devices of `ranks` ranks that can meet; whoever waits for a peer longer than `timeout`
+    /// gives up.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when this build or machine has no such devices.
+    pub fn open(self, ranks: usize, timeout: Duration) -> Result<Vec<Open>> {
+        match self {
+            Self::Cpu { threads } => Ok(cpu::open(ranks, threads, timeout)),
+            Self::Cuda => Err(Error::Device("this build has no CUDA backend".to_string())),
+        }
+    }
+}

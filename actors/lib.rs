@@ -11,7 +11,8 @@
 //! | [`step_plan`], [`schedule`] | pure: what a rank does in a step; what comes after what |
 //! | [`supervisor`] | the run as a state machine |
 //! | [`rank`] | one device's thread; the step on one screen |
-//! | [`crew`]: [`worker`], [`reducer`], [`optimizer`] | what that thread runs in turn, over one [`engine`] |
+//! | [`crew`], [`engine`] | who runs on that thread in turn, and over what |
+//! | [`worker`], [`reducer`], [`optimizer`] | compute, what moves between ranks, the update |
 //! | [`rank_memory`] | its arena, region by region |
 //! | [`agreement`] | where all ranks give a step up |
 //! | [`loader`] | fills batch slots ahead of need |

@@ -6,8 +6,8 @@
 //!
 //! Two streams: calls below put work on [`Stream::Compute`], a rank's [`Communicator`] puts its own
 //! on [`Stream::Communication`]. Work of one stream runs in the order of the calls; between streams
-//! there is only the order that [`Device::record`] and [`Device::wait`] make. A device that computes
-//! at once (the CPU) has finished a call when it returns, and needs no events.
+//! there is only the order that [`Device::record`] and [`Device::wait`] make. A device that
+//! computes at once (the CPU) has finished a call when it returns, and needs no events.
 
 use std::ops::Range;
 use std::time::Duration;

@@ -69,6 +69,8 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("run.zero", "it decides where state lies, not what it is"),
     ("run.steps", "only through the schedule: it is replaced by the steps of the schedule"),
     ("data.text", "the text may move; its content is the identity of the prepared data"),
+    ("data.field", "as the text"),
+    ("data.bad_lines", "as the text"),
     ("data.cache", "where files lie"),
     ("model.recompute", "what is computed twice is computed alike"),
     ("model.recompute_budget", "likewise"),
@@ -188,7 +190,13 @@ impl Config {
     /// # Panics
     /// As [`Self::to_toml`].
     pub fn identity(&self) -> BTreeMap<String, String> {
-        let table = Table::try_from(self).expect("every key has a form in TOML");
+        let mut table = Table::try_from(self).expect("every key has a form in TOML");
+        let sources = table.get_mut("data").and_then(|data| data.get_mut("sources"));
+        for source in sources.and_then(Value::as_array_mut).into_iter().flatten() {
+            // As of `data.text`: only what is done with a source counts.
+            let source = source.as_table_mut().into_iter();
+            source.for_each(|source| source.retain(|key, _| !matches!(key, "text" | "field")));
+        }
         let mut keys = BTreeMap::new();
         for (section, value) in &table {
             for (key, value) in value.as_table().into_iter().flatten() {

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::models::{LanguageModel, ModelSize, RecomputeConfig};
 use crate::objectives::BatchShape;
 use crate::sampling::Decoder;
-use crate::text::Text;
+use crate::text::{HeldOut, Text};
 
 pub mod recompute;
 
@@ -115,7 +115,7 @@ impl Experiment {
             global: config.batch.global,
             lanes: config.batch.lanes(),
         };
-        let tasks = text.as_ref().and_then(|text| validation(config, text)).into_iter().collect();
+        let tasks = text.as_ref().map_or(vec![], |text| validation(config, text));
         let sizes = config.batch.sizes();
         let mut experiment = Self {
             config: config.clone(),
@@ -203,19 +203,24 @@ fn damaged(error: crate::data::DataError) -> Fault {
     Fault::world(ActorName::Loader(0), error)
 }
 
-/// The held-out split as a task: all of it, or as many parts as the configuration allows.
-fn validation(config: &Config, text: &Text) -> Option<EvaluationTask> {
-    let windows = text.validation_windows();
-    if config.evaluate.every == 0 || windows == 0 {
-        return None;
+/// The held-out splits as tasks: all of each, or as many parts as the configuration allows.
+fn validation(config: &Config, text: &Text) -> Vec<EvaluationTask> {
+    if config.evaluate.every == 0 {
+        return vec![];
     }
-    let parts = windows.div_ceil(config.batch.micro as u64);
-    Some(EvaluationTask {
-        name: "validation".to_string(),
-        program: EVALUATE,
-        parts: config.evaluate.batches.map_or(parts, |most| most.min(parts)),
-        bytes_per_target: Some(text.bytes_per_token()),
-    })
+    let task = |split: HeldOut| {
+        let parts = split.windows.div_ceil(config.batch.micro as u64);
+        EvaluationTask {
+            name: match split.name.as_str() {
+                "" => "validation".to_string(),
+                name => format!("validation/{name}"),
+            },
+            program: EVALUATE,
+            parts: config.evaluate.batches.map_or(parts, |most| most.min(parts)),
+            bytes_per_target: Some(split.bytes_per_token),
+        }
+    };
+    text.held_out().into_iter().map(task).collect()
 }
 
 impl Workload for Experiment {
@@ -286,9 +291,9 @@ impl Workload for Experiment {
                 record.field::<f32>(program, "scale")[0] = scale as f32;
                 Ok(())
             }
-            Purpose::Evaluate { part, .. } => {
+            Purpose::Evaluate { task, part } => {
                 let first = part * rows as u64;
-                text.fill_validation(first, rows, program, record).map_err(damaged)
+                text.fill_validation(task, first, rows, program, record).map_err(damaged)
             }
         }
     }

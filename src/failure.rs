@@ -14,13 +14,15 @@ use crate::data::DataError;
 pub const USER: u8 = 2;
 /// Exit code of a broken assertion of ours.
 pub const OURS: u8 = 70;
+/// Exit code after an interrupt, as shells have it.
+pub const INTERRUPTED: u8 = 130;
 /// Exit code of a failure of the world that another try may survive.
 pub const WORLD: u8 = 75;
 
 /// One sentence, and whose failure it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The exit code: [`USER`], [`WORLD`] or [`OURS`].
+    /// The exit code: [`USER`], [`WORLD`], [`OURS`] or [`INTERRUPTED`].
     pub code: u8,
     /// What happened and what to do.
     pub what: String,
@@ -59,7 +61,11 @@ impl From<ConfigError> for Failure {
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
-        if error.is_user_error() { Self::user(error) } else { Self::world(error) }
+        match error {
+            DataError::Interrupted => Self { code: INTERRUPTED, what: error.to_string() },
+            _ if error.is_user_error() => Self::user(error),
+            _ => Self::world(error),
+        }
     }
 }
 

@@ -23,13 +23,13 @@ use octet_actors::telemetry::Observer;
 use octet_actors::topology::{Begin, RunSetup, run};
 
 use crate::config::Config;
-use crate::data::{Prepared, Progress, prepare};
+use crate::data::{Prepared, Watcher, prepare};
 use crate::experiment::Experiment;
 use crate::failure::Failure;
 use crate::run_data::{self, DataPlace, tokenizer_folder};
 use crate::sampling::{Conversation, Listener, Request, Sampler, read_prompt};
 use crate::text::Text;
-use crate::train::{Place, Saving, check_device, open_store, setup};
+use crate::train::{Place, Saving, check_device, interrupted, open_store, setup};
 
 /// Threads that read a checkpoint.
 const READERS: usize = 2;
@@ -144,7 +144,6 @@ pub fn generate(run: &Run, writing: Writing, listeners: Vec<Listener>) -> Result
 pub fn evaluate(
     run: &Run,
     task: Option<&str>,
-    preparing: &mut dyn FnMut(Progress),
     interrupts: Receiver<()>,
 ) -> Result<Looked, Failure> {
     let mut config = run.looking()?;
@@ -152,7 +151,7 @@ pub fn evaluate(
     if config.data.validation_fraction == 0.0 {
         return Err(Failure::user("data.validation_fraction is 0: the run holds nothing out"));
     }
-    let prepared = text_of(run, &mut config, preparing)?;
+    let prepared = text_of(run, &mut config, &mut |_| interrupted(&interrupts))?;
     let vocabulary = config.model.padded_vocabulary(prepared.tokenizer.vocabulary());
     let text = Text::open(&config, prepared)?;
     let experiment = Experiment::new(&config, vocabulary, Some(text))?;
@@ -170,11 +169,7 @@ pub fn evaluate(
 
 /// The run's prepared data where they lie, or made again; with `data.` keys set, other data with
 /// the run's tokenizer.
-fn text_of(
-    run: &Run,
-    config: &mut Config,
-    preparing: &mut dyn FnMut(Progress),
-) -> Result<Prepared, Failure> {
+fn text_of(run: &Run, config: &mut Config, watcher: Watcher<'_>) -> Result<Prepared, Failure> {
     let place = DataPlace::read(&run.folder);
     if run.other_data {
         let stored = Config::load(&run.folder.join("config.toml"), &[])?.data;
@@ -184,13 +179,15 @@ fn text_of(
         if config.data.tokenizer == stored.tokenizer && stored.tokenizer != "bytes" {
             let folder = std::path::absolute(tokenizer_folder(&run.folder));
             config.data.tokenizer = folder.map_err(Failure::world)?.display().to_string();
+            // The stored tokenizer knows both.
+            (config.data.split, config.data.end_of_document) = (None, None);
         }
-        return Ok(prepare(&config.data, config.model.vocabulary, preparing)?);
+        return Ok(prepare(&config.data, config.model.vocabulary, watcher)?);
     }
     if let Some(prepared) = place.as_ref().and_then(DataPlace::open) {
         return Ok(prepared);
     }
-    let prepared = prepare(&config.data, config.model.vocabulary, preparing)?;
+    let prepared = prepare(&config.data, config.model.vocabulary, watcher)?;
     match place {
         Some(place) if place.identity != prepared.identity => Err(Failure::user(
             "the run's prepared data are gone and its text has changed; name a text to evaluate on \

@@ -1,4 +1,5 @@
-//! Prepared text as a source of records: which window is which sample, and its rows.
+//! Prepared text as a source of records: which sample is which window of which source, and its
+//! rows.
 
 use std::sync::Arc;
 
@@ -7,8 +8,8 @@ use octet_kernels::graph::Program;
 
 use crate::config::Config;
 use crate::data::{
-    DataError, Prepared, SampleOrder, TokenStream, Tokenizer, WindowLayout, WindowRows, Windows,
-    count_targets, fill_window,
+    DataError, Mixture, Prepared, PreparedSource, SampleRule, Samples, Tokenizer, WindowRows,
+    Windows,
 };
 
 #[cfg(test)]
@@ -17,43 +18,74 @@ mod tests;
 /// The label of a row that has no target.
 const IGNORED: i32 = -1;
 
-/// Both splits of a corpus, opened, with their orders.
+/// All sources of a corpus, opened, with their orders.
 pub struct Text {
     tokenizer: Arc<Tokenizer>,
-    train: TokenStream,
-    train_order: SampleOrder,
-    held_out: Option<(TokenStream, SampleOrder)>,
-    window: WindowLayout,
-    bytes_per_token: f64,
+    sources: Vec<Source>,
+    mixture: Mixture,
+    sequence_length: usize,
     identity: String,
+}
+
+struct Source {
+    name: String,
+    train: Samples,
+    held_out: Option<Samples>,
+    bytes_per_token: f64,
+}
+
+/// The held-out split of a source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldOut {
+    /// The source's name; empty for `data.text`.
+    pub name: String,
+    /// Windows that do not overlap.
+    pub windows: u64,
+    /// UTF-8 bytes per token of its text.
+    pub bytes_per_token: f64,
+}
+
+/// What a source has given to the training so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Consumed {
+    /// The source's name; empty for `data.text`.
+    pub name: String,
+    /// Samples.
+    pub samples: u64,
+    /// Tokens, padding included.
+    pub tokens: u64,
+    /// Epochs: how often each window was used.
+    pub epochs: f64,
 }
 
 impl Text {
     /// Opens prepared data.
     ///
     /// # Errors
-    /// [`DataError`]: a shard that is gone or damaged, or a split shorter than one sequence.
+    /// [`DataError`]: a shard that is gone or damaged, a split shorter than one sequence, or
+    /// sources that end before the run does.
     pub fn open(config: &Config, prepared: Prepared) -> Result<Self, DataError> {
-        let length = config.batch.sequence_length;
-        let order = |stream: &TokenStream, windows| {
-            let (seed, identity) = (config.run.seed, &prepared.identity);
-            SampleOrder::new(seed, identity, stream.len(), length, windows)
-        };
-        let train = TokenStream::open(&prepared.train)?;
-        let train_order = order(&train, Windows::Shuffled)?;
-        let held_out = if prepared.validation.is_empty() || config.evaluate.every == 0 {
-            None
-        } else {
-            let stream = TokenStream::open(&prepared.validation)?;
-            let order = order(&stream, Windows::Sequential)?;
-            Some((stream, order))
-        };
+        let sources = prepared.sources.iter().map(|source| open(config, &prepared, source));
+        let sources = sources.collect::<Result<Vec<_>, _>>()?;
+        let limits: Vec<(f64, Option<u64>)> = config
+            .data
+            .texts()
+            .iter()
+            .zip(&sources)
+            .map(|(given, source)| {
+                let samples = |epochs: u64| source.train.per_epoch().saturating_mul(epochs);
+                (given.weight, given.max_epochs.map(samples))
+            })
+            .collect();
+        let mixture = Mixture::new(&limits);
+        let wanted = config.run.steps.saturating_mul(config.batch.global as u64);
+        if let Some(samples) = mixture.samples().filter(|&samples| samples < wanted) {
+            return Err(DataError::SourcesEnd { samples, wanted });
+        }
         Ok(Self {
-            train,
-            train_order,
-            held_out,
-            window: config.data.window_layout(length),
-            bytes_per_token: prepared.bytes_per_token(),
+            sources,
+            mixture,
+            sequence_length: config.batch.sequence_length,
             identity: prepared.identity,
             tokenizer: Arc::new(prepared.tokenizer),
         })
@@ -69,14 +101,26 @@ impl Text {
         &self.identity
     }
 
-    /// UTF-8 bytes per token of held-out text.
-    pub fn bytes_per_token(&self) -> f64 {
-        self.bytes_per_token
+    /// The held-out splits, in the order of the sources; none if nothing is held out.
+    pub fn held_out(&self) -> Vec<HeldOut> {
+        let held_out = |source: &Source| {
+            let windows = source.held_out.as_ref()?.per_epoch();
+            let (name, bytes_per_token) = (source.name.clone(), source.bytes_per_token);
+            Some(HeldOut { name, windows, bytes_per_token })
+        };
+        self.sources.iter().filter_map(held_out).collect()
     }
 
-    /// Windows of the held-out split that do not overlap; 0 without one.
-    pub fn validation_windows(&self) -> u64 {
-        self.held_out.as_ref().map_or(0, |(_, order)| order.windows_per_epoch())
+    /// What each source has given to the first `samples` of the training.
+    pub fn consumed(&self, samples: u64) -> Vec<Consumed> {
+        let counts = self.mixture.counts(samples);
+        let consumed = |(source, samples): (&Source, u64)| Consumed {
+            name: source.name.clone(),
+            samples,
+            tokens: samples * self.sequence_length as u64,
+            epochs: samples as f64 / source.train.per_epoch() as f64,
+        };
+        self.sources.iter().zip(counts).map(consumed).collect()
     }
 
     /// Targets of a training sample.
@@ -84,7 +128,15 @@ impl Text {
     /// # Errors
     /// [`DataError`] when a shard cannot be read.
     pub fn train_targets(&self, sample: u64) -> Result<u64, DataError> {
-        count_targets(&self.train, self.train_order.start(sample), &self.window)
+        let (source, sample) = self.place(sample)?;
+        self.sources[source].train.targets(sample)
+    }
+
+    /// The source of a training sample, and its number there.
+    fn place(&self, sample: u64) -> Result<(usize, u64), DataError> {
+        let samples = self.mixture.samples().unwrap_or(u64::MAX);
+        let ended = DataError::SourcesEnd { samples, wanted: sample.saturating_add(1) };
+        self.mixture.at(sample).ok_or(ended)
     }
 
     /// Fills the token rows of a record with training samples `first..first + rows`.
@@ -98,17 +150,26 @@ impl Text {
         program: &Program,
         record: &mut Record<'_>,
     ) -> Result<(), DataError> {
-        let starts = (first..first + rows as u64).map(|sample| self.train_order.start(sample));
-        self.fill(&self.train, starts, program, record)
+        self.fill(rows, program, record, |row, rows| self.fill_sample(first + row, rows).map(drop))
     }
 
-    /// Fills the token rows of a record with held-out windows `first..first + rows`. Rows beyond
-    /// the last window have no targets.
+    /// Fills the rows of one training sample and returns its targets.
+    ///
+    /// # Errors
+    /// [`DataError`] when a shard cannot be read.
+    pub fn fill_sample(&self, sample: u64, rows: WindowRows<'_>) -> Result<u64, DataError> {
+        let (source, sample) = self.place(sample)?;
+        self.sources[source].train.fill(sample, rows)
+    }
+
+    /// Fills the token rows of a record with windows `first..first + rows` of held-out split
+    /// number `split` of [`Self::held_out`]. Rows beyond the last window have no targets.
     ///
     /// # Errors
     /// [`DataError`] when a shard cannot be read.
     pub fn fill_validation(
         &self,
+        split: usize,
         first: u64,
         rows: usize,
         program: &Program,
@@ -118,22 +179,25 @@ impl Text {
             record.field::<i32>(program, name).fill(0);
         }
         record.field::<i32>(program, "labels").fill(IGNORED);
-        let Some((stream, order)) = &self.held_out else { return Ok(()) };
-        let last = order.windows_per_epoch().min(first + rows as u64);
-        self.fill(stream, (first..last).map(|window| order.start(window)), program, record)
+        let mut splits = self.sources.iter().filter_map(|source| source.held_out.as_ref());
+        let Some(samples) = splits.nth(split) else { return Ok(()) };
+        let last = samples.per_epoch().min(first + rows as u64);
+        let rows = last.saturating_sub(first) as usize;
+        self.fill(rows, program, record, |row, rows| samples.fill(first + row, rows).map(drop))
     }
 
+    /// Fills `rows` rows, each by its number.
     fn fill(
         &self,
-        stream: &TokenStream,
-        starts: impl Iterator<Item = u64>,
+        rows: usize,
         program: &Program,
         record: &mut Record<'_>,
+        mut row_of: impl FnMut(u64, WindowRows<'_>) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
-        let length = self.window.sequence_length;
+        let length = self.sequence_length;
         let [tokens, labels, segments, positions] =
             record.fields::<i32, 4>(program, ["tokens", "labels", "segments", "positions"]);
-        for (row, start) in starts.enumerate() {
+        for row in 0..rows {
             let part = row * length..(row + 1) * length;
             let rows = WindowRows {
                 tokens: &mut tokens[part.clone()],
@@ -141,8 +205,49 @@ impl Text {
                 segments: &mut segments[part.clone()],
                 positions: &mut positions[part],
             };
-            fill_window(stream, start, &self.window, rows)?;
+            row_of(row as u64, rows)?;
         }
         Ok(())
     }
+}
+
+/// Opens one source.
+fn open(
+    config: &Config,
+    prepared: &Prepared,
+    source: &PreparedSource,
+) -> Result<Source, DataError> {
+    let identity = match source.name.as_str() {
+        "" => prepared.identity.clone(),
+        name => format!("{} {name}", prepared.identity),
+    };
+    let rule = |windows| SampleRule {
+        seed: config.run.seed,
+        identity: &identity,
+        layout: config.data.window_layout(config.batch.sequence_length),
+        packing: config.data.packing,
+        windows,
+        padding: prepared.tokenizer.end_of_document().unwrap_or(0) as i32,
+    };
+    let named = |split: &str, advice: &'static str| {
+        let of = if source.name.is_empty() { "" } else { " of data.sources: " };
+        let what = format!("the {split} split{of}{}", source.name);
+        move |error| match error {
+            DataError::TooShort { tokens, sequence_length, .. } => {
+                DataError::TooShort { what, advice, tokens, sequence_length }
+            }
+            other => other,
+        }
+    };
+    let train = Samples::open(&source.train, &rule(Windows::Shuffled))
+        .map_err(named("training", "give more text or a shorter sequence"))?;
+    let held_out = if source.validation.is_empty() || config.evaluate.every == 0 {
+        None
+    } else {
+        let advice = "give more text, raise data.validation_fraction or set evaluate.every = 0";
+        let opened = Samples::open(&source.validation, &rule(Windows::Sequential));
+        Some(opened.map_err(named("validation", advice))?)
+    };
+    let bytes_per_token = source.counts.bytes_per_token();
+    Ok(Source { name: source.name.clone(), train, held_out, bytes_per_token })
 }

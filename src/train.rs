@@ -31,7 +31,7 @@ use octet_actors::web::WebSetup;
 use octet_kernels::device::Backend;
 
 use crate::config::{Config, Device};
-use crate::data::{Progress, Tokenizer, prepare};
+use crate::data::{DataError, Progress, Tokenizer, prepare};
 use crate::experiment::{Experiment, Talk};
 use crate::failure::Failure;
 use crate::run_data::{self, DataPlace};
@@ -90,14 +90,23 @@ pub struct Watchers {
     pub interrupts: Receiver<()>,
 }
 
-/// Trains to the configured number of steps.
+/// Trains to the configured number of steps. `None` if it was interrupted before there was
+/// anything to save.
 ///
 /// # Errors
 /// [`Failure`], with nothing lost that was saved before.
-pub fn execute(job: Job, mut watchers: Watchers) -> Result<Finished, Failure> {
+pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Failure> {
     check_device(&job.config)?;
     let mut config = job.config;
-    let prepared = prepare(&config.data, config.model.vocabulary, &mut *watchers.preparing)?;
+    let interrupts = watchers.interrupts.clone();
+    let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
+        (watchers.preparing)(progress);
+        interrupted(&interrupts)
+    });
+    let prepared = match prepared {
+        Err(DataError::Interrupted) => return Ok(None),
+        other => other?,
+    };
     let vocabulary = config.model.padded_vocabulary(prepared.tokenizer.vocabulary());
     // What is stored says how large the model is, whatever becomes of the text.
     config.model.vocabulary = Some(vocabulary);
@@ -137,7 +146,15 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Finished, Failure> {
     let begin = Begin { state, first };
     let saving = Saving { store, slots, layout, facts };
     let setup = setup(&config, Arc::new(experiment), place, saving, begin, watchers.observer);
-    Ok(run(RunSetup { interrupts: watchers.interrupts, ..setup })?)
+    Ok(Some(run(RunSetup { interrupts: watchers.interrupts, ..setup })?))
+}
+
+/// Whether somebody has asked to end.
+pub(crate) fn interrupted(interrupts: &Receiver<()>) -> ControlFlow<()> {
+    match interrupts.try_recv() {
+        Ok(()) => ControlFlow::Break(()),
+        Err(_) => ControlFlow::Continue(()),
+    }
 }
 
 /// Where a job writes, and what it serves.

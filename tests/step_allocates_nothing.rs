@@ -67,7 +67,8 @@ fn experiment(folder: &Path, model: &str) -> Arc<dyn Workload> {
     ];
     let toml = format!("{CONFIG}{model}");
     let config = Config::parse(&toml, Path::new("test.toml"), &sets).unwrap();
-    let prepared = prepare(&config.data, None, &mut |_| ()).unwrap();
+    let prepared =
+        prepare(&config.data, None, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
     let vocabulary = config.model.padded_vocabulary(prepared.tokenizer.vocabulary());
     let text = Text::open(&config, prepared).unwrap();
     Arc::new(Experiment::new(&config, vocabulary, Some(text)).unwrap())

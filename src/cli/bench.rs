@@ -1,4 +1,4 @@
-//! `octet bench step`: how fast a configuration's training step is on this machine, and why.
+//! `octet bench`: how fast a configuration's training step and data are on this machine, and why.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +11,8 @@ use octet_actors::rank::threads_per_rank;
 
 use crate::cli::plan::vocabulary;
 
+mod data;
+
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -22,6 +24,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Training steps of one rank on random tokens.
     Step(StepArguments),
+    /// The preparation of data by stage, and filling rows.
+    Data(data::DataArguments),
 }
 
 #[derive(Debug, Args)]
@@ -41,7 +45,10 @@ struct StepArguments {
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let What::Step(step) = &arguments.what;
+    let step = match &arguments.what {
+        What::Step(step) => step,
+        What::Data(arguments) => return data::run(arguments),
+    };
     let config = Config::load(&step.config, &step.sets)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = config.run.threads.unwrap_or_else(|| threads_per_rank(cores, 1));

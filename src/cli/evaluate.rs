@@ -4,13 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use octet::failure::Failure;
+use octet::failure::{Failure, INTERRUPTED};
 use octet::look::{Looked, Run, evaluate};
 
 use crate::cli::signals;
-
-/// Exit code after an interrupt, as shells have it.
-const INTERRUPTED: u8 = 130;
 
 /// What to evaluate.
 #[derive(Debug, Args)]
@@ -32,7 +29,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let run = Run::open(&arguments.run, &arguments.sets)?;
     let interrupts = signals::interrupts("ending; once more ends at once")?;
-    let looked = evaluate(&run, arguments.task.as_deref(), &mut |_| {}, interrupts)?;
+    let looked = evaluate(&run, arguments.task.as_deref(), interrupts)?;
     for note in &looked.notes {
         eprintln!("octet: {note}");
     }

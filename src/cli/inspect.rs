@@ -42,8 +42,17 @@ fn print_shard(shard: &ShardSummary) {
     println!("tokens      {tokens} of {} bytes, {documents} documents", shard.token_bytes);
     let bytes = size(shard.file_bytes as usize);
     println!("file        {bytes}, {} chunks with checksums", shard.chunks);
+    match shard.source.as_deref() {
+        None => println!("source      unknown: no prepared.json lies beside it"),
+        Some("") => println!("source      data.text"),
+        Some(name) => println!("source      {name}"),
+    }
     println!("tokenizer   {}", shard.tokenizer);
     println!("contents    {}", shard.contents);
+    println!("begins      {:?}", shard.first_tokens);
+    if let Some(text) = &shard.first_text {
+        println!("            {text:?}");
+    }
 }
 
 fn print_checkpoint(checkpoint: &Summary) {

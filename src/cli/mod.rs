@@ -13,6 +13,7 @@ mod evaluate;
 mod generate;
 mod inspect;
 mod plan;
+mod prepare;
 mod progress;
 mod signals;
 mod train;
@@ -29,6 +30,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Turn text into shards of tokens, once; train does it by itself.
+    Prepare(prepare::Arguments),
     /// Train; resumes by itself if the run folder holds a good checkpoint.
     Train(train::Arguments),
     /// What a run will take: parameters, memory, FLOPs, time. Needs no GPU.
@@ -56,6 +59,7 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Train(arguments) => train::parent(&arguments),
+        Command::Prepare(arguments) => prepare::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use octet::config::Config;
 use octet::config::bytes::Bytes;
-use octet::data::{Tokenizer, TokenizerSpec};
+use octet::data::{Tokenizer, TokenizerOptions, TokenizerSpec};
 use octet::failure::Failure;
 use octet::plan::machine::Machine;
 use octet::plan::search::{Row, search};
@@ -106,7 +106,13 @@ pub(crate) fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Fai
     let (tokens, note) = match TokenizerSpec::parse(&config.data.tokenizer)? {
         TokenizerSpec::Bytes => (Tokenizer::bytes().vocabulary(), None),
         TokenizerSpec::Bpe(size) => (size, None),
-        TokenizerSpec::File(path) => (Tokenizer::from_file(&path)?.vocabulary(), None),
+        TokenizerSpec::File(path) => {
+            let options = TokenizerOptions {
+                split: config.data.split.as_deref(),
+                end_of_document: config.data.end_of_document.as_deref(),
+            };
+            (Tokenizer::from_file(&path, options)?.vocabulary(), None)
+        }
         TokenizerSpec::Characters => match config.data.text.0.as_slice() {
             [path] if std::path::Path::new(path).is_file() => {
                 let text = std::fs::read_to_string(path).map_err(Failure::user)?;

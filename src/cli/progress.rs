@@ -80,13 +80,15 @@ pub(crate) fn sampled(sample: &Sample) {
     }
 }
 
-/// Prints one line per stage of the preparation.
+/// Prints a line for each stage of the preparation, and every few seconds how far it is.
 pub(crate) fn preparing() -> Box<dyn FnMut(Progress)> {
-    let mut shown: Option<Stage> = None;
+    let mut shown: Option<(Stage, Instant)> = None;
     Box::new(move |progress| {
-        if shown != Some(progress.stage) {
-            shown = Some(progress.stage);
-            say(&format!("data: {}", describe(progress.stage)));
+        let same = shown.filter(|(stage, _)| *stage == progress.stage);
+        if same.is_none_or(|(_, at)| at.elapsed() >= PERIOD) {
+            let far = if same.is_some() { far(&progress) } else { String::new() };
+            say(&format!("data: {}{far}", describe(progress.stage)));
+            shown = Some((progress.stage, Instant::now()));
         }
     })
 }
@@ -94,8 +96,23 @@ pub(crate) fn preparing() -> Box<dyn FnMut(Progress)> {
 fn describe(stage: Stage) -> &'static str {
     match stage {
         Stage::Scan => "looking for text",
+        Stage::Wait => "waiting for another process that prepares the same data",
         Stage::Tokenizer => "making the tokenizer",
         Stage::Encode => "encoding",
         Stage::Write => "writing shards",
+    }
+}
+
+/// How far a stage is, as `: 120 of 500 MB`.
+fn far(progress: &Progress) -> String {
+    let unit = match progress.stage {
+        Stage::Wait => return String::new(),
+        Stage::Scan | Stage::Tokenizer | Stage::Encode => "MB",
+        Stage::Write => "million tokens",
+    };
+    let [done, total] = [progress.done, progress.total].map(|count| count / 1_000_000);
+    match total {
+        0 => format!(": {done} {unit}"),
+        _ => format!(": {done} of {total} {unit}"),
     }
 }

@@ -75,7 +75,10 @@ pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
         sampled: Arc::new(progress::sampled),
         interrupts: signals::interrupts("saving; once more ends at once")?,
     };
-    let finished = execute(job, watchers)?;
+    let Some(finished) = execute(job, watchers)? else {
+        println!("interrupted while data were prepared; the same command begins again");
+        return Ok(ExitCode::SUCCESS);
+    };
     let step = finished.end.step;
     match finished.end.ending {
         Ending::Finished => {

@@ -10,7 +10,11 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::DataError;
+use super::tokenize::pattern::Pattern;
 use super::window::WindowLayout;
+
+/// More sources than this are files of one source.
+const SOURCES_MAX: usize = 64;
 
 /// Where the text comes from and how it becomes tokens.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -19,8 +23,23 @@ pub struct DataConfig {
     /// A file, a folder, a list of either, or `"cargo"` (default): the sources of the packages
     /// that this program was built from. Relative paths start at the current directory.
     pub text: TextSpec,
-    /// `"bytes"` (default), `"characters"`, `"bpe:N"`, or the path of a `tokenizer.json`.
+    /// The field of a JSON line that holds the text (default `"text"`).
+    pub field: String,
+    /// What a bad JSON line in a folder is; in a file that is named directly it is an error.
+    pub bad_lines: BadLines,
+    /// `"bytes"` (default), `"characters"`, `"bpe:N"`, or the path of a `tokenizer.json` or a
+    /// `.tiktoken` file.
     pub tokenizer: String,
+    /// How a `.tiktoken` file cuts text into words, where its name does not say: `"gpt2"`,
+    /// `"cl100k"`, `"llama3"`, `"qwen2"`, `"o200k"`, or a regular expression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// The token behind every document, by name; by default the first of the usual names that
+    /// the tokenizer has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_of_document: Option<String>,
+    /// How documents are laid into windows.
+    pub packing: Packing,
     /// The part of the token stream, at its end, that is held out. At least 0, below 1.
     pub validation_fraction: f64,
     /// The folder of shards and tokenizer; by default `runs/cache/<digest>`.
@@ -30,19 +49,100 @@ pub struct DataConfig {
     pub document_masks: bool,
     /// Restarts positions at the first token of each document (default true).
     pub reset_positions: bool,
+    /// Several texts with weights, in place of `text`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceConfig>,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
         Self {
-            text: TextSpec(vec!["cargo".to_owned()]),
+            text: TextSpec::from("cargo"),
+            field: "text".to_owned(),
+            bad_lines: BadLines::Error,
             tokenizer: "bytes".to_owned(),
+            split: None,
+            end_of_document: None,
+            packing: Packing::Concatenate,
             validation_fraction: 0.1,
             cache: None,
             document_masks: true,
             reset_positions: true,
+            sources: Vec::new(),
         }
     }
+}
+
+/// One of several texts: `[[data.sources]]`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Its name in logs, tasks and files: lower-case letters, digits, `-` and `_`.
+    pub name: String,
+    /// As `data.text`.
+    pub text: TextSpec,
+    /// Its share of the training samples is this over the sum of all weights (default 1).
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// As `data.field`, which it overrides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// After so many epochs the source gives no more samples, and the others share its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_epochs: Option<u64>,
+    /// The source ends after so many bytes of its files, at a whole character or line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl From<TextSpec> for SourceConfig {
+    /// The source that `data.text` is: without a name.
+    fn from(text: TextSpec) -> Self {
+        Self {
+            name: String::new(),
+            text,
+            weight: 1.0,
+            field: None,
+            max_epochs: None,
+            max_bytes: None,
+        }
+    }
+}
+
+impl SourceConfig {
+    /// The key that its text was given by.
+    pub fn key(&self) -> String {
+        match self.name.as_str() {
+            "" => "data.text".to_owned(),
+            name => format!("data.sources: {name}"),
+        }
+    }
+}
+
+/// What is done about JSON lines that are no documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadLines {
+    /// They end the preparation.
+    #[default]
+    Error,
+    /// In folders they are passed over and counted, as files that are not UTF-8 are.
+    Skip,
+}
+
+/// How documents are laid into windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    /// One stream of documents, cut anywhere.
+    #[default]
+    Concatenate,
+    /// A document that fits into a window is never cut; padding has no loss.
+    WholeDocuments,
 }
 
 impl DataConfig {
@@ -51,30 +151,101 @@ impl DataConfig {
     /// # Errors
     /// [`DataError::Config`] for the first key with an unusable value.
     pub fn validate(&self) -> Result<(), DataError> {
-        if self.text.0.is_empty() || self.text.0.iter().any(String::is_empty) {
-            return Err(DataError::Config {
-                key: "data.text",
-                problem: "expected a file, a folder, a list of either, or \"cargo\", got nothing"
-                    .to_owned(),
-            });
+        let refuse =
+            |key, problem: &str| Err(DataError::Config { key, problem: problem.to_owned() });
+        let empty = |text: &TextSpec| text.0.is_empty() || text.0.iter().any(String::is_empty);
+        if empty(&self.text) {
+            let what = "expected a file, a folder, a list of either, or \"cargo\", got nothing";
+            return refuse("data.text", what);
         }
-        TokenizerSpec::parse(&self.tokenizer)?;
+        if self.field.is_empty() {
+            return refuse("data.field", "expected the name of a field, got nothing");
+        }
+        self.validate_sources()?;
+        let spec = TokenizerSpec::parse(&self.tokenizer)?;
+        if let Some(split) = &self.split {
+            if !matches!(spec, TokenizerSpec::File(_)) {
+                return refuse("data.split", "expected only beside a .tiktoken file");
+            }
+            Pattern::parse(split)
+                .map_err(|problem| DataError::Config { key: "data.split", problem })?;
+        }
+        if self.end_of_document.is_some()
+            && matches!(spec, TokenizerSpec::Bytes | TokenizerSpec::Characters)
+        {
+            let what = "expected only with a tokenizer whose tokens have names";
+            return refuse("data.end_of_document", what);
+        }
+        if self.end_of_document.as_ref().is_some_and(String::is_empty) {
+            return refuse("data.end_of_document", "expected the name of a token, got nothing");
+        }
         if !(0.0..1.0).contains(&self.validation_fraction) {
-            return Err(DataError::Config {
-                key: "data.validation_fraction",
-                problem: format!(
-                    "expected a number of at least 0 and below 1, got {}",
-                    self.validation_fraction
-                ),
-            });
+            let got = self.validation_fraction;
+            let what = format!("expected a number of at least 0 and below 1, got {got}");
+            return refuse("data.validation_fraction", &what);
         }
         if self.cache.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
-            return Err(DataError::Config {
-                key: "data.cache",
-                problem: "expected a folder, got nothing".to_owned(),
-            });
+            return refuse("data.cache", "expected a folder, got nothing");
         }
         Ok(())
+    }
+
+    fn validate_sources(&self) -> Result<(), DataError> {
+        let key = "data.sources";
+        let refuse = |problem| Err(DataError::Config { key, problem });
+        if self.sources.is_empty() {
+            return Ok(());
+        }
+        if self.text != Self::default().text {
+            let problem = "expected nothing beside data.sources".to_owned();
+            return Err(DataError::Config { key: "data.text", problem });
+        }
+        if self.sources.len() > SOURCES_MAX {
+            let got = self.sources.len();
+            return refuse(format!("expected at most {SOURCES_MAX}, got {got}"));
+        }
+        for (number, source) in self.sources.iter().enumerate() {
+            let name = &source.name;
+            let letter = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_');
+            if name.is_empty() || !name.chars().all(letter) {
+                return refuse(format!(
+                    "expected a name of lower-case letters, digits, - and _, got \"{name}\""
+                ));
+            }
+            if self.sources[..number].iter().any(|other| other.name == *name) {
+                return refuse(format!("expected different names, got \"{name}\" twice"));
+            }
+            if source.text.0.is_empty() || source.text.0.iter().any(String::is_empty) {
+                return refuse(format!("{name}: expected a text, got nothing"));
+            }
+            if !(source.weight.is_finite() && source.weight > 0.0) {
+                let got = source.weight;
+                return refuse(format!("{name}: expected a weight above 0, got {got}"));
+            }
+            if source.field.as_ref().is_some_and(String::is_empty) {
+                return refuse(format!("{name}: expected the name of a field, got nothing"));
+            }
+            for (limit, what) in
+                [(source.max_epochs, "max_epochs"), (source.max_bytes, "max_bytes")]
+            {
+                if limit == Some(0) {
+                    return refuse(format!("{name}: expected {what} of at least 1, got 0"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The texts, with their own fields: `data.sources`, or the one that `data.text` is.
+    pub fn texts(&self) -> Vec<SourceConfig> {
+        let mut sources = match self.sources.is_empty() {
+            true => vec![SourceConfig::from(self.text.clone())],
+            false => self.sources.clone(),
+        };
+        for source in &mut sources {
+            source.field.get_or_insert_with(|| self.field.clone());
+        }
+        sources
     }
 
     /// How windows of `sequence_length` tokens are cut and marked.
@@ -149,7 +320,7 @@ pub enum TokenizerSpec {
     Characters,
     /// Byte-level byte pair encoding, made from the text, with at most so many tokens.
     Bpe(usize),
-    /// A `tokenizer.json`, or the folder that holds one.
+    /// A `tokenizer.json`, the folder that holds one, or a file of ranks (`.tiktoken`).
     File(PathBuf),
 }
 

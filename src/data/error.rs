@@ -18,9 +18,11 @@ pub enum DataError {
         /// What was expected and what was found.
         problem: String,
     },
-    /// A source of `data.text` does not exist.
-    #[error("data.text: {path} does not exist")]
+    /// A file or folder of text does not exist.
+    #[error("{key}: {path} does not exist")]
     Missing {
+        /// The key that names it.
+        key: String,
         /// The source as it was given.
         path: PathBuf,
     },
@@ -31,6 +33,14 @@ pub enum DataError {
         path: PathBuf,
         /// Offset of the first byte that is not part of a valid character, from 0.
         offset: u64,
+    },
+    /// A compressed file is damaged, or is none.
+    #[error("{path}: cannot decompress: {reason}")]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder says.
+        reason: String,
     },
     /// A line of a JSON lines file is not a document.
     #[error("{path}: line {line}: {reason}")]
@@ -43,8 +53,10 @@ pub enum DataError {
         reason: String,
     },
     /// The sources hold no text at all.
-    #[error("data.text: no text found in {sources} ({skipped})")]
+    #[error("{key}: no text found in {sources} ({skipped})")]
     EmptyCorpus {
+        /// The key that names them.
+        key: String,
         /// The sources as they were given.
         sources: String,
         /// What was passed over.
@@ -59,12 +71,30 @@ pub enum DataError {
         /// The registry folder that was searched.
         folder: PathBuf,
     },
+    /// The preparation was told to end.
+    #[error("the preparation of data was interrupted; nothing of it was kept")]
+    Interrupted,
+    /// The sources end before the run does.
+    #[error(
+        "data.sources: with every source at its max_epochs there are {samples} samples, but \
+         run.steps and batch.global ask for {wanted}"
+    )]
+    SourcesEnd {
+        /// Samples that there are.
+        samples: u64,
+        /// Samples of the run.
+        wanted: u64,
+    },
     /// A split has too few tokens for one window.
     #[error(
-        "the token stream has {tokens} tokens, but batch.sequence_length = {sequence_length} \
-         needs at least {}; give more text or a shorter sequence", .sequence_length + 1
+        "{what} has {tokens} tokens, but batch.sequence_length = {sequence_length} needs at \
+         least {}; {advice}", .sequence_length + 1
     )]
     TooShort {
+        /// The split, and of which source.
+        what: String,
+        /// What to change.
+        advice: &'static str,
         /// Tokens in the stream.
         tokens: u64,
         /// Tokens per sample, without the last label.
@@ -161,7 +191,9 @@ impl DataError {
             Self::Config { .. }
             | Self::Missing { .. }
             | Self::NotUtf8 { .. }
+            | Self::Compressed { .. }
             | Self::JsonLine { .. }
+            | Self::SourcesEnd { .. }
             | Self::EmptyCorpus { .. }
             | Self::NoPackages { .. }
             | Self::TooShort { .. }
@@ -169,10 +201,23 @@ impl DataError {
             | Self::UnknownCharacter { .. }
             | Self::Tokenizer { .. }
             | Self::CacheInUse { .. } => true,
-            Self::Shard { .. } | Self::Chunk { .. } | Self::OutOfRange { .. } | Self::Io { .. } => {
-                false
-            }
+            Self::Interrupted
+            | Self::Shard { .. }
+            | Self::Chunk { .. }
+            | Self::OutOfRange { .. }
+            | Self::Io { .. } => false,
         }
+    }
+
+    /// A stream that is too short for one window; whose it is, the caller adds.
+    pub(crate) fn too_short(tokens: u64, sequence_length: usize) -> Self {
+        let what = "the token stream".to_owned();
+        let advice = "give more text or a shorter sequence";
+        Self::TooShort { what, advice, tokens, sequence_length }
+    }
+
+    pub(crate) fn not_utf8(path: &Path, offset: u64) -> Self {
+        Self::NotUtf8 { path: path.to_owned(), offset }
     }
 
     /// Wraps a file system error: `.map_err(DataError::io(path, "read"))`.

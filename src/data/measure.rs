@@ -1,86 +1,179 @@
-//! Times the two hot paths of data: encoding text and filling windows.
+//! Times the hot paths of data: the stages of the preparation, and filling rows.
 //!
-//! Duty: the figures of `octet bench data`, on one thread. Prohibition: no printing, no files.
+//! Duty: the figures of `octet bench data`. Ownership: temporary files of what is measured.
+//! Prohibition: no printing.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use super::config::DataConfig;
 use super::error::DataError;
-use super::order::{SampleOrder, Windows};
+use super::shard::ShardWriter;
 use super::source::Corpus;
-use super::stream::TokenStream;
+use super::source::parts::Part;
 use super::tokenize::Tokenizer;
-use super::window::{WindowLayout, WindowRows, fill_window};
+use super::window::WindowRows;
 
-/// Speed of encoding on one thread.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct EncodeSpeed {
+/// Bytes that are copied to find the speed of copying: far more than a cache holds.
+const COPY_BYTES: usize = 64 << 20;
+/// Samples that a thread takes at once.
+const SAMPLES_AT_ONCE: u64 = 16;
+
+/// Seconds of each stage of the preparation, on one thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct StageTimes {
     /// UTF-8 bytes of text.
     pub text_bytes: u64,
     /// Tokens they became.
     pub tokens: u64,
-    /// Seconds in the tokenizer, reading not included.
-    pub seconds: f64,
-    /// Millions of bytes per second.
-    pub mb_per_s: f64,
+    /// Reading files from the page cache, decompressing, checking UTF-8, cutting into parts.
+    pub read_s: f64,
+    /// Finding texts in JSON lines.
+    pub decode_s: f64,
+    /// Encoding.
+    pub tokenize_s: f64,
+    /// Writing shards with their checksums, and making sure that they are on the disk.
+    pub write_s: f64,
 }
 
-/// Speed of filling windows on one thread.
+impl StageTimes {
+    /// Megabytes of text per second in a stage of so many seconds.
+    pub fn mb_per_s(&self, seconds: f64) -> f64 {
+        self.text_bytes as f64 / seconds / 1e6
+    }
+
+    /// Seconds of all stages.
+    pub fn all_s(&self) -> f64 {
+        self.read_s + self.decode_s + self.tokenize_s + self.write_s
+    }
+}
+
+/// Takes the corpora of a configuration through all stages once, on one thread, without
+/// keeping anything. The shard is made, and removed again, in `folder`.
+///
+/// # Errors
+/// As the preparation's.
+pub fn stage_times(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+) -> Result<StageTimes, DataError> {
+    let mut times = StageTimes::default();
+    let mut encoder = tokenizer.encoder();
+    let path = folder.join("measured.oct");
+    let mut writer = ShardWriter::create(&path, tokenizer.vocabulary(), tokenizer.digest())?;
+    let mut tokens = Vec::new();
+    let mut texts: Vec<(String, bool)> = Vec::new();
+    for text in config.texts() {
+        let corpus = Corpus::scan(&text, config.bad_lines, &mut |_| Ok(()))?;
+        let cut = |text: &str| tokenizer.last_cut(text);
+        let mut at = Instant::now();
+        corpus.for_each_part(&cut, &mut || Ok(Part::default()), &mut |part| {
+            times.read_s += lap(&mut at);
+            // The copies are for the clock's sake: encoding is timed apart from finding.
+            texts.clear();
+            corpus.documents(&part, &mut |text, begins, _| {
+                texts.push((text.to_owned(), begins));
+                Ok(())
+            })?;
+            times.decode_s += lap(&mut at);
+            for (text, begins) in &texts {
+                tokens.clear();
+                encoder.encode(text, &mut tokens)?;
+                times.tokenize_s += lap(&mut at);
+                if *begins {
+                    writer.begin_document();
+                }
+                writer.push(&tokens)?;
+                times.write_s += lap(&mut at);
+                times.text_bytes += text.len() as u64;
+                times.tokens += tokens.len() as u64;
+            }
+            Ok(())
+        })?;
+    }
+    let at = Instant::now();
+    writer.finish()?;
+    times.write_s += at.elapsed().as_secs_f64();
+    std::fs::remove_file(&path).map_err(DataError::io(&path, "remove"))?;
+    Ok(times)
+}
+
+/// Seconds since `at`, which becomes now.
+fn lap(at: &mut Instant) -> f64 {
+    let before = std::mem::replace(at, Instant::now());
+    at.duration_since(before).as_secs_f64()
+}
+
+/// Bytes per second of a copy from memory to memory on one thread, the best of a few.
+pub fn copy_bandwidth() -> f64 {
+    let from = vec![1u8; COPY_BYTES];
+    let mut to = vec![0u8; COPY_BYTES];
+    let mut seconds = f64::INFINITY;
+    for _ in 0..6 {
+        let at = Instant::now();
+        to.copy_from_slice(std::hint::black_box(&from));
+        std::hint::black_box(&mut to);
+        seconds = seconds.min(at.elapsed().as_secs_f64());
+    }
+    COPY_BYTES as f64 / seconds
+}
+
+/// Speed of filling rows.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct WindowSpeed {
-    /// Windows filled.
-    pub windows: u64,
+pub struct FillSpeed {
+    /// Threads.
+    pub threads: usize,
+    /// Samples filled.
+    pub samples: u64,
     /// Labels that are not ignored.
     pub targets: u64,
-    /// Seconds.
-    pub seconds: f64,
     /// Tokens per second, all four rows of each included.
     pub tokens_per_s: f64,
 }
 
-/// Encodes the whole corpus once with one encoder and throws the tokens away.
+/// Fills `samples` samples of `length` tokens on some threads. `fill` fills one by its number and
+/// returns its targets.
 ///
 /// # Errors
-/// As [`Corpus::for_each`] and [`super::Encoder::encode`].
-pub fn encode_speed(corpus: &Corpus, tokenizer: &Tokenizer) -> Result<EncodeSpeed, DataError> {
-    let mut encoder = tokenizer.encoder();
-    let mut buffer = Vec::new();
-    let (mut text_bytes, mut tokens, mut seconds) = (0, 0, 0.0);
-    corpus.for_each(&mut |document| {
-        buffer.clear();
-        let start = Instant::now();
-        encoder.encode(document.text, &mut buffer)?;
-        seconds += start.elapsed().as_secs_f64();
-        text_bytes += document.text.len() as u64;
-        tokens += buffer.len() as u64;
-        Ok(())
+/// Those of `fill`.
+pub fn fill_speed(
+    threads: usize,
+    samples: u64,
+    length: usize,
+    fill: &(dyn Fn(u64, WindowRows<'_>) -> Result<u64, DataError> + Sync),
+) -> Result<FillSpeed, DataError> {
+    let next = AtomicU64::new(0);
+    let work = || -> Result<u64, DataError> {
+        let mut rows = [vec![0; length], vec![0; length], vec![0; length], vec![0; length]];
+        let mut targets = 0;
+        loop {
+            let first = next.fetch_add(SAMPLES_AT_ONCE, Ordering::Relaxed);
+            if first >= samples {
+                return Ok(targets);
+            }
+            for sample in first..samples.min(first + SAMPLES_AT_ONCE) {
+                let [tokens, labels, segments, positions] = &mut rows;
+                let rows = WindowRows { tokens, labels, segments, positions };
+                targets += fill(sample, rows)?;
+            }
+        }
+    };
+    let at = Instant::now();
+    let targets = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        joined.sum::<Result<u64, _>>()
     })?;
-    Ok(EncodeSpeed { text_bytes, tokens, seconds, mb_per_s: text_bytes as f64 / seconds / 1e6 })
-}
-
-/// Fills `windows` shuffled windows.
-///
-/// # Errors
-/// As [`SampleOrder::new`] and [`fill_window`].
-pub fn window_speed(
-    stream: &TokenStream,
-    layout: &WindowLayout,
-    windows: u64,
-) -> Result<WindowSpeed, DataError> {
-    let length = layout.sequence_length;
-    let order = SampleOrder::new(0, "measure", stream.len(), length, Windows::Shuffled)?;
-    let mut rows = [vec![0; length], vec![0; length], vec![0; length], vec![0; length]];
-    let mut targets = 0;
-    let start = Instant::now();
-    for sample in 0..windows {
-        let [tokens, labels, segments, positions] = &mut rows;
-        let rows = WindowRows { tokens, labels, segments, positions };
-        targets += fill_window(stream, order.start(sample), layout, rows)?;
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let tokens = windows as f64 * length as f64;
-    Ok(WindowSpeed { windows, targets, seconds, tokens_per_s: tokens / seconds })
+    let tokens = samples as f64 * length as f64;
+    let tokens_per_s = tokens / at.elapsed().as_secs_f64();
+    Ok(FillSpeed { threads, samples, targets, tokens_per_s })
 }
 
 #[cfg(test)]

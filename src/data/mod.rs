@@ -4,8 +4,10 @@
 //! Duty: everything between `data.text` and the rows of a batch, in the order of the modules:
 //! [`config`] names the sources, [`source`] reads documents, [`tokenize`] turns them into token
 //! ids, [`shard`] stores them, [`prepare`] runs these steps once and caches the result,
-//! [`stream`] reads shards as one sequence, [`order`] says which window is sample number i, and
-//! [`window`] fills the rows of one sample. [`measure`] times the two hot paths.
+//! [`stream`] reads shards as one sequence, [`order`] says which window is sample number i,
+//! [`window`] fills the rows of one that is cut from the stream, [`packing`] of one that holds
+//! whole documents, [`samples`] joins these for a split, and [`mixture`] says which source a
+//! sample comes from. [`measure`] times the hot paths.
 //! Ownership: the files below `data.cache`. Prohibition: no threads that outlive a call, no
 //! device, no model; nothing here may depend on the number of ranks.
 
@@ -13,20 +15,28 @@ mod cargo;
 pub mod config;
 pub mod error;
 pub mod measure;
+pub mod mixture;
 pub mod order;
+pub mod packing;
 pub mod prepare;
+pub mod samples;
 pub mod shard;
 pub mod source;
 pub mod stream;
 pub mod tokenize;
 pub mod window;
 
-pub use config::{DataConfig, TextSpec, TokenizerSpec};
+pub use config::{BadLines, DataConfig, Packing, SourceConfig, TextSpec, TokenizerSpec};
 pub use error::DataError;
+pub use mixture::Mixture;
 pub use order::{SampleOrder, Windows};
-pub use prepare::{Prepared, Progress, Stage, prepare, reopen};
+pub use packing::WholeDocuments;
+pub use prepare::{
+    Counts, Prepared, PreparedSource, Progress, Stage, Watcher, of_shard, prepare, reopen,
+};
+pub use samples::{SampleRule, Samples};
 pub use shard::{Shard, ShardSummary, ShardWriter};
 pub use source::{Corpus, Skipped};
 pub use stream::TokenStream;
-pub use tokenize::{Encoder, Tokenizer};
+pub use tokenize::{Encoder, Tokenizer, TokenizerOptions};
 pub use window::{WindowLayout, WindowRows, count_targets, fill_window};

@@ -46,7 +46,7 @@ impl SampleOrder {
         assert!(sequence_length > 0, "a window has at least one token");
         let length = sequence_length as u64;
         if tokens < length.saturating_add(1) {
-            return Err(DataError::TooShort { tokens, sequence_length });
+            return Err(DataError::too_short(tokens, sequence_length));
         }
         let whole = (tokens - 1) / length;
         let per_epoch = match windows {
@@ -58,14 +58,19 @@ impl SampleOrder {
             Windows::Sequential => 0,
             Windows::Shuffled => tokens - 1 - per_epoch * length,
         };
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"octet sample order 1");
-        hasher.update(&seed.to_le_bytes());
-        hasher.update(identity.as_bytes());
-        let mut key = [0; 8];
-        hasher.finalize_xof().fill(&mut key);
-        let key = u64::from_le_bytes(key);
+        let key = key(seed, identity);
         Ok(Self { windows, key, per_epoch, slack, sequence_length: length })
+    }
+
+    /// The order of windows that are numbered, not cut from a stream: [`Self::start`] gives
+    /// numbers.
+    ///
+    /// # Panics
+    /// Without windows.
+    pub fn of_windows(seed: u64, identity: &str, count: u64, windows: Windows) -> Self {
+        assert!(count > 0, "there is at least one window");
+        let key = key(seed, identity);
+        Self { windows, key, per_epoch: count, slack: 0, sequence_length: 1 }
     }
 
     /// Windows per epoch.
@@ -90,6 +95,16 @@ impl SampleOrder {
             }
         }
     }
+}
+
+fn key(seed: u64, identity: &str) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"octet sample order 1");
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(identity.as_bytes());
+    let mut key = [0; 8];
+    hasher.finalize_xof().fill(&mut key);
+    u64::from_le_bytes(key)
 }
 
 /// Rounds of the Feistel network: four make a pseudo-random permutation of good round

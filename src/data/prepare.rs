@@ -1,46 +1,38 @@
-//! From `data.text` to shards, once.
+//! From text to shards, once.
 //!
 //! Duty: scans the sources, makes or loads the tokenizer, encodes on all cores in document
-//! order, cuts the token stream into training and validation, writes both as shards, and
-//! remembers the result in `prepared.json`, which is written last. The next call with the same
-//! text and settings only checks that it is all there. Ownership: the cache folder.
-//! Limits: holds one batch of documents (16 MiB, or one larger document), its tokens, and 16
-//! bytes per document. Prohibition: no result may depend on the number of cores.
+//! order, cuts each source's token stream into training and validation, writes both as shards,
+//! and remembers the result in `prepared.json`, which is written last. The next call with the
+//! same text and settings only checks that it is all there. Ownership: the cache folder, which is
+//! locked while it is written; everything is made in a folder inside it and moved at the end.
+//! Limits: holds some megabytes of text and tokens for each core, and 16 bytes per document.
+//! Prohibition: no result may depend on the number of cores.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::ops::Range;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
-use super::config::{DataConfig, TokenizerSpec};
+use super::config::{DataConfig, SourceConfig, TokenizerSpec};
 use super::error::DataError;
-use super::order::mix;
-use super::shard::{SHARD_EXTENSION, Shard, ShardWriter};
 use super::source::{Corpus, Skipped};
-use super::tokenize::Tokenizer;
-use encode::{Encoded, encode};
-use record::Record;
+use super::tokenize::{Tokenizer, TokenizerOptions};
+use encode::encode;
+use place::Place;
+use record::{Record, SourceRecord};
 
 mod encode;
+mod learn;
+mod place;
 mod record;
-
-/// Tokens of a full shard.
-const SHARD_TOKENS: u64 = 1 << 27;
-/// Text that `bpe:N` learns from, about; larger corpora are sampled.
-const SAMPLE_BYTES: u64 = 8 << 20;
-/// The sample is made of blocks of at most so many bytes.
-const SAMPLE_BLOCK: usize = 64 << 10;
-/// Tokens that are copied at once.
-const COPY_TOKENS: u64 = 1 << 18;
-/// Temporary files of this age belong to nobody.
-const STALE: Duration = Duration::from_secs(3600);
+mod splits;
 
 /// What the preparation is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Finding, checking and hashing files; in bytes, the total is not known.
     Scan,
+    /// Waiting until another process has prepared the same data.
+    Wait,
     /// Reading text for the tokenizer, and making it; in bytes.
     Tokenizer,
     /// Encoding; in bytes.
@@ -60,18 +52,51 @@ pub struct Progress {
     pub total: u64,
 }
 
+/// Sees the progress, many times a second, and may end the preparation.
+pub type Watcher<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
+
+/// A watcher with its answer as an error.
+pub(super) struct Watch<'a>(Watcher<'a>);
+
+impl Watch<'_> {
+    fn tell(&mut self, stage: Stage, done: u64, total: u64) -> Result<(), DataError> {
+        match (self.0)(Progress { stage, done, total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(DataError::Interrupted),
+        }
+    }
+}
+
 /// Prepared data, ready for [`super::TokenStream::open`].
 pub struct Prepared {
     /// The cache folder.
     pub folder: PathBuf,
     /// The tokenizer of the shards.
     pub tokenizer: Tokenizer,
+    /// In the order of [`DataConfig::texts`].
+    pub sources: Vec<PreparedSource>,
+    /// blake3 of the tokenizer and of every source's name and tokens, in hexadecimal.
+    pub identity: String,
+    /// True if nothing had to be done.
+    pub reused: bool,
+}
+
+/// One source of prepared data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PreparedSource {
+    /// Its name; empty for `data.text`.
+    pub name: String,
     /// Shards of the training split, in order.
     pub train: Vec<PathBuf>,
     /// Shards of the validation split, in order; none if `data.validation_fraction` is 0.
     pub validation: Vec<PathBuf>,
-    /// blake3 of the tokens of both splits and of the tokenizer, in hexadecimal.
-    pub identity: String,
+    /// How much it is.
+    pub counts: Counts,
+}
+
+/// How much a source holds.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Counts {
     /// Tokens of the training split.
     pub train_tokens: u64,
     /// Tokens of the validation split.
@@ -86,11 +111,9 @@ pub struct Prepared {
     pub files: u64,
     /// What was passed over.
     pub skipped: Skipped,
-    /// True if nothing had to be done.
-    pub reused: bool,
 }
 
-impl Prepared {
+impl Counts {
     /// UTF-8 bytes per token of the validation split (of training if there is none), for bits
     /// per byte: `loss / ln(2) / bytes_per_token`.
     pub fn bytes_per_token(&self) -> f64 {
@@ -106,22 +129,33 @@ impl Prepared {
 /// `model.vocabulary`.
 ///
 /// # Errors
-/// Any [`DataError`]. After an error of the user nothing is left behind.
+/// Any [`DataError`]. After an error nothing is left behind but what was there before.
 pub fn prepare(
     config: &DataConfig,
     vocabulary_limit: Option<usize>,
-    progress: &mut dyn FnMut(Progress),
+    watcher: Watcher<'_>,
 ) -> Result<Prepared, DataError> {
     config.validate()?;
+    let watch = &mut Watch(watcher);
     let spec = TokenizerSpec::parse(&config.tokenizer)?;
     let given = match &spec {
-        TokenizerSpec::File(path) => Some(Tokenizer::from_file(path)?),
+        TokenizerSpec::File(path) => Some(Tokenizer::from_file(path, options(config))?),
         _ => None,
     };
-    let mut corpus = Corpus::scan(&config.text, &mut |done| {
-        progress(Progress { stage: Stage::Scan, done, total: 0 });
-    })?;
-    let key = record::key(&corpus, config, given.as_ref());
+    if let Some(tokenizer) = &given {
+        check_vocabulary(config, tokenizer, vocabulary_limit)?;
+    }
+    let texts = config.texts();
+    let mut corpora = Vec::with_capacity(texts.len());
+    let mut before = 0;
+    for text in &texts {
+        let scanned = Corpus::scan(text, config.bad_lines, &mut |done| {
+            watch.tell(Stage::Scan, before + done, 0)
+        })?;
+        before += scanned.bytes;
+        corpora.push(scanned);
+    }
+    let key = record::key(&texts, &corpora, config, given.as_ref());
     let folder = match &config.cache {
         Some(folder) => folder.clone(),
         None => Path::new("runs").join("cache").join(&key[..16]),
@@ -132,18 +166,15 @@ pub fn prepare(
     }
     let tokenizer = match given {
         Some(tokenizer) => tokenizer,
-        None => make_tokenizer(&spec, &corpus, progress)?,
+        None => learn::tokenizer(&spec, config, &corpora, watch)?,
     };
     check_vocabulary(config, &tokenizer, vocabulary_limit)?;
-    let made = create_folder(&folder)?;
-    match build(config, &mut corpus, tokenizer, key, &folder, progress) {
-        Ok(prepared) => Ok(prepared),
-        Err(error) => {
-            // Only folders that this call made, and only while they are empty.
-            made.iter().take_while(|folder| fs::remove_dir(folder).is_ok()).count();
-            Err(error)
-        }
+    let place = Place::claim(&folder, watch)?;
+    // Another process may have prepared it while this one waited.
+    if let Some(prepared) = record::load(&folder, &key)? {
+        return Ok(prepared);
     }
+    build(config, &texts, &corpora, tokenizer, key, place, watch)
 }
 
 /// Prepared data that is in `folder` and has this identity, though its text may be gone.
@@ -151,45 +182,62 @@ pub fn reopen(folder: &Path, identity: &str) -> Option<Prepared> {
     record::reopen(folder, identity)
 }
 
-/// Encodes and writes everything into `folder`.
+/// The prepared data that a shard belongs to, if its folder holds any: the source's name, and
+/// the tokenizer.
+pub fn of_shard(shard: &Path) -> Option<(String, Tokenizer)> {
+    record::of_shard(shard)
+}
+
+fn options(config: &DataConfig) -> TokenizerOptions<'_> {
+    let split = config.split.as_deref();
+    TokenizerOptions { split, end_of_document: config.end_of_document.as_deref() }
+}
+
+/// Encodes and writes everything into a place.
 fn build(
     config: &DataConfig,
-    corpus: &mut Corpus,
+    texts: &[SourceConfig],
+    corpora: &[Corpus],
     tokenizer: Tokenizer,
     key: String,
-    folder: &Path,
-    progress: &mut dyn FnMut(Progress),
+    mut place: Place,
+    watch: &mut Watch<'_>,
 ) -> Result<Prepared, DataError> {
-    remove_stale(folder);
-    let spool = Spool(folder.join(format!("spool.{}.tmp", std::process::id())));
-    let encoded = encode(corpus, &tokenizer, &spool.0, progress)?;
-    corpus.skipped.empty += encoded.empty;
-    if encoded.text_bytes.is_empty() {
-        return Err(corpus.no_text(&config.text));
+    let total: u64 = corpora.iter().map(|corpus| corpus.bytes).sum();
+    let mut done = 0;
+    let mut sources = Vec::with_capacity(corpora.len());
+    for (text, corpus) in texts.iter().zip(corpora) {
+        let spool = place.file("spool");
+        let watch = &mut Watch(&mut |progress: Progress| {
+            let encodes = progress.stage == Stage::Encode;
+            (watch.0)(match encodes {
+                true => Progress { done: done + progress.done, total, ..progress },
+                false => progress,
+            })
+        });
+        let encoded = encode(corpus, &tokenizer, &spool, encode::threads(), watch)?;
+        let mut skipped = corpus.skipped;
+        skipped.empty += encoded.passed_over.empty;
+        skipped.bad_lines += encoded.passed_over.bad_lines;
+        if encoded.text_bytes.is_empty() {
+            return Err(corpus.no_text(skipped));
+        }
+        let source = splits::write(
+            &splits::Splits { config, name: &text.name, tokenizer: &tokenizer, encoded: &encoded },
+            &mut place,
+            watch,
+        )?;
+        let files = corpus.files.len() as u64;
+        let counts = Counts { files, skipped, ..source.counts };
+        sources.push(SourceRecord { counts, ..source });
+        fs::remove_file(&spool).map_err(DataError::io(&spool, "remove"))?;
+        done += corpus.bytes;
     }
-    let tokens = encoded.shard.tokens();
-    let cut = ((1.0 - config.validation_fraction) * tokens as f64).floor() as u64;
-    let validation_bytes = bytes_behind(&encoded, cut, &tokenizer)?;
-    let mut writer = Splitter { encoded: &encoded, tokenizer: &tokenizer, folder, progress };
-    let train = writer.write("train", 0..cut)?;
-    let validation = writer.write("validation", cut..tokens)?;
-    tokenizer.save(folder)?;
-    let record = Record {
-        format: Record::FORMAT,
-        key,
-        identity: record::identity(folder, &tokenizer, &train, &validation)?,
-        train,
-        validation,
-        train_tokens: cut,
-        validation_tokens: tokens - cut,
-        train_bytes: encoded.text_bytes.iter().sum::<u64>() - validation_bytes,
-        validation_bytes,
-        documents: encoded.text_bytes.len() as u64,
-        files: corpus.files.len() as u64,
-        skipped: corpus.skipped,
-    };
-    record.save(folder)?;
-    Ok(record.prepared(folder, tokenizer, false))
+    tokenizer.save(place.making())?;
+    let identity = record::identity(place.making(), &tokenizer, &sources)?;
+    let record = Record { format: Record::FORMAT, key, identity, sources };
+    place.finish(&record)?;
+    Ok(record.prepared(place.folder(), tokenizer, false))
 }
 
 fn check_vocabulary(
@@ -205,169 +253,6 @@ fn check_vocabulary(
             limit,
         }),
         _ => Ok(()),
-    }
-}
-
-fn make_tokenizer(
-    spec: &TokenizerSpec,
-    corpus: &Corpus,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Tokenizer, DataError> {
-    let mut done = 0;
-    let mut read = |bytes: usize| {
-        done += bytes as u64;
-        progress(Progress { stage: Stage::Tokenizer, done, total: corpus.bytes });
-    };
-    match spec {
-        TokenizerSpec::Bytes => Ok(Tokenizer::bytes()),
-        TokenizerSpec::File(path) => Tokenizer::from_file(path),
-        TokenizerSpec::Characters => {
-            let mut alphabet = BTreeSet::new();
-            let mut documents = 0;
-            corpus.for_each(&mut |document| {
-                alphabet.extend(document.text.chars());
-                documents += 1;
-                read(document.text.len());
-                Ok(())
-            })?;
-            Ok(Tokenizer::characters(alphabet, documents > 1))
-        }
-        TokenizerSpec::Bpe(size) => {
-            Tokenizer::train_bpe(*size, &sample(corpus, SAMPLE_BYTES, &mut read)?)
-        }
-    }
-}
-
-/// Blocks of the corpus, about `bytes` in all, chosen by their number alone.
-fn sample(
-    corpus: &Corpus,
-    bytes: u64,
-    read: &mut dyn FnMut(usize),
-) -> Result<Vec<String>, DataError> {
-    let mut blocks = Vec::new();
-    let mut number = 0;
-    corpus.for_each(&mut |document| {
-        let mut rest = document.text;
-        while !rest.is_empty() {
-            let (block, after) = rest.split_at(rest.floor_char_boundary(SAMPLE_BLOCK));
-            // Keeps the share bytes / corpus.bytes of all numbers; all of a small corpus.
-            let share = u128::from(mix(number)) * u128::from(corpus.bytes);
-            if share >> 64 < u128::from(bytes) {
-                blocks.push(block.to_owned());
-            }
-            number += 1;
-            rest = after;
-        }
-        read(document.text.len());
-        Ok(())
-    })?;
-    Ok(blocks)
-}
-
-/// Bytes of text behind token number `cut`, which may lie inside a document.
-fn bytes_behind(encoded: &Encoded, cut: u64, tokenizer: &Tokenizer) -> Result<u64, DataError> {
-    let shard = &encoded.shard;
-    let whole = shard.documents_before(cut)?;
-    let mut bytes: u64 = encoded.text_bytes[whole as usize..].iter().sum();
-    let end = if whole < shard.documents() { shard.document_start(whole)? } else { shard.tokens() };
-    if cut < end {
-        // The document before is cut: `whole` is at least 1, since the first begins at 0.
-        let start = shard.document_start(whole - 1)?;
-        bytes += if tokenizer.is_byte_exact() {
-            let mut tail = vec![0u32; (end - cut) as usize];
-            shard.read(cut, &mut tail)?;
-            tokenizer.decode_bytes(&tail).len() as u64
-        } else {
-            let text = u128::from(encoded.text_bytes[whole as usize - 1]);
-            (text * u128::from(end - cut) / u128::from(end - start)) as u64
-        };
-    }
-    Ok(bytes)
-}
-
-/// Writes parts of the encoded tokens as shards of the final names.
-struct Splitter<'a> {
-    encoded: &'a Encoded,
-    tokenizer: &'a Tokenizer,
-    folder: &'a Path,
-    progress: &'a mut dyn FnMut(Progress),
-}
-
-impl Splitter<'_> {
-    /// Returns the names of the shards.
-    fn write(&mut self, split: &str, range: Range<u64>) -> Result<Vec<String>, DataError> {
-        let mut names = Vec::new();
-        let mut start = range.start;
-        while start < range.end {
-            let end = (start + SHARD_TOKENS).min(range.end);
-            let name = format!("{split}-{:05}.{SHARD_EXTENSION}", names.len());
-            self.write_shard(&name, start..end)?;
-            names.push(name);
-            start = end;
-        }
-        Ok(names)
-    }
-
-    fn write_shard(&mut self, name: &str, range: Range<u64>) -> Result<(), DataError> {
-        let source: &Shard = &self.encoded.shard;
-        let path = self.folder.join(name);
-        let mut writer =
-            ShardWriter::create(&path, self.tokenizer.vocabulary(), self.tokenizer.digest())?;
-        let mut document = source.documents_before(range.start)?;
-        let mut at = range.start;
-        let mut buffer = Vec::new();
-        while at < range.end {
-            let mut end = range.end.min(at + COPY_TOKENS);
-            if document < source.documents() {
-                let start = source.document_start(document)?;
-                if start == at {
-                    writer.begin_document();
-                    document += 1;
-                    continue;
-                }
-                end = end.min(start);
-            }
-            buffer.resize((end - at) as usize, 0u32);
-            source.read(at, &mut buffer)?;
-            writer.push(&buffer)?;
-            at = end;
-            (self.progress)(Progress { stage: Stage::Write, done: at, total: source.tokens() });
-        }
-        writer.finish()?;
-        Ok(())
-    }
-}
-
-/// The file between encoding and splitting, gone with its owner.
-struct Spool(PathBuf);
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        // It may not exist yet; and what cannot be removed now is removed as stale later.
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-/// Makes `folder`; returns the folders that did not exist, innermost first.
-fn create_folder(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let missing: Vec<PathBuf> = folder
-        .ancestors()
-        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
-        .map(Path::to_owned)
-        .collect();
-    fs::create_dir_all(folder).map_err(DataError::io(folder, "create"))?;
-    Ok(missing)
-}
-
-/// Removes what a killed preparation left behind. Others may be at work in the same folder.
-fn remove_stale(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let changed = entry.metadata().and_then(|data| data.modified());
-        let age = changed.map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-        if path.extension().is_some_and(|end| end == "tmp") && age.is_ok_and(|age| age > STALE) {
-            let _ = fs::remove_file(path);
-        }
     }
 }
 

@@ -19,6 +19,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::error::DataError;
+use super::prepare::of_shard;
 
 mod layout;
 mod reader;
@@ -27,7 +28,7 @@ mod writer;
 pub use layout::TokenWidth;
 pub use reader::{Shard, Token};
 pub use writer::ShardWriter;
-pub(super) use writer::{sync_folder_of, temporary_path};
+pub(super) use writer::sync_folder_of;
 
 /// The extension of shard files.
 pub const SHARD_EXTENSION: &str = "oct";
@@ -53,14 +54,32 @@ pub struct ShardSummary {
     pub file_bytes: u64,
     /// Checked chunks of 1 MiB.
     pub chunks: u64,
+    /// The first tokens.
+    pub first_tokens: Vec<u32>,
+    /// What `prepared.json` beside the shard says: the source it belongs to, empty for
+    /// `data.text`.
+    pub source: Option<String>,
+    /// Text of the first tokens, if the tokenizer lies beside the shard.
+    pub first_text: Option<String>,
 }
 
-/// Summary of the shard at `path`, whose header is checked but not its payload.
+/// Tokens that a summary shows.
+const FIRST_TOKENS: u64 = 32;
+
+/// Summary of the shard at `path`, of whose payload only the first tokens are checked; with what
+/// lies beside it.
 ///
 /// # Errors
-/// As [`Shard::open`].
+/// As [`Shard::open`] and [`Shard::read`].
 pub fn inspect(path: &Path) -> Result<ShardSummary, DataError> {
-    Ok(Shard::open(path)?.summary())
+    let shard = Shard::open(path)?;
+    let mut first_tokens = vec![0; shard.tokens().min(FIRST_TOKENS) as usize];
+    shard.read(0, &mut first_tokens)?;
+    let beside = of_shard(path);
+    let same = beside.as_ref().filter(|(_, one)| one.digest() == shard.tokenizer());
+    let first_text = same.map(|(_, tokenizer)| tokenizer.decode(&first_tokens));
+    let source = beside.map(|(source, _)| source);
+    Ok(ShardSummary { first_tokens, first_text, source, ..shard.summary() })
 }
 
 #[cfg(test)]

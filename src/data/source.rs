@@ -1,28 +1,34 @@
 //! Documents, in an order that depends on names and contents only.
 //!
-//! Duty: finds the files of `data.text`, checks and hashes them once ([`Corpus::scan`]), and
-//! reads their documents as often as needed ([`Corpus::for_each`]) without holding more than
-//! one file. A file is one document; each line of a `.jsonl` file is one. Folders are read in
-//! path order; only files whose name ends like text ([`TEXT_EXTENSIONS`]) count.
+//! Duty: finds the files of a source, checks and hashes them once ([`Corpus::scan`]), and reads
+//! them as often as needed, in [`parts`] that can be encoded on their own. A file is one document;
+//! each line of a `.jsonl` file is one; both may be compressed (`.gz`, `.zst`). Folders are read
+//! in path order; only files whose name ends like text ([`TEXT_EXTENSIONS`]) count.
 //! Prohibition: changes no character of a text; knows no tokens.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::cargo;
-use super::config::TextSpec;
+use super::config::{BadLines, SourceConfig};
 use super::error::DataError;
+use parts::{Cut, Part, PartKind};
+use read::{Compression, Source};
+
+mod lines;
+pub(in crate::data) mod parts;
+mod read;
 
 /// The extensions, in lower case, that a file in a folder must have to be read.
 pub const TEXT_EXTENSIONS: &[&str] = &[
     "txt", "text", "md", "markdown", "rst", "adoc", "org", "tex", "html", "htm", "xml", "csv",
-    "tsv", "json", "jsonl", "toml", "yaml", "yml", "ini", "cfg", "rs", "py", "c", "h", "cc", "cpp",
-    "hpp", "cu", "cuh", "go", "java", "kt", "scala", "js", "ts", "jsx", "tsx", "css", "swift",
-    "rb", "php", "pl", "lua", "r", "jl", "hs", "ml", "ex", "erl", "clj", "zig", "sh", "sql",
+    "tsv", "json", "jsonl", "ndjson", "toml", "yaml", "yml", "ini", "cfg", "rs", "py", "c", "h",
+    "cc", "cpp", "hpp", "cu", "cuh", "go", "java", "kt", "scala", "js", "ts", "jsx", "tsx", "css",
+    "swift", "rb", "php", "pl", "lua", "r", "jl", "hs", "ml", "ex", "erl", "clj", "zig", "sh",
+    "sql",
 ];
 
 /// Bytes at the start of a file in which a zero byte means "binary".
@@ -44,15 +50,31 @@ pub struct Skipped {
     pub empty: u64,
     /// Generated tables among the packages of `"cargo"`.
     pub large: u64,
+    /// JSON lines that are no documents.
+    pub bad_lines: u64,
+}
+
+impl Skipped {
+    /// Adds what was passed over elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        let Self { not_utf8, binary, hidden, other: extension, empty, large, bad_lines } = other;
+        self.not_utf8 += not_utf8;
+        self.binary += binary;
+        self.hidden += hidden;
+        self.other += extension;
+        self.empty += empty;
+        self.large += large;
+        self.bad_lines += bad_lines;
+    }
 }
 
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { not_utf8, binary, hidden, other, empty, large } = self;
+        let Self { not_utf8, binary, hidden, other, empty, large, bad_lines } = self;
         write!(
             f,
-            "skipped: {not_utf8} not UTF-8, {binary} binary, {hidden} hidden, \
-             {other} without a text extension, {empty} empty, {large} too large"
+            "skipped: {not_utf8} not UTF-8, {binary} binary, {hidden} hidden, {other} without a \
+             text extension, {empty} empty, {large} too large, {bad_lines} bad lines"
         )
     }
 }
@@ -64,25 +86,20 @@ pub struct SourceFile {
     pub path: PathBuf,
     /// Its name below the source it was found in: part of the data's identity, unlike `path`.
     pub name: String,
-    /// Length in bytes.
+    /// Length in bytes, decompressed.
     pub bytes: u64,
-    /// blake3 of the contents.
+    /// How much of it belongs to the source: less than `bytes` only where `max_bytes` ends it.
+    pub take: u64,
+    /// blake3 of the decompressed contents.
     pub digest: [u8; 32],
+    /// Named by the user, not found in a folder.
+    direct: bool,
 }
 
 impl SourceFile {
     fn is_json_lines(&self) -> bool {
-        has_extension(&self.path, &["jsonl"])
+        has_extension(&self.path, &["jsonl", "ndjson"])
     }
-}
-
-/// One text, borrowed while it is read.
-#[derive(Clone, Copy, Debug)]
-pub struct Document<'a> {
-    /// The text as it stands in the file.
-    pub text: &'a str,
-    /// The file that it comes from.
-    pub path: &'a Path,
 }
 
 /// The checked list of files.
@@ -92,8 +109,15 @@ pub struct Corpus {
     pub files: Vec<SourceFile>,
     /// What was passed over while the files were found.
     pub skipped: Skipped,
-    /// Sum of the files' lengths.
+    /// Sum of what is taken of the files.
     pub bytes: u64,
+    /// The key that names the source.
+    key: String,
+    /// The source as it was given.
+    given: String,
+    field: String,
+    bad_lines: BadLines,
+    limit: u64,
 }
 
 /// A file that was found but not yet looked into.
@@ -104,15 +128,46 @@ pub(super) struct Candidate {
     pub(super) direct: bool,
 }
 
+/// Documents and what else a part holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PartCount {
+    /// JSON lines without text.
+    pub(super) empty: u64,
+    /// JSON lines that are no documents.
+    pub(super) bad_lines: u64,
+}
+
+impl PartCount {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.empty += other.empty;
+        self.bad_lines += other.bad_lines;
+    }
+}
+
 impl Corpus {
-    /// Finds, checks and hashes the files of `text`. `progress` gets bytes done so far.
+    /// Finds, checks and hashes the files of a source of [`super::DataConfig::texts`]. `progress`
+    /// gets bytes done so far and may end the scan.
     ///
     /// # Errors
-    /// A source that does not exist, a directly named file that is not UTF-8, no text at all.
-    pub fn scan(text: &TextSpec, progress: &mut dyn FnMut(u64)) -> Result<Self, DataError> {
-        let mut corpus = Self { files: Vec::new(), skipped: Skipped::default(), bytes: 0 };
-        for source in &text.0 {
-            if source == "cargo" {
+    /// A file that does not exist, a directly named one that is not UTF-8, no text at all, and
+    /// whatever `progress` returns.
+    pub fn scan(
+        source: &SourceConfig,
+        bad_lines: BadLines,
+        progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
+    ) -> Result<Self, DataError> {
+        let mut corpus = Self {
+            files: Vec::new(),
+            skipped: Skipped::default(),
+            bytes: 0,
+            key: source.key(),
+            given: source.text.to_string(),
+            field: source.field.clone().unwrap_or_else(|| "text".to_owned()),
+            bad_lines,
+            limit: source.max_bytes.unwrap_or(u64::MAX),
+        };
+        for text in &source.text.0 {
+            if text == "cargo" {
                 let found = cargo::find(&cargo::registry_folder(), &mut corpus.skipped)?;
                 let limit = corpus.bytes + cargo::CORPUS_BYTES;
                 for candidate in found {
@@ -121,13 +176,15 @@ impl Corpus {
                     }
                 }
             } else {
-                for candidate in find(Path::new(source), &mut corpus.skipped)? {
-                    corpus.add(candidate, u64::MAX, progress)?;
+                for candidate in find(Path::new(text), &corpus.key, &mut corpus.skipped)? {
+                    if corpus.bytes < corpus.limit {
+                        corpus.add(candidate, u64::MAX, progress)?;
+                    }
                 }
             }
         }
         if corpus.files.is_empty() {
-            return Err(corpus.no_text(text));
+            return Err(corpus.no_text(corpus.skipped));
         }
         Ok(corpus)
     }
@@ -137,14 +194,16 @@ impl Corpus {
         &mut self,
         candidate: Candidate,
         limit: u64,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
     ) -> Result<bool, DataError> {
         let Candidate { path, name, direct } = candidate;
-        match inspect(&path, direct)? {
+        let before = self.bytes;
+        match inspect(&path, direct, &mut |bytes| progress(before + bytes))? {
             Content::Text { bytes, .. } if self.bytes + bytes > limit => return Ok(false),
             Content::Text { bytes, digest } => {
-                self.bytes += bytes;
-                self.files.push(SourceFile { path, name, bytes, digest });
+                let take = bytes.min(self.limit - self.bytes);
+                self.bytes += take;
+                self.files.push(SourceFile { path, name, bytes, take, digest, direct });
             }
             Content::NotUtf8 { offset } if direct => {
                 return Err(DataError::NotUtf8 { path, offset });
@@ -153,52 +212,105 @@ impl Corpus {
             Content::Binary => self.skipped.binary += 1,
             Content::Empty => self.skipped.empty += 1,
         }
-        progress(self.bytes);
+        progress(self.bytes)?;
         Ok(true)
     }
 
     /// The error for a corpus without a single document.
-    pub(super) fn no_text(&self, text: &TextSpec) -> DataError {
-        DataError::EmptyCorpus { sources: text.to_string(), skipped: self.skipped }
+    pub(super) fn no_text(&self, skipped: Skipped) -> DataError {
+        let (key, sources) = (self.key.clone(), self.given.clone());
+        DataError::EmptyCorpus { key, sources, skipped }
     }
 
-    /// Calls `visit` with every document, in order. Returns the number of empty JSON lines.
+    /// What decides the documents besides the files: field, policy and limit.
+    pub(super) fn reading(&self) -> impl Iterator<Item = Vec<u8>> {
+        let skip = [u8::from(self.bad_lines == BadLines::Skip)];
+        let reading =
+            [self.field.clone().into_bytes(), skip.to_vec(), self.limit.to_le_bytes().into()];
+        reading.into_iter()
+    }
+
+    /// Reads all files in order. `memory` gives the next part to fill, `take` gets it filled; a
+    /// text is cut into several parts only where `cut` allows it.
     ///
     /// # Errors
-    /// A broken JSON line, a file that vanished or changed, and whatever `visit` returns.
-    pub fn for_each(
+    /// A file that vanished or changed, and whatever `memory` and `take` return.
+    pub(super) fn for_each_part(
         &self,
-        visit: &mut dyn FnMut(Document<'_>) -> Result<(), DataError>,
-    ) -> Result<u64, DataError> {
-        let mut empty = 0;
-        for file in &self.files {
-            if file.is_json_lines() {
-                empty += for_each_line(&file.path, visit)?;
-            } else {
-                let bytes = fs::read(&file.path).map_err(DataError::io(&file.path, "read"))?;
-                let text = String::from_utf8(bytes).map_err(|error| DataError::NotUtf8 {
-                    path: file.path.clone(),
-                    offset: error.utf8_error().valid_up_to() as u64,
-                })?;
-                visit(Document { text: &text, path: &file.path })?;
+        cut: Cut<'_>,
+        memory: &mut dyn FnMut() -> Result<Part, DataError>,
+        take: &mut dyn FnMut(Part) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        self.files.iter().enumerate().try_for_each(|file| parts::read(file, cut, memory, take))
+    }
+
+    /// The texts of a part's documents. `visit` also hears whether one begins and ends here.
+    ///
+    /// # Errors
+    /// A bad JSON line, unless it is to be skipped, and whatever `visit` returns.
+    pub(super) fn documents(
+        &self,
+        part: &Part,
+        visit: &mut dyn FnMut(&str, bool, bool) -> Result<(), DataError>,
+    ) -> Result<PartCount, DataError> {
+        let mut count = PartCount::default();
+        let first = match part.kind {
+            PartKind::Text { begins, ends } => {
+                visit(&part.text, begins, ends)?;
+                return Ok(count);
+            }
+            PartKind::Lines { first } => first,
+        };
+        let file = &self.files[part.file];
+        for (line, text) in (first..).zip(part.text.split('\n')) {
+            let text = text.trim();
+            if text.is_empty() {
+                continue;
+            }
+            match lines::text_of(text, &self.field) {
+                Ok(text) if text.is_empty() => count.empty += 1,
+                Ok(text) => visit(&text, true, true)?,
+                Err(_) if self.bad_lines == BadLines::Skip && !file.direct => count.bad_lines += 1,
+                Err(reason) => {
+                    return Err(DataError::JsonLine { path: file.path.clone(), line, reason });
+                }
             }
         }
-        Ok(empty)
+        Ok(count)
+    }
+
+    /// Calls `visit` with all text in order, in pieces, on this thread; the flag says that a
+    /// document begins.
+    ///
+    /// # Errors
+    /// As [`Corpus::for_each_part`] and [`Corpus::documents`].
+    pub fn for_each(
+        &self,
+        visit: &mut dyn FnMut(&str, bool) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        // A character's border will do.
+        let cut: Cut<'_> = &|text| Some(text.len());
+        self.for_each_part(cut, &mut || Ok(Part::default()), &mut |part| {
+            self.documents(&part, &mut |text, begins, _| visit(text, begins)).map(drop)
+        })
     }
 }
 
+/// Whether the name, without an ending of compression, ends like one of these.
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {
-    path.extension()
+    Compression::of(path)
+        .1
+        .extension()
         .and_then(|extension| extension.to_str())
         .is_some_and(|extension| extensions.contains(&extension.to_ascii_lowercase().as_str()))
 }
 
 /// The files of one source: itself, or everything readable below it in path order.
-fn find(source: &Path, skipped: &mut Skipped) -> Result<Vec<Candidate>, DataError> {
+fn find(source: &Path, key: &str, skipped: &mut Skipped) -> Result<Vec<Candidate>, DataError> {
     let kind = match fs::metadata(source) {
         Ok(kind) => kind,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(DataError::Missing { path: source.to_owned() });
+            return Err(DataError::Missing { key: key.to_owned(), path: source.to_owned() });
         }
         Err(error) => return Err(DataError::io(source, "read")(error)),
     };
@@ -252,19 +364,19 @@ enum Content {
 }
 
 /// Reads a file once: is it text, how long is it, what is its hash. Holds 1 MiB of it.
-fn inspect(path: &Path, direct: bool) -> Result<Content, DataError> {
-    let mut file = File::open(path).map_err(DataError::io(path, "open"))?;
+fn inspect(
+    path: &Path,
+    direct: bool,
+    progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
+) -> Result<Content, DataError> {
+    let mut source = Source::open(path)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; READ_BYTES];
     // The unfinished character at the end of the last block, moved to the front of the buffer.
     let mut carried = 0;
     let mut bytes = 0u64;
     loop {
-        let read = match file.read(&mut buffer[carried..]) {
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(DataError::io(path, "read")(error)),
-        };
+        let read = source.fill(&mut buffer[carried..])?;
         if read == 0 {
             break;
         }
@@ -285,6 +397,7 @@ fn inspect(path: &Path, direct: bool) -> Result<Content, DataError> {
                 return Ok(Content::NotUtf8 { offset: block_start + error.valid_up_to() as u64 });
             }
         };
+        progress(bytes)?;
     }
     if carried > 0 {
         return Ok(Content::NotUtf8 { offset: bytes - carried as u64 });
@@ -293,50 +406,6 @@ fn inspect(path: &Path, direct: bool) -> Result<Content, DataError> {
         return Ok(Content::Empty);
     }
     Ok(Content::Text { bytes, digest: *hasher.finalize().as_bytes() })
-}
-
-#[derive(Deserialize)]
-struct JsonDocument {
-    text: String,
-}
-
-/// Visits each line's `"text"`; returns how many were empty. Blank lines are nothing.
-fn for_each_line(
-    path: &Path,
-    visit: &mut dyn FnMut(Document<'_>) -> Result<(), DataError>,
-) -> Result<u64, DataError> {
-    let file = File::open(path).map_err(DataError::io(path, "open"))?;
-    let mut reader = BufReader::with_capacity(READ_BYTES, file);
-    let mut line = String::new();
-    let mut empty = 0;
-    for number in 1.. {
-        line.clear();
-        if reader.read_line(&mut line).map_err(DataError::io(path, "read"))? == 0 {
-            break;
-        }
-        if line.trim().is_empty() {
-            continue;
-        }
-        let document: JsonDocument = serde_json::from_str(line.trim_end()).map_err(|error| {
-            DataError::JsonLine { path: path.to_owned(), line: number, reason: json_reason(&error) }
-        })?;
-        if document.text.is_empty() {
-            empty += 1;
-        } else {
-            visit(Document { text: &document.text, path })?;
-        }
-    }
-    Ok(empty)
-}
-
-/// The parser's complaint without its own line number, which is always 1 here.
-fn json_reason(error: &serde_json::Error) -> String {
-    let complaint = error.to_string();
-    let complaint = complaint.split(" at line ").next().unwrap_or_default();
-    format!(
-        "expected a JSON object with a string \"text\": {complaint} (column {})",
-        error.column()
-    )
 }
 
 #[cfg(test)]

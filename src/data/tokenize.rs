@@ -1,8 +1,9 @@
 //! Text to token ids and back.
 //!
-//! Duty: one [`Tokenizer`] for the four spellings of `data.tokenizer`, saved so that a run
-//! needs neither the text nor the original file again. A folder gets two files: `tokenizer.json`
-//! (Hugging Face's format, for every kind) and `octet_tokenizer.json` (which kind it is).
+//! Duty: one [`Tokenizer`] for the spellings of `data.tokenizer`, saved so that a run needs
+//! neither the text nor the original file again. A folder gets `tokenizer.json` (Hugging Face's
+//! format, for every kind), `octet_tokenizer.json` (which kind it is) and, for a file of ranks,
+//! `ranks.tiktoken`.
 //! Text never becomes a special token, whatever it spells: only the end of a document, added
 //! between documents, does. Prohibition: reads no corpus; `prepare` brings the text.
 
@@ -12,16 +13,26 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::DataError;
+use byte_pairs::Memory;
 use characters::Characters;
-use hugging_face::{HuggingFace, Memory};
+use hugging_face::HuggingFace;
+use tiktoken::Tiktoken;
 
 pub mod bpe;
+mod byte_pairs;
 mod characters;
+mod classes;
 mod hugging_face;
 mod merges;
+pub mod pattern;
 mod split;
+mod tiktoken;
 mod word_cache;
 
+/// What the end of a document is called, in order of preference.
+const ENDS_OF_DOCUMENT: [&str; 4] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"];
+/// The file of ranks of a tokenizer that was one.
+const RANKS_FILE: &str = "ranks.tiktoken";
 /// The file with the kind of tokenizer.
 const KIND_FILE: &str = "octet_tokenizer.json";
 /// The file in Hugging Face's format.
@@ -38,6 +49,16 @@ enum Kind {
     Bytes,
     Characters(Characters),
     HuggingFace(Box<HuggingFace>),
+    Tiktoken(Box<Tiktoken>),
+}
+
+/// What the configuration says of a tokenizer beside its name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenizerOptions<'a> {
+    /// `data.split`.
+    pub split: Option<&'a str>,
+    /// `data.end_of_document`.
+    pub end_of_document: Option<&'a str>,
 }
 
 /// What stands in [`KIND_FILE`].
@@ -46,7 +67,8 @@ enum Kind {
 enum Saved {
     Bytes,
     Characters { characters: String, end_of_document: bool },
-    HuggingFace,
+    HuggingFace { end_of_document: Option<String> },
+    Tiktoken { name: String, split: Option<String>, end_of_document: Option<String> },
 }
 
 impl Tokenizer {
@@ -64,40 +86,72 @@ impl Tokenizer {
     /// Learns byte-level byte pairs from `sample`; see [`bpe::train`].
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] if the trainer gives up.
-    pub fn train_bpe(size: usize, sample: &[String]) -> Result<Self, DataError> {
+    /// Those of `poll`.
+    pub fn train_bpe(
+        size: usize,
+        sample: &[String],
+        end_of_document: Option<&str>,
+        poll: &mut dyn FnMut() -> Result<(), DataError>,
+    ) -> Result<Self, DataError> {
         let name = PathBuf::from(format!("bpe:{size}"));
-        let json = bpe::train(size, sample)
-            .map_err(|reason| DataError::Tokenizer { path: name.clone(), reason })?;
-        Self::from_json(&name, json)
+        let end = end_of_document.unwrap_or(bpe::END_OF_DOCUMENT);
+        let json = bpe::train(size, sample, end, poll)?;
+        Self::from_json(&name, json, Some(end))
     }
 
-    /// Reads a `tokenizer.json`, or the one in a folder.
+    /// Reads a `tokenizer.json`, a file of ranks, or a folder that holds a `tokenizer.json` or
+    /// what [`Tokenizer::save`] wrote.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] if there is none or it makes no sense, [`DataError::Io`].
-    pub fn from_file(path: &Path) -> Result<Self, DataError> {
-        let path = if path.is_dir() { path.join(HUGGING_FACE_FILE) } else { path.to_owned() };
-        match fs::read(&path) {
-            Ok(json) => Self::from_json(&path, json),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(DataError::Tokenizer { path, reason: "there is no such file".to_owned() })
-            }
-            Err(error) => Err(DataError::io(&path, "read")(error)),
+    pub fn from_file(path: &Path, options: TokenizerOptions<'_>) -> Result<Self, DataError> {
+        if path.join(KIND_FILE).is_file() {
+            return Self::load(path);
         }
+        let path = if path.is_dir() { path.join(HUGGING_FACE_FILE) } else { path.to_owned() };
+        let file = match fs::read(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let reason = "there is no such file".to_owned();
+                return Err(DataError::Tokenizer { path, reason });
+            }
+            Err(error) => return Err(DataError::io(&path, "read")(error)),
+        };
+        if Tiktoken::recognises(&file) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            return Self::from_ranks(&path, &name, file, options);
+        }
+        if options.split.is_some() {
+            let problem =
+                format!("expected only beside a file of ranks; {} is none", path.display());
+            return Err(DataError::Config { key: "data.split", problem });
+        }
+        Self::from_json(&path, file, options.end_of_document)
     }
 
-    fn from_json(path: &Path, json: Vec<u8>) -> Result<Self, DataError> {
-        let tokenizer = HuggingFace::new(json)
+    fn from_json(path: &Path, json: Vec<u8>, end: Option<&str>) -> Result<Self, DataError> {
+        let tokenizer = HuggingFace::new(json, end)
             .map_err(|reason| DataError::Tokenizer { path: path.to_owned(), reason })?;
         Ok(Self { kind: Kind::HuggingFace(Box::new(tokenizer)) })
+    }
+
+    fn from_ranks(
+        path: &Path,
+        name: &str,
+        ranks: Vec<u8>,
+        options: TokenizerOptions<'_>,
+    ) -> Result<Self, DataError> {
+        let tokenizer = Tiktoken::new(name, ranks, options.split, options.end_of_document)
+            .map_err(|reason| DataError::Tokenizer { path: path.to_owned(), reason })?;
+        Ok(Self { kind: Kind::Tiktoken(Box::new(tokenizer)) })
     }
 
     /// An encoder with its own memory of words: keep one per thread.
     pub fn encoder(&self) -> Encoder<'_> {
         let memory = match &self.kind {
-            Kind::HuggingFace(tokenizer) => tokenizer.memory(),
-            _ => None,
+            Kind::HuggingFace(tokenizer) => tokenizer.fast().map(|_| Memory::new()),
+            Kind::Tiktoken(_) => Some(Memory::new()),
+            Kind::Bytes | Kind::Characters(_) => None,
         };
         Encoder { tokenizer: self, memory }
     }
@@ -115,6 +169,7 @@ impl Tokenizer {
             }
             Kind::Characters(characters) => characters.encode(text, tokens),
             Kind::HuggingFace(tokenizer) => tokenizer.encode(text, tokens),
+            Kind::Tiktoken(tokenizer) => tokenizer.encode(None, text, tokens),
         }
     }
 
@@ -129,13 +184,14 @@ impl Tokenizer {
             Kind::Bytes => tokens.iter().filter_map(|&token| u8::try_from(token).ok()).collect(),
             Kind::Characters(characters) => characters.decode(tokens).into_bytes(),
             Kind::HuggingFace(tokenizer) => tokenizer.decode_bytes(tokens),
+            Kind::Tiktoken(tokenizer) => tokenizer.decode_bytes(tokens),
         }
     }
 
     /// True if decoding a part of a document's tokens gives exactly that part's bytes.
     pub fn is_byte_exact(&self) -> bool {
         match &self.kind {
-            Kind::Bytes | Kind::Characters(_) => true,
+            Kind::Bytes | Kind::Characters(_) | Kind::Tiktoken(_) => true,
             Kind::HuggingFace(tokenizer) => tokenizer.is_byte_exact(),
         }
     }
@@ -146,6 +202,7 @@ impl Tokenizer {
             Kind::Bytes => 257,
             Kind::Characters(characters) => characters.vocabulary(),
             Kind::HuggingFace(tokenizer) => tokenizer.vocabulary(),
+            Kind::Tiktoken(tokenizer) => tokenizer.vocabulary(),
         }
     }
 
@@ -154,7 +211,18 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bytes => Some(BYTES_END_OF_DOCUMENT),
             Kind::Characters(characters) => characters.end_of_document(),
-            Kind::HuggingFace(tokenizer) => tokenizer.end_of_document(),
+            Kind::HuggingFace(tokenizer) => tokenizer.end_of_document().map(|(_, id)| id),
+            Kind::Tiktoken(tokenizer) => tokenizer.end_of_document().map(|(_, id)| id),
+        }
+    }
+
+    /// The last place at which `text` may be cut without changing a token, whatever follows it;
+    /// `None` if there is none, or if it is not known.
+    pub fn last_cut(&self, text: &str) -> Option<usize> {
+        match &self.kind {
+            Kind::Bytes | Kind::Characters(_) => Some(text.len()),
+            Kind::HuggingFace(tokenizer) => tokenizer.fast()?.splitter.last_cut(text),
+            Kind::Tiktoken(tokenizer) => tokenizer.fast().splitter.last_cut(text),
         }
     }
 
@@ -169,14 +237,25 @@ impl Tokenizer {
                 hasher.update(characters.alphabet().as_bytes())
             }
             Kind::HuggingFace(tokenizer) => {
-                hasher.update(b"octet hugging face 1");
+                hasher.update(b"octet hugging face 2");
+                let end = tokenizer.end_of_document().map_or(u32::MAX, |(_, id)| id);
+                hasher.update(&end.to_le_bytes());
                 hasher.update(tokenizer.json())
+            }
+            Kind::Tiktoken(tokenizer) => {
+                hasher.update(b"octet tiktoken 1");
+                let regex = tokenizer.pattern().regex();
+                hasher.update(&(regex.len() as u64).to_le_bytes()).update(regex.as_bytes());
+                let end = tokenizer.end_of_document().map_or(u32::MAX, |(_, id)| id);
+                hasher.update(&end.to_le_bytes());
+                hasher.update(&(tokenizer.vocabulary() as u64).to_le_bytes());
+                hasher.update(tokenizer.ranks())
             }
         };
         *hasher.finalize().as_bytes()
     }
 
-    /// Writes the two files into `folder`, which must exist.
+    /// Writes its files into `folder`, which must exist.
     ///
     /// # Errors
     /// [`DataError::Io`].
@@ -187,7 +266,19 @@ impl Tokenizer {
                 characters: characters.alphabet(),
                 end_of_document: characters.end_of_document().is_some(),
             },
-            Kind::HuggingFace(_) => Saved::HuggingFace,
+            Kind::HuggingFace(tokenizer) => Saved::HuggingFace {
+                end_of_document: tokenizer.end_of_document().map(|(name, _)| name.to_owned()),
+            },
+            Kind::Tiktoken(tokenizer) => {
+                let path = folder.join(RANKS_FILE);
+                fs::write(&path, tokenizer.ranks()).map_err(DataError::io(&path, "write"))?;
+                let (name, split) = tokenizer.given();
+                Saved::Tiktoken {
+                    name: name.to_owned(),
+                    split: split.map(str::to_owned),
+                    end_of_document: tokenizer.end_of_document().map(|(end, _)| end.to_owned()),
+                }
+            }
         };
         let kind = serde_json::to_vec_pretty(&saved).expect("strings and flags are valid JSON");
         let path = folder.join(HUGGING_FACE_FILE);
@@ -205,7 +296,8 @@ impl Tokenizer {
         let saved = match fs::read(&path) {
             Ok(saved) => saved,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Self::from_file(&folder.join(HUGGING_FACE_FILE));
+                let path = folder.join(HUGGING_FACE_FILE);
+                return Self::from_file(&path, TokenizerOptions::default());
             }
             Err(error) => return Err(DataError::io(&path, "read")(error)),
         };
@@ -216,7 +308,17 @@ impl Tokenizer {
             Saved::Characters { characters, end_of_document } => {
                 Ok(Self::characters(characters.chars(), end_of_document))
             }
-            Saved::HuggingFace => Self::from_file(&folder.join(HUGGING_FACE_FILE)),
+            Saved::HuggingFace { end_of_document: end } => {
+                let options = TokenizerOptions { end_of_document: end.as_deref(), split: None };
+                Self::from_file(&folder.join(HUGGING_FACE_FILE), options)
+            }
+            Saved::Tiktoken { name, split, end_of_document: end } => {
+                let options =
+                    TokenizerOptions { end_of_document: end.as_deref(), split: split.as_deref() };
+                let path = folder.join(RANKS_FILE);
+                let ranks = fs::read(&path).map_err(DataError::io(&path, "read"))?;
+                Self::from_ranks(&path, &name, ranks, options)
+            }
         }
     }
 
@@ -226,6 +328,7 @@ impl Tokenizer {
             Kind::Bytes => bpe::bytes_json(),
             Kind::Characters(characters) => characters.hugging_face_json(),
             Kind::HuggingFace(tokenizer) => tokenizer.json().to_vec(),
+            Kind::Tiktoken(tokenizer) => tokenizer.hugging_face_json(),
         }
     }
 }
@@ -237,6 +340,11 @@ pub struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
+    /// The tokenizer that it encodes with.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.tokenizer
+    }
+
     /// As [`Tokenizer::encode`]: the same tokens, faster.
     ///
     /// # Errors
@@ -246,8 +354,24 @@ impl Encoder<'_> {
             (Kind::HuggingFace(tokenizer), Some(memory)) => {
                 tokenizer.encode_with(memory, text, tokens)
             }
+            (Kind::Tiktoken(tokenizer), memory) => tokenizer.encode(memory.as_mut(), text, tokens),
             _ => self.tokenizer.encode(text, tokens),
         }
+    }
+}
+
+/// The token behind every document: the one called `wanted`, or the first of the usual names.
+fn end_of_document(
+    wanted: Option<&str>,
+    id_of: &mut dyn FnMut(&str) -> Option<u32>,
+) -> Result<Option<(String, u32)>, String> {
+    let mut find = |name: &str| id_of(name).map(|id| (name.to_owned(), id));
+    match wanted {
+        Some(name) => match find(name) {
+            Some(found) => Ok(Some(found)),
+            None => Err(format!("data.end_of_document: it has no token {name}")),
+        },
+        None => Ok(ENDS_OF_DOCUMENT.iter().find_map(|name| find(name))),
     }
 }
 

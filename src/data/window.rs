@@ -62,7 +62,7 @@ pub fn fill_window(
     before.copy_from_slice(&tokens[1..]);
     stream.read(start + length as u64, std::slice::from_mut(last))?;
     // Documents one after the other: `from` is the place of the first token not yet marked.
-    let mut mark = Mark { from: 0, segment: 0, restart: layout.reset_positions };
+    let mut mark = Mark::new(layout.reset_positions);
     let mut targets = length as u64;
     if layout.document_masks {
         stream.for_each_border(start, length as u64, |border| {
@@ -91,15 +91,21 @@ pub fn count_targets(
     Ok(length - ignored)
 }
 
-struct Mark {
+/// Marks segments and positions, document by document.
+pub(super) struct Mark {
     from: usize,
     segment: i32,
     restart: bool,
 }
 
 impl Mark {
+    /// At the first token of a window; `restart` says whether each document counts from 0.
+    pub(super) fn new(restart: bool) -> Self {
+        Self { from: 0, segment: 0, restart }
+    }
+
     /// Marks the tokens up to `end`, exclusive, as one document.
-    fn document(&mut self, end: usize, segments: &mut [i32], positions: &mut [i32]) {
+    pub(super) fn document(&mut self, end: usize, segments: &mut [i32], positions: &mut [i32]) {
         segments[self.from..end].fill(self.segment);
         let first = if self.restart { 0 } else { self.from as i32 };
         for (position, value) in positions[self.from..end].iter_mut().zip(first..) {

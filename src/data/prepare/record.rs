@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Prepared;
-use crate::data::config::DataConfig;
+use super::{Counts, Prepared, PreparedSource};
+use crate::data::config::{DataConfig, SourceConfig};
 use crate::data::error::DataError;
-use crate::data::shard::{Shard, sync_folder_of, temporary_path};
-use crate::data::source::{Corpus, Skipped};
+use crate::data::shard::Shard;
+use crate::data::source::Corpus;
 use crate::data::tokenize::Tokenizer;
 
 const RECORD_FILE: &str = "prepared.json";
@@ -26,20 +26,27 @@ pub(super) struct Record {
     pub(super) format: u32,
     pub(super) key: String,
     pub(super) identity: String,
+    pub(super) sources: Vec<SourceRecord>,
+}
+
+/// One source, its shards by name.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SourceRecord {
+    pub(super) name: String,
     pub(super) train: Vec<String>,
     pub(super) validation: Vec<String>,
-    pub(super) train_tokens: u64,
-    pub(super) validation_tokens: u64,
-    pub(super) train_bytes: u64,
-    pub(super) validation_bytes: u64,
-    pub(super) documents: u64,
-    pub(super) files: u64,
-    pub(super) skipped: Skipped,
+    pub(super) counts: Counts,
 }
 
 impl Record {
     /// Changes when the same text and settings would give other shards.
-    pub(super) const FORMAT: u32 = 1;
+    pub(super) const FORMAT: u32 = 2;
+
+    /// Where the record of a folder lies.
+    pub(super) fn path(&self, folder: &Path) -> PathBuf {
+        folder.join(RECORD_FILE)
+    }
 
     /// The record of a folder, if there is one that this program understands.
     fn read(folder: &Path) -> Option<Self> {
@@ -47,33 +54,28 @@ impl Record {
         serde_json::from_slice::<Self>(&text).ok().filter(|record| record.format == Self::FORMAT)
     }
 
-    /// Writes the record atomically.
+    /// Writes the record into a folder that nobody looks into yet.
     pub(super) fn save(&self, folder: &Path) -> Result<(), DataError> {
-        let path = folder.join(RECORD_FILE);
-        let temporary = temporary_path(&path);
+        let path = self.path(folder);
         let text = serde_json::to_vec_pretty(self).expect("a record is valid JSON");
-        File::create(&temporary)
+        File::create(&path)
             .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-            .map_err(DataError::io(&temporary, "write"))?;
-        fs::rename(&temporary, &path).map_err(DataError::io(&path, "rename"))?;
-        sync_folder_of(&path)
+            .map_err(DataError::io(&path, "write"))
     }
 
     pub(super) fn prepared(&self, folder: &Path, tokenizer: Tokenizer, reused: bool) -> Prepared {
         let paths = |names: &[String]| names.iter().map(|name| folder.join(name)).collect();
+        let source = |source: &SourceRecord| PreparedSource {
+            name: source.name.clone(),
+            train: paths(&source.train),
+            validation: paths(&source.validation),
+            counts: source.counts,
+        };
         Prepared {
             folder: folder.to_owned(),
             tokenizer,
-            train: paths(&self.train),
-            validation: paths(&self.validation),
+            sources: self.sources.iter().map(source).collect(),
             identity: self.identity.clone(),
-            train_tokens: self.train_tokens,
-            validation_tokens: self.validation_tokens,
-            train_bytes: self.train_bytes,
-            validation_bytes: self.validation_bytes,
-            documents: self.documents,
-            files: self.files,
-            skipped: self.skipped,
             reused,
         }
     }
@@ -97,10 +99,22 @@ pub(super) fn reopen(folder: &Path, identity: &str) -> Option<Prepared> {
     whole(folder, &record)
 }
 
+/// Source and tokenizer of a shard, as the record beside it says.
+pub(super) fn of_shard(shard: &Path) -> Option<(String, Tokenizer)> {
+    let folder = shard.parent()?;
+    let name = shard.file_name()?.to_str()?;
+    let record = Record::read(folder)?;
+    let holds = |source: &&SourceRecord| {
+        source.train.iter().chain(&source.validation).any(|one| one == name)
+    };
+    let source = record.sources.iter().find(holds)?;
+    Some((source.name.clone(), Tokenizer::load(folder).ok()?))
+}
+
 /// What a record says, if the files are those that it was written for.
 fn whole(folder: &Path, record: &Record) -> Option<Prepared> {
     let tokenizer = Tokenizer::load(folder).ok()?;
-    match identity(folder, &tokenizer, &record.train, &record.validation) {
+    match identity(folder, &tokenizer, &record.sources) {
         Ok(identity) if identity == record.identity => {
             Some(record.prepared(folder, tokenizer, true))
         }
@@ -109,7 +123,12 @@ fn whole(folder: &Path, record: &Record) -> Option<Prepared> {
 }
 
 /// Names the text and settings: contents and relative names of the files, never where they lie.
-pub(super) fn key(corpus: &Corpus, config: &DataConfig, given: Option<&Tokenizer>) -> String {
+pub(super) fn key(
+    texts: &[SourceConfig],
+    corpora: &[Corpus],
+    config: &DataConfig,
+    given: Option<&Tokenizer>,
+) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut add = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -117,40 +136,52 @@ pub(super) fn key(corpus: &Corpus, config: &DataConfig, given: Option<&Tokenizer
     };
     add(b"octet prepared");
     add(&Record::FORMAT.to_le_bytes());
-    for file in &corpus.files {
-        add(file.name.as_bytes());
-        add(&file.bytes.to_le_bytes());
-        add(&file.digest);
+    for (text, corpus) in texts.iter().zip(corpora) {
+        add(text.name.as_bytes());
+        corpus.reading().for_each(|part| add(&part));
+        add(&(corpus.files.len() as u64).to_le_bytes());
+        for file in &corpus.files {
+            add(file.name.as_bytes());
+            add(&file.bytes.to_le_bytes());
+            add(&file.digest);
+        }
     }
     match given {
         Some(tokenizer) => add(&tokenizer.digest()),
-        None => add(config.tokenizer.as_bytes()),
+        None => {
+            add(config.tokenizer.as_bytes());
+            add(config.end_of_document.as_deref().unwrap_or_default().as_bytes());
+        }
     }
     add(&config.validation_fraction.to_le_bytes());
     hasher.finalize().to_hex().to_string()
 }
 
-/// blake3 over the tokenizer and the digests of the tokens in every shard's header.
+/// blake3 over the tokenizer, the sources' names, and the digests of the tokens in every shard's
+/// header.
 pub(super) fn identity(
     folder: &Path,
     tokenizer: &Tokenizer,
-    train: &[String],
-    validation: &[String],
+    sources: &[SourceRecord],
 ) -> Result<String, DataError> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"octet data 1");
+    hasher.update(b"octet data 2");
     hasher.update(&tokenizer.digest());
-    for names in [train, validation] {
-        hasher.update(&(names.len() as u64).to_le_bytes());
-        for name in names {
-            let path: PathBuf = folder.join(name);
-            let shard = Shard::open(&path)?;
-            if shard.tokenizer() != tokenizer.digest() {
-                let reason = "it was made by another tokenizer".to_owned();
-                return Err(DataError::Shard { path, reason });
+    for source in sources {
+        hasher.update(&(source.name.len() as u64).to_le_bytes());
+        hasher.update(source.name.as_bytes());
+        for names in [&source.train, &source.validation] {
+            hasher.update(&(names.len() as u64).to_le_bytes());
+            for name in names {
+                let path: PathBuf = folder.join(name);
+                let shard = Shard::open(&path)?;
+                if shard.tokenizer() != tokenizer.digest() {
+                    let reason = "it was made by another tokenizer".to_owned();
+                    return Err(DataError::Shard { path, reason });
+                }
+                hasher.update(&shard.tokens().to_le_bytes());
+                hasher.update(&shard.contents());
             }
-            hasher.update(&shard.tokens().to_le_bytes());
-            hasher.update(&shard.contents());
         }
     }
     Ok(hasher.finalize().to_hex().to_string())

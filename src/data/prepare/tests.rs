@@ -1,11 +1,15 @@
 //! Tests of the whole preparation: splits, identity, the cache and its faults.
 
 use std::fs;
+use std::ops::{ControlFlow, Deref};
 use std::path::{Path, PathBuf};
 
-use super::{Prepared, Progress, SAMPLE_BLOCK, Stage, prepare, sample};
+use super::learn::{SAMPLE_BLOCK, sample};
+use super::{Prepared, PreparedSource, Progress, Stage, Watch, prepare};
 use crate::data::tokenize::tests::shared;
-use crate::data::{Corpus, DataConfig, DataError, TextSpec, TokenStream, Tokenizer};
+use crate::data::{
+    BadLines, Corpus, DataConfig, DataError, SourceConfig, TextSpec, TokenStream, Tokenizer,
+};
 
 /// A folder of texts and a cache beside it.
 struct Place {
@@ -36,8 +40,19 @@ impl Place {
     }
 }
 
-fn run(config: &DataConfig) -> Result<Prepared, DataError> {
-    prepare(config, None, &mut |_| {})
+/// Prepared data of one source.
+struct One(Prepared);
+
+impl Deref for One {
+    type Target = PreparedSource;
+
+    fn deref(&self) -> &PreparedSource {
+        &self.0.sources[0]
+    }
+}
+
+fn run(config: &DataConfig) -> Result<One, DataError> {
+    prepare(config, None, &mut |_| ControlFlow::Continue(())).map(One)
 }
 
 fn tokens(paths: &[PathBuf]) -> Vec<u32> {
@@ -64,10 +79,13 @@ fn two_documents_as_bytes_by_hand() {
     // floor(0.7 x 12) = 8.
     assert_eq!(tokens(&prepared.train), all[..8]);
     assert_eq!(tokens(&prepared.validation), all[8..]);
-    assert_eq!((prepared.train_tokens, prepared.validation_tokens), (8, 4));
-    assert_eq!((prepared.train_bytes, prepared.validation_bytes), (7, 3));
-    assert_eq!((prepared.documents, prepared.files, prepared.skipped.empty), (2, 2, 1));
-    assert!((prepared.bytes_per_token() - 0.75).abs() < 1e-12);
+    assert_eq!((prepared.counts.train_tokens, prepared.counts.validation_tokens), (8, 4));
+    assert_eq!((prepared.counts.train_bytes, prepared.counts.validation_bytes), (7, 3));
+    assert_eq!(
+        (prepared.counts.documents, prepared.counts.files, prepared.counts.skipped.empty),
+        (2, 2, 1)
+    );
+    assert!((prepared.counts.bytes_per_token() - 0.75).abs() < 1e-12);
     let train = TokenStream::open(&prepared.train).unwrap();
     let validation = TokenStream::open(&prepared.validation).unwrap();
     assert_eq!((train.documents(), validation.documents()), (2, 0));
@@ -78,7 +96,7 @@ fn two_documents_as_bytes_by_hand() {
         "train-00000.oct",
         "validation-00000.oct",
     ];
-    assert_eq!(names(&prepared.folder), expected);
+    assert_eq!(names(&prepared.0.folder), expected);
 }
 
 #[test]
@@ -95,17 +113,17 @@ fn every_tokenizer_splits_the_text_without_loss() {
             let prepared = run(&config).unwrap();
             let mut all = tokens(&prepared.train);
             all.extend(tokens(&prepared.validation));
-            let end = prepared.tokenizer.end_of_document().unwrap();
+            let end = prepared.0.tokenizer.end_of_document().unwrap();
             let documents: Vec<String> = all
                 .split(|&token| token == end)
-                .map(|document| prepared.tokenizer.decode(document))
+                .map(|document| prepared.0.tokenizer.decode(document))
                 .collect();
             assert_eq!(documents, [texts[0].as_str(), &texts[1], ""]);
-            assert_eq!(prepared.train_tokens, ((1.0 - fraction) * all.len() as f64) as u64);
+            assert_eq!(prepared.counts.train_tokens, ((1.0 - fraction) * all.len() as f64) as u64);
             let bytes = texts.iter().map(String::len).sum::<usize>() as u64;
-            assert_eq!(prepared.train_bytes + prepared.validation_bytes, bytes);
-            let tail = prepared.tokenizer.decode_bytes(&tokens(&prepared.validation));
-            assert_eq!(tail.len() as u64, prepared.validation_bytes);
+            assert_eq!(prepared.counts.train_bytes + prepared.counts.validation_bytes, bytes);
+            let tail = prepared.0.tokenizer.decode_bytes(&tokens(&prepared.validation));
+            assert_eq!(tail.len() as u64, prepared.counts.validation_bytes);
             assert_eq!(prepared.validation.is_empty(), fraction == 0.0);
         }
     }
@@ -118,10 +136,13 @@ fn shakespeare_is_cut_like_nanogpt_cuts_it() {
     let config =
         DataConfig { text: TextSpec::from(path.to_str().unwrap()), ..place.config("characters") };
     let prepared = run(&config).unwrap();
-    assert_eq!(prepared.tokenizer.vocabulary(), 65);
-    assert_eq!(prepared.tokenizer.end_of_document(), None);
-    assert_eq!((prepared.train_tokens, prepared.validation_tokens), (1_003_854, 111_540));
-    assert!((prepared.bytes_per_token() - 1.0).abs() < 1e-12);
+    assert_eq!(prepared.0.tokenizer.vocabulary(), 65);
+    assert_eq!(prepared.0.tokenizer.end_of_document(), None);
+    assert_eq!(
+        (prepared.counts.train_tokens, prepared.counts.validation_tokens),
+        (1_003_854, 111_540)
+    );
+    assert!((prepared.counts.bytes_per_token() - 1.0).abs() < 1e-12);
 }
 
 #[test]
@@ -129,25 +150,29 @@ fn the_second_time_nothing_is_done() {
     let place = Place::new(&[("a.txt", "some text to prepare")]);
     let config = place.config("characters");
     let first = run(&config).unwrap();
-    assert!(!first.reused);
+    assert!(!first.0.reused);
     let mut stages = Vec::new();
-    let second = prepare(&config, None, &mut |Progress { stage, .. }| stages.push(stage)).unwrap();
-    assert!(second.reused && stages.iter().all(|&stage| stage == Stage::Scan));
-    assert_eq!(first.identity, second.identity);
+    let second = prepare(&config, None, &mut |Progress { stage, .. }| {
+        stages.push(stage);
+        ControlFlow::Continue(())
+    });
+    let second = One(second.unwrap());
+    assert!(second.0.reused && stages.iter().all(|&stage| stage == Stage::Scan));
+    assert_eq!(first.0.identity, second.0.identity);
     assert_eq!(first.train, second.train);
-    assert_eq!(second.tokenizer.vocabulary(), first.tokenizer.vocabulary());
+    assert_eq!(second.0.tokenizer.vocabulary(), first.0.tokenizer.vocabulary());
     // A moved corpus is the same corpus.
     fs::rename(place.path("text"), place.path("moved")).unwrap();
     let moved =
         DataConfig { text: TextSpec::from(place.path("moved").to_str().unwrap()), ..config };
-    assert!(run(&moved).unwrap().reused);
+    assert!(run(&moved).unwrap().0.reused);
 }
 
 #[test]
 fn identity_follows_text_tokenizer_and_split() {
     let place = Place::new(&[("a.txt", "some text to prepare")]);
     let identity = |config: DataConfig, cache: &str| {
-        run(&DataConfig { cache: Some(place.path(cache)), ..config }).unwrap().identity
+        run(&DataConfig { cache: Some(place.path(cache)), ..config }).unwrap().0.identity
     };
     let bytes = || place.config("bytes");
     let first = identity(bytes(), "1");
@@ -164,20 +189,20 @@ fn a_half_written_cache_is_made_again() {
     let config = place.config("bytes");
     let first = run(&config).unwrap();
     let damage: [&dyn Fn(); 6] = [
-        &|| fs::remove_file(first.folder.join("prepared.json")).unwrap(),
-        &|| fs::write(first.folder.join("prepared.json"), "{\"format\": 1").unwrap(),
+        &|| fs::remove_file(first.0.folder.join("prepared.json")).unwrap(),
+        &|| fs::write(first.0.folder.join("prepared.json"), "{\"format\": 1").unwrap(),
         &|| fs::remove_file(&first.validation[0]).unwrap(),
         &|| fs::write(&first.train[0], &fs::read(&first.train[0]).unwrap()[..4100]).unwrap(),
-        &|| fs::remove_file(first.folder.join("octet_tokenizer.json")).unwrap(),
+        &|| fs::remove_file(first.0.folder.join("octet_tokenizer.json")).unwrap(),
         &|| fs::copy(&first.validation[0], &first.train[0]).map(|_| ()).unwrap(),
     ];
     for (number, damage) in damage.iter().enumerate() {
         damage();
         let again = run(&config).unwrap();
-        assert!(!again.reused, "damage {number}");
-        assert_eq!(again.identity, first.identity);
-        assert!(run(&config).unwrap().reused);
-        assert_eq!(names(&first.folder).len(), 5);
+        assert!(!again.0.reused, "damage {number}");
+        assert_eq!(again.0.identity, first.0.identity);
+        assert!(run(&config).unwrap().0.reused);
+        assert_eq!(names(&first.0.folder).len(), 5);
     }
 }
 
@@ -188,7 +213,7 @@ fn a_cache_of_something_else_is_left_alone() {
     let error = run(&place.config("characters")).err().unwrap();
     assert!(matches!(error, DataError::CacheInUse { .. }) && error.is_user_error());
     assert!(error.to_string().starts_with("data.cache: "), "{error}");
-    assert!(run(&place.config("bytes")).unwrap().reused);
+    assert!(run(&place.config("bytes")).unwrap().0.reused);
     assert_eq!(tokens(&first.train).len(), 18);
 }
 
@@ -196,7 +221,9 @@ fn a_cache_of_something_else_is_left_alone() {
 fn a_small_vocabulary_is_refused_before_anything_is_written() {
     let place = Place::new(&[("a.txt", "some text to prepare")]);
     let config = place.config("bytes");
-    let refused = |config: &DataConfig| prepare(config, Some(256), &mut |_| {}).err().unwrap();
+    let refused = |config: &DataConfig| {
+        prepare(config, Some(256), &mut |_| ControlFlow::Continue(())).err().unwrap()
+    };
     let error = refused(&config);
     assert!(error.is_user_error());
     assert_eq!(
@@ -205,7 +232,7 @@ fn a_small_vocabulary_is_refused_before_anything_is_written() {
          set model.vocabulary to at least 257"
     );
     assert!(!place.path("made").exists());
-    prepare(&config, Some(257), &mut |_| {}).unwrap();
+    prepare(&config, Some(257), &mut |_| ControlFlow::Continue(())).unwrap();
     assert!(matches!(refused(&config), DataError::VocabularyTooSmall { .. }));
 }
 
@@ -231,13 +258,13 @@ fn a_tokenizer_file_is_named_by_its_contents() {
     let saved = place.path("tokenizer");
     fs::create_dir(&saved).unwrap();
     let sample = ["the same words, the same tokens. ".repeat(9)];
-    Tokenizer::train_bpe(300, &sample).unwrap().save(&saved).unwrap();
+    Tokenizer::train_bpe(300, &sample, None, &mut || Ok(())).unwrap().save(&saved).unwrap();
     let first = run(&place.config(saved.to_str().unwrap())).unwrap();
     fs::rename(&saved, place.path("elsewhere")).unwrap();
     let file = place.path("elsewhere/tokenizer.json");
     let second = run(&place.config(file.to_str().unwrap())).unwrap();
-    assert!(second.reused);
-    assert_eq!(first.identity, second.identity);
+    assert!(second.0.reused);
+    assert_eq!(first.0.identity, second.0.identity);
     let error = run(&place.config("./no/tokenizer.json")).err().unwrap();
     assert!(error.is_user_error() && error.to_string().contains("no such file"), "{error}");
 }
@@ -247,8 +274,9 @@ fn large_corpora_are_sampled_evenly_and_repeatably() {
     let text = "abcdefgh".repeat(SAMPLE_BLOCK * 4);
     let place = Place::new(&[("a.txt", &text), ("b.txt", &text)]);
     let source = TextSpec::from(place.path("text").to_str().unwrap());
-    let corpus = Corpus::scan(&source, &mut |_| {}).unwrap();
-    let take = |bytes| sample(&corpus, bytes, &mut |_| {}).unwrap();
+    let corpus = Corpus::scan(&source.into(), BadLines::Error, &mut |_| Ok(())).unwrap();
+    let one = std::slice::from_ref(&corpus);
+    let take = |bytes| sample(one, bytes, &mut Watch(&mut |_| ControlFlow::Continue(()))).unwrap();
     let quarter = take(corpus.bytes / 4);
     let bytes: usize = quarter.iter().map(String::len).sum();
     let share = bytes as f64 / corpus.bytes as f64;
@@ -264,6 +292,7 @@ fn progress_reaches_its_end_in_every_stage() {
     let config = place.config("bpe:300");
     prepare(&config, None, &mut |now| {
         last.insert(format!("{:?}", now.stage), (now.done, now.total));
+        ControlFlow::Continue(())
     })
     .unwrap();
     let all = tokens(&run(&config).unwrap().train).len() as u64;
@@ -271,4 +300,97 @@ fn progress_reaches_its_end_in_every_stage() {
     assert_eq!(last["Tokenizer"], (1004, 1004));
     assert_eq!(last["Encode"], (1004, 1004));
     assert!(last["Write"].0 == last["Write"].1 && last["Write"].0 > all);
+}
+
+#[test]
+fn sources_are_prepared_with_one_tokenizer_and_named() {
+    let place = Place::new(&[("a.txt", &"aaa bbb ".repeat(50)), ("b.txt", &"ccc ddd ".repeat(30))]);
+    let source = |name: &str, weight, file: &str| SourceConfig {
+        name: name.to_owned(),
+        weight,
+        ..TextSpec::from(place.path("text").join(file).to_str().unwrap()).into()
+    };
+    let config = |weight| DataConfig {
+        text: DataConfig::default().text,
+        sources: vec![source("news", weight, "a.txt"), source("code", 1.0, "b.txt")],
+        ..place.config("characters")
+    };
+    let prepared = prepare(&config(3.0), None, &mut |_| ControlFlow::Continue(())).unwrap();
+    let expected = [
+        "code-train-00000.oct",
+        "code-validation-00000.oct",
+        "news-train-00000.oct",
+        "news-validation-00000.oct",
+        "octet_tokenizer.json",
+        "prepared.json",
+        "tokenizer.json",
+    ];
+    assert_eq!(names(&prepared.folder), expected);
+    let counts = |i: usize| {
+        let counts = prepared.sources[i].counts;
+        (counts.train_bytes + counts.validation_bytes, counts.documents)
+    };
+    assert_eq!((counts(0), counts(1)), ((400, 1), (240, 1)));
+    // Letters of both, the space, and the end of a document.
+    assert_eq!(prepared.tokenizer.vocabulary(), 6);
+    let (name, tokenizer) = super::of_shard(&prepared.sources[1].train[0]).unwrap();
+    assert_eq!((name.as_str(), tokenizer.digest()), ("code", prepared.tokenizer.digest()));
+    // Weights are the run's business; the tokens are the same.
+    let again = prepare(&config(5.0), None, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert!(again.reused);
+    assert_eq!(again.identity, prepared.identity);
+}
+
+#[test]
+fn an_interrupt_in_any_stage_leaves_nothing_and_the_next_call_begins_again() {
+    let place = Place::new(&[("a.txt", &"some text to prepare ".repeat(2000))]);
+    let config = place.config("bpe:300");
+    for wanted in [Stage::Scan, Stage::Tokenizer, Stage::Encode, Stage::Write] {
+        let mut watcher = |now: Progress| match now.stage == wanted {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        let ended = prepare(&config, None, &mut watcher);
+        assert!(matches!(ended, Err(DataError::Interrupted)), "{wanted:?}");
+        assert!(!place.path("made").exists(), "{wanted:?}");
+    }
+    assert!(!run(&config).unwrap().0.reused);
+}
+
+#[test]
+fn two_at_once_prepare_once() {
+    let place = Place::new(&[("a.txt", &"some text to prepare ".repeat(20_000))]);
+    let config = place.config("bytes");
+    let made: Vec<bool> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| run(&config).unwrap().0.reused)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(made.iter().filter(|&&reused| !reused).count(), 1);
+}
+
+#[test]
+fn what_a_killed_preparation_left_is_removed() {
+    let place = Place::new(&[("a.txt", "some text to prepare")]);
+    fs::create_dir_all(place.path("made/cache/unfinished.tmp")).unwrap();
+    fs::write(place.path("made/cache/unfinished.tmp/spool"), "half").unwrap();
+    let prepared = run(&place.config("bytes")).unwrap();
+    assert_eq!(names(&prepared.0.folder).len(), 5);
+}
+
+#[test]
+fn a_disk_that_refuses_loses_nothing() {
+    let place = Place::new(&[("a.txt", "some text to prepare")]);
+    let first = run(&place.config("bytes")).unwrap();
+    // In the way of the last file, which is the record: everything else was written.
+    let other = place.path("made/other");
+    fs::create_dir_all(other.join("train-00000.oct")).unwrap();
+    let error = run(&DataConfig { cache: Some(other.clone()), ..place.config("bytes") });
+    let error = error.err().unwrap();
+    assert!(matches!(error, DataError::Io { .. }) && !error.is_user_error(), "{error}");
+    assert!(error.to_string().contains("train-00000.oct"), "{error}");
+    assert!(!names(&other).contains(&"unfinished.tmp".to_owned()));
+    assert!(!names(&other).contains(&"prepared.json".to_owned()));
+    assert!(run(&place.config("bytes")).unwrap().0.reused);
+    assert_eq!(tokens(&first.train).len(), 18);
 }

@@ -100,7 +100,7 @@ impl Shard {
         self.header.contents
     }
 
-    /// What `octet inspect` shows.
+    /// What the header says, for `octet inspect`.
     pub fn summary(&self) -> ShardSummary {
         ShardSummary {
             path: self.path.display().to_string(),
@@ -112,6 +112,9 @@ impl Shard {
             contents: blake3::Hash::from_bytes(self.header.contents).to_hex().to_string(),
             file_bytes: self.map.len() as u64,
             chunks: self.payload_bytes.div_ceil(CHUNK_BYTES),
+            first_tokens: Vec::new(),
+            source: None,
+            first_text: None,
         }
     }
 

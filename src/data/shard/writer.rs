@@ -164,7 +164,7 @@ impl Drop for ShardWriter {
 }
 
 /// A name beside `path` that no other process writes to.
-pub(in crate::data) fn temporary_path(path: &Path) -> PathBuf {
+fn temporary_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     path.with_file_name(name)

@@ -4,21 +4,31 @@ use std::fs;
 use std::path::Path;
 
 use super::{Corpus, READ_BYTES, Skipped};
-use crate::data::{DataError, TextSpec};
+use crate::data::{BadLines, DataError, SourceConfig, TextSpec};
 
 fn scan(source: &Path) -> Result<Corpus, DataError> {
-    Corpus::scan(&TextSpec::from(source.to_str().unwrap()), &mut |_| {})
+    scan_with(&TextSpec::from(source.to_str().unwrap()).into(), BadLines::Error)
+}
+
+fn scan_with(source: &SourceConfig, bad_lines: BadLines) -> Result<Corpus, DataError> {
+    Corpus::scan(source, bad_lines, &mut |_| Ok(()))
 }
 
 fn documents(corpus: &Corpus) -> Vec<String> {
-    let mut texts = Vec::new();
-    corpus
-        .for_each(&mut |document| {
-            texts.push(document.text.to_owned());
-            Ok(())
-        })
-        .unwrap();
-    texts
+    read(corpus).unwrap()
+}
+
+/// All documents, put together from their pieces.
+fn read(corpus: &Corpus) -> Result<Vec<String>, DataError> {
+    let mut texts: Vec<String> = Vec::new();
+    corpus.for_each(&mut |text, begins| {
+        match texts.last_mut().filter(|_| !begins) {
+            Some(last) => last.push_str(text),
+            None => texts.push(text.to_owned()),
+        }
+        Ok(())
+    })?;
+    Ok(texts)
 }
 
 #[test]
@@ -40,7 +50,8 @@ fn a_folder_is_read_in_path_order_and_its_rest_is_counted() {
     let names: Vec<&str> = corpus.files.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["a.TXT", "b/two.md", "c.rs"]);
     assert_eq!(corpus.bytes, 11);
-    let expected = Skipped { not_utf8: 1, binary: 1, hidden: 2, other: 1, empty: 1, large: 0 };
+    let none = Skipped::default();
+    let expected = Skipped { not_utf8: 1, binary: 1, hidden: 2, other: 1, empty: 1, ..none };
     assert_eq!(corpus.skipped, expected);
 }
 
@@ -67,7 +78,7 @@ fn a_list_keeps_its_order() {
     fs::write(path("a.txt"), "a").unwrap();
     fs::write(path("b"), "b").unwrap();
     let text = TextSpec(vec![path("b"), path("a.txt")]);
-    assert_eq!(documents(&Corpus::scan(&text, &mut |_| {}).unwrap()), ["b", "a"]);
+    assert_eq!(documents(&scan_with(&text.into(), BadLines::Error).unwrap()), ["b", "a"]);
 }
 
 #[test]
@@ -113,7 +124,6 @@ fn json_lines_are_documents() {
     fs::write(&path, lines).unwrap();
     let corpus = scan(&path).unwrap();
     assert_eq!(documents(&corpus), ["first\nline", "last"]);
-    assert_eq!(corpus.for_each(&mut |_| Ok(())).unwrap(), 1);
 }
 
 #[test]
@@ -126,7 +136,7 @@ fn a_broken_json_line_is_named() {
         ("{\"text\": 3}", "invalid type"),
     ] {
         fs::write(&path, format!("{{\"text\": \"fine\"}}\n{line}\n")).unwrap();
-        let error = scan(&path).unwrap().for_each(&mut |_| Ok(())).unwrap_err();
+        let error = read(&scan(&path).unwrap()).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, DataError::JsonLine { line: 2, .. }), "{message}");
         assert!(message.contains("docs.jsonl: line 2: ") && message.contains(complaint));
@@ -145,4 +155,137 @@ fn no_text_is_an_error_that_says_what_was_skipped() {
     let missing = scan(&folder.path().join("nothing")).unwrap_err();
     assert!(missing.is_user_error());
     assert!(missing.to_string().ends_with("nothing does not exist"), "{missing}");
+}
+
+#[test]
+fn compressed_files_are_read_as_what_they_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "one line of many\n".repeat(100_000);
+    let lines = "{\"text\": \"first\"}\n{\"text\": \"second\"}\n";
+    let write = |name: &str, bytes: Vec<u8>| fs::write(folder.path().join(name), bytes).unwrap();
+    write("a.txt.gz", gzip(text.as_bytes()));
+    // Two members are one text, as two files that were joined.
+    write("b.md.gz", [gzip(b"half and "), gzip(b"half")].concat());
+    write("c.jsonl.zst", zstd::encode_all(lines.as_bytes(), 3).unwrap());
+    write("d.jsonl.gz", gzip(lines.as_bytes()));
+    let frames =
+        [zstd::encode_all(&b"x "[..], 3).unwrap(), zstd::encode_all(&b"y"[..], 3).unwrap()];
+    write("e.txt.zst", frames.concat());
+    write("f.bin.gz", gzip(b"not text"));
+    let corpus = scan(folder.path()).unwrap();
+    let expected = [&text, "half and half", "first", "second", "first", "second", "x y"];
+    assert_eq!(documents(&corpus), expected);
+    assert_eq!(corpus.skipped.other, 1);
+    // What it holds decides the identity, not how it is packed.
+    assert_eq!(corpus.files[0].digest, *blake3::hash(text.as_bytes()).as_bytes());
+    assert_eq!(corpus.files[0].bytes, text.len() as u64);
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn broken_archives_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "some text that is worth to be compressed. ".repeat(99);
+    let packed = [("a.txt.gz", gzip(text.as_bytes())), {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.include_checksum(true).unwrap();
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+        ("a.txt.zst", encoder.finish().unwrap())
+    }];
+    for (name, good) in packed {
+        let path = folder.path().join(name);
+        let mut flipped = good.clone();
+        let middle = good.len() / 2;
+        flipped[middle] ^= 0x40;
+        for bad in [&good[..good.len() - 3], &flipped, b"no archive at all"] {
+            fs::write(&path, bad).unwrap();
+            let error = scan(&path).unwrap_err();
+            assert!(matches!(error, DataError::Compressed { .. }), "{name}: {error}");
+            assert!(error.is_user_error() && error.to_string().contains(name), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_field_is_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    fs::write(&path, "{\"text\": [1, {}], \"body\": \"caf\\u00e9\", \"z\": null}\n").unwrap();
+    let text = TextSpec::from(path.to_str().unwrap());
+    let with = |field: &str| SourceConfig { field: Some(field.to_owned()), ..text.clone().into() };
+    let corpus = scan_with(&with("body"), BadLines::Error).unwrap();
+    assert_eq!(documents(&corpus), ["caf\u{e9}"]);
+    let error = read(&scan_with(&with("title"), BadLines::Error).unwrap()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("a.jsonl: line 1: ") && message.contains("\"title\""), "{message}");
+}
+
+#[test]
+fn bad_lines_in_folders_can_be_skipped_and_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    fs::write(&path, "{\"text\": \"one\"}\nno json\n{\"text\": 2}\n{\"text\": \"\"}\n").unwrap();
+    let of = |path: &Path| TextSpec::from(path.to_str().unwrap()).into();
+    let corpus = scan_with(&of(folder.path()), BadLines::Skip).unwrap();
+    assert_eq!(documents(&corpus), ["one"]);
+    let mut count = super::PartCount::default();
+    let none: super::Cut<'_> = &|_| None;
+    corpus
+        .for_each_part(none, &mut || Ok(super::Part::default()), &mut |part| {
+            count.add(&corpus.documents(&part, &mut |_, _, _| Ok(()))?);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!((count.bad_lines, count.empty), (2, 1));
+    // A file that is named is meant.
+    let error = read(&scan_with(&of(&path), BadLines::Skip).unwrap()).unwrap_err();
+    assert!(matches!(error, DataError::JsonLine { line: 2, .. }), "{error}");
+}
+
+#[test]
+fn long_files_come_in_parts_and_lines_keep_their_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "€ and words ".repeat(400_000);
+    let line = format!("{{\"text\": \"{}\"}}\n", "w".repeat(1000));
+    fs::write(folder.path().join("a.txt"), &text).unwrap();
+    fs::write(folder.path().join("b.jsonl"), line.repeat(5000) + "bad\n").unwrap();
+    let corpus = scan(folder.path()).unwrap();
+    let (mut parts, mut joined) = (0, String::new());
+    let space: super::Cut<'_> = &|text| text.rfind(' ');
+    let error = corpus
+        .for_each_part(space, &mut || Ok(super::Part::default()), &mut |part| {
+            parts += 1;
+            assert!(part.text.len() < 3 << 20, "{} bytes", part.text.len());
+            if part.file == 0 {
+                joined.push_str(&part.text);
+            }
+            corpus.documents(&part, &mut |_, _, _| Ok(())).map(drop)
+        })
+        .unwrap_err();
+    assert!(matches!(error, DataError::JsonLine { line: 5001, .. }), "{error}");
+    assert!(parts > 8 && joined == text);
+}
+
+#[test]
+fn a_limit_ends_a_source_at_a_character_or_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "0123456789").unwrap();
+    fs::write(folder.path().join("b.txt"), "€€€€").unwrap();
+    fs::write(folder.path().join("c.txt"), "never").unwrap();
+    let lines = folder.path().join("d.ndjson");
+    fs::write(&lines, "{\"text\": \"one\"}\n{\"text\": \"two\"}\n").unwrap();
+    let limited = |path: &Path, bytes| {
+        let text = TextSpec::from(path.to_str().unwrap());
+        let source = SourceConfig { max_bytes: Some(bytes), ..text.into() };
+        documents(&scan_with(&source, BadLines::Error).unwrap())
+    };
+    assert_eq!(limited(folder.path(), 17), ["0123456789", "€€"]);
+    assert_eq!(limited(&lines, 16), ["one"]);
+    assert_eq!(limited(&lines, 31), ["one"]);
+    assert_eq!(limited(&lines, 32), ["one", "two"]);
 }

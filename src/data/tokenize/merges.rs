@@ -1,21 +1,19 @@
 //! Byte pair merges, applied to one word.
 //!
-//! Duty: the same tokens as crate `tokenizers` gives a word of bytes: as long as a known pair
-//! stands side by side, join the one with the lowest rank, of several the leftmost. Limits:
-//! quadratic in the word's length, so long words are left to the crate. Prohibition: no words
-//! are remembered here.
+//! Duty: as long as a known pair stands side by side, join the one with the lowest rank, of
+//! several the leftmost: the tokens that crate `tokenizers` and `tiktoken` give a word of bytes.
+//! Short words are searched from end to end, long ones through a heap.
+//! Prohibition: no words are remembered here.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use serde::Deserialize;
-
-use super::bpe::byte_characters;
-
-/// Words above this go to the crate, which uses a heap.
-pub(super) const WORD_BYTES_MAX: usize = 128;
+/// Words above this go through the heap.
+const SHORT_BYTES: usize = 64;
 
 const NO_RANK: u32 = u32::MAX;
+const NOBODY: u32 = u32::MAX;
 
 /// The merges of one tokenizer.
 pub(super) struct Merges {
@@ -24,62 +22,34 @@ pub(super) struct Merges {
     pairs: HashMap<u64, (u32, u32), BuildHasherDefault<PairHasher>>,
 }
 
-#[derive(Deserialize)]
-struct File {
-    model: Model,
-}
-
-#[derive(Deserialize)]
-struct Model {
-    vocab: HashMap<String, u32>,
-    merges: Vec<Pair>,
-    #[serde(default)]
-    ignore_merges: bool,
-    continuing_subword_prefix: Option<String>,
-    end_of_word_suffix: Option<String>,
-}
-
-/// A merge as it is written today, or as it was before `tokenizers` 0.20.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Pair {
-    Two(String, String),
-    Spaced(String),
+/// A token of a long word, with its neighbours.
+struct Link {
+    token: u32,
+    before: u32,
+    after: u32,
 }
 
 impl Merges {
-    /// The merges of a `tokenizer.json`, if they are plain byte pair merges over all 256 bytes.
-    pub(super) fn parse(json: &[u8]) -> Option<Self> {
-        let File { model } = serde_json::from_slice(json).ok()?;
-        let affixes = [&model.continuing_subword_prefix, &model.end_of_word_suffix];
-        if model.ignore_merges || affixes.into_iter().flatten().any(|affix| !affix.is_empty()) {
-            return None;
-        }
-        let mut byte_tokens = [0; 256];
-        let mut spelled = [0; 4];
-        for (token, character) in byte_tokens.iter_mut().zip(byte_characters()) {
-            *token = *model.vocab.get(character.encode_utf8(&mut spelled) as &str)?;
-        }
-        let mut pairs = HashMap::default();
-        for (rank, pair) in (0u32..).zip(&model.merges) {
-            let (left, right) = match pair {
-                Pair::Two(left, right) => (left.as_str(), right.as_str()),
-                Pair::Spaced(both) => both.split_once(' ')?,
-            };
-            let result = *model.vocab.get(&format!("{left}{right}"))?;
-            let (left, right) = (*model.vocab.get(left)?, *model.vocab.get(right)?);
-            pairs.insert(key(left, right), (rank, result));
-        }
-        Some(Self { byte_tokens, pairs })
+    /// From the token of each byte and, for each pair, its rank and result. Of a pair that is
+    /// given twice the last counts.
+    pub(super) fn new(
+        byte_tokens: [u32; 256],
+        pairs: impl Iterator<Item = ((u32, u32), (u32, u32))>,
+    ) -> Self {
+        let pairs = pairs.map(|((left, right), merge)| (key(left, right), merge)).collect();
+        Self { byte_tokens, pairs }
     }
 
     /// Appends the tokens of `word`. `scratch` is only memory.
     pub(super) fn encode(&self, word: &[u8], scratch: &mut Vec<u32>, tokens: &mut Vec<u32>) {
+        if word.len() > SHORT_BYTES {
+            return self.encode_long(word, tokens);
+        }
         let first = tokens.len();
         tokens.extend(word.iter().map(|&byte| self.byte_tokens[byte as usize]));
         // The rank of each token with its right neighbour.
         scratch.clear();
-        scratch.extend(tokens[first..].windows(2).map(|pair| self.rank(pair)));
+        scratch.extend(tokens[first..].windows(2).map(|pair| self.rank(pair[0], pair[1])));
         while let Some(at) = lowest(scratch) {
             let left = first + at;
             // A rank stands only where the pair is known.
@@ -88,16 +58,62 @@ impl Merges {
             tokens.remove(left + 1);
             scratch.remove(at);
             if at > 0 {
-                scratch[at - 1] = self.rank(&tokens[left - 1..=left]);
+                scratch[at - 1] = self.rank(tokens[left - 1], result);
             }
             if at < scratch.len() {
-                scratch[at] = self.rank(&tokens[left..=left + 1]);
+                scratch[at] = self.rank(result, tokens[left + 1]);
             }
         }
     }
 
-    fn rank(&self, pair: &[u32]) -> u32 {
-        self.pairs.get(&key(pair[0], pair[1])).map_or(NO_RANK, |&(rank, _)| rank)
+    fn encode_long(&self, word: &[u8], tokens: &mut Vec<u32>) {
+        let count = word.len() as u32;
+        let mut links: Vec<Link> = (0u32..)
+            .zip(word)
+            .map(|(at, &byte)| Link {
+                token: self.byte_tokens[byte as usize],
+                before: at.wrapping_sub(1),
+                after: if at + 1 < count { at + 1 } else { NOBODY },
+            })
+            .collect();
+        let mut heap = BinaryHeap::new();
+        let push = |heap: &mut BinaryHeap<_>, links: &[Link], left: u32, right: u32| {
+            let pair = (links[left as usize].token, links[right as usize].token);
+            if let Some(&(rank, _)) = self.pairs.get(&key(pair.0, pair.1)) {
+                heap.push(Reverse((rank, left, right, pair)));
+            }
+        };
+        for left in 0..count.saturating_sub(1) {
+            push(&mut heap, &links, left, left + 1);
+        }
+        while let Some(Reverse((_, left, right, pair))) = heap.pop() {
+            let (l, r) = (left as usize, right as usize);
+            // An entry is old if either side was merged since: a token that is gone is NO_RANK.
+            if links[l].after != right || (links[l].token, links[r].token) != pair {
+                continue;
+            }
+            let (_, result) = self.pairs[&key(pair.0, pair.1)];
+            let after = links[r].after;
+            links[r].token = NO_RANK;
+            links[l].token = result;
+            links[l].after = after;
+            if links[l].before != NOBODY {
+                push(&mut heap, &links, links[l].before, left);
+            }
+            if after != NOBODY {
+                links[after as usize].before = left;
+                push(&mut heap, &links, left, after);
+            }
+        }
+        let mut at = 0;
+        while at != NOBODY {
+            tokens.push(links[at as usize].token);
+            at = links[at as usize].after;
+        }
+    }
+
+    fn rank(&self, left: u32, right: u32) -> u32 {
+        self.pairs.get(&key(left, right)).map_or(NO_RANK, |&(rank, _)| rank)
     }
 }
 

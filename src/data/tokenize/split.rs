@@ -1,140 +1,208 @@
-//! GPT-2's splitting pattern, by hand for ASCII.
+//! Cuts text into the words that byte pairs are merged in.
 //!
-//! Duty: cuts text into the same words as the regular expression
-//! `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
-//! (openai/gpt-2 `src/encoder.py`), many times faster. Text is first cut into [`Piece`]s
-//! before white space behind a word, where the pattern always cuts too; pieces with other
-//! characters than ASCII go to the regular expression. Prohibition: no Unicode tables here.
+//! Duty: the same words as the regular expression of a [`Pattern`]; the common ones by hand,
+//! many times faster, others by the expression itself. Text between the matches of an expression
+//! is a word of its own, so that none is lost. Prohibition: no tokens.
 
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use fancy_regex::Regex;
 
-use super::bpe::byte_characters;
+use super::classes::{CharacterClass, Classes};
+use super::pattern::Pattern;
 
-/// A part of a text that can be split without looking at the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
-    /// ASCII only: use [`ascii_words`].
-    Ascii(&'a str),
-    /// Anything: use the regular expression.
-    Other(&'a str),
+/// A pattern that is ready to cut.
+pub(super) struct Splitter {
+    rule: Rule,
+    classes: &'static Classes,
 }
 
-/// Cuts `text` into pieces, in order and without gaps.
-pub(super) fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
-    let mut rest = text;
-    let mut other = false;
-    std::iter::from_fn(move || {
-        loop {
-            if rest.is_empty() {
-                return None;
+enum Rule {
+    Gpt2,
+    /// The family of `cl100k`.
+    Cl100k(Variant),
+    /// The flag: words end where white space begins, as in the patterns above.
+    Regex(Box<Regex>, bool),
+}
+
+/// Where the members of the family differ.
+#[derive(Clone, Copy)]
+struct Variant {
+    /// Most digits of a word.
+    digits: usize,
+    /// White space that ends the text is one word, even with line breaks in it.
+    whole_end: bool,
+}
+
+impl Splitter {
+    /// # Errors
+    /// What is wrong with the expression.
+    pub(super) fn new(pattern: &Pattern) -> Result<Self, String> {
+        let rule = match pattern {
+            Pattern::Gpt2 => Rule::Gpt2,
+            Pattern::Cl100k => Rule::Cl100k(Variant { digits: 3, whole_end: true }),
+            Pattern::Llama3 => Rule::Cl100k(Variant { digits: 3, whole_end: false }),
+            Pattern::Qwen2 => Rule::Cl100k(Variant { digits: 1, whole_end: false }),
+            Pattern::O200k | Pattern::Regex(_) => {
+                let regex = Regex::new(pattern.regex()).map_err(|error| error.to_string())?;
+                Rule::Regex(Box::new(regex), *pattern == Pattern::O200k)
             }
-            let end = if other { other_end(rest) } else { ascii_end(rest) };
-            let (piece, after) = rest.split_at(end);
-            rest = after;
-            other = !other;
-            // A piece of ASCII is followed by one that is not, and the other way round.
-            match (piece.is_empty(), other) {
-                (true, _) => {}
-                (false, true) => return Some(Piece::Ascii(piece)),
-                (false, false) => return Some(Piece::Other(piece)),
+        };
+        Ok(Self { rule, classes: Classes::get() })
+    }
+
+    /// Calls `word` with each word of a text, in order and without gaps.
+    ///
+    /// # Errors
+    /// What the regular expression's engine says when it gives up.
+    pub(super) fn words<'a>(
+        &self,
+        text: &'a str,
+        mut word: impl FnMut(&'a [u8]),
+    ) -> Result<(), String> {
+        let bytes = text.as_bytes();
+        match &self.rule {
+            Rule::Gpt2 => {
+                let mut start = 0;
+                while start < bytes.len() {
+                    let end = self.gpt2_end(text, start);
+                    word(&bytes[start..end]);
+                    start = end;
+                }
+            }
+            Rule::Cl100k(variant) => {
+                let mut start = 0;
+                while start < bytes.len() {
+                    let end = self.cl100k_end(text, start, *variant);
+                    word(&bytes[start..end]);
+                    start = end;
+                }
+            }
+            Rule::Regex(regex, _) => {
+                let mut start = 0;
+                for found in regex.find_iter(text) {
+                    let found = found.map_err(|error| error.to_string())?;
+                    for part in [start..found.start(), found.start()..found.end()] {
+                        if !part.is_empty() {
+                            word(&bytes[part]);
+                        }
+                    }
+                    start = found.end();
+                }
+                if start < bytes.len() {
+                    word(&bytes[start..]);
+                }
             }
         }
-    })
-}
-
-/// The last cut before the first character that is not ASCII; the end if there is none.
-fn ascii_end(text: &str) -> usize {
-    match first_non_ascii(text.as_bytes()) {
-        None => text.len(),
-        Some(limit) => (1..limit).rev().find(|&at| is_cut(text, at)).unwrap_or(0),
+        Ok(())
     }
-}
 
-/// The first cut behind the first character that is not ASCII; the end if there is none.
-fn other_end(text: &str) -> usize {
-    let start = first_non_ascii(text.as_bytes()).unwrap_or(0) + 1;
-    (start..text.len()).find(|&at| is_cut(text, at)).unwrap_or(text.len())
-}
-
-fn first_non_ascii(bytes: &[u8]) -> Option<usize> {
-    let block = bytes.chunks(64).position(|block| !block.is_ascii())? * 64;
-    bytes[block..].iter().position(|byte| !byte.is_ascii()).map(|offset| block + offset)
-}
-
-/// True if the pattern cuts before `at` whatever stands around: no word holds white space
-/// behind its first character, and what white space matches depends on what follows only.
-fn is_cut(text: &str, at: usize) -> bool {
-    is_space(text.as_bytes()[at])
-        && text[..at].chars().next_back().is_some_and(|before| !before.is_whitespace())
-}
-
-/// White space of `\s` in ASCII (`is_ascii_whitespace` lacks the vertical tab).
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t'..=b'\r')
-}
-
-/// Calls `word` with each word of an ASCII text, in order and without gaps.
-pub(super) fn ascii_words<'a, E>(
-    text: &'a str,
-    mut word: impl FnMut(&'a [u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    let bytes = text.as_bytes();
-    let mut start = 0;
-    while start < bytes.len() {
-        let end = word_end(bytes, start);
-        word(&bytes[start..end])?;
-        start = end;
+    /// The last place at which a text can be cut without changing a word, whatever follows it.
+    /// All patterns by name end a word where white space follows a letter or a number, and where
+    /// a space follows anything else but white space; what white space matches depends on what
+    /// follows only.
+    pub(super) fn last_cut(&self, text: &str) -> Option<usize> {
+        if matches!(self.rule, Rule::Regex(_, false)) {
+            return None;
+        }
+        let mut characters = text.char_indices().rev().peekable();
+        while let Some((at, character)) = characters.next() {
+            if self.classes.of(character) != CharacterClass::Space {
+                continue;
+            }
+            match characters.peek().map(|(_, before)| self.classes.of(*before)) {
+                Some(CharacterClass::Letter | CharacterClass::Number) => return Some(at),
+                Some(CharacterClass::Other) if character == ' ' => return Some(at),
+                _ => {}
+            }
+        }
+        None
     }
-    Ok(())
-}
 
-fn word_end(bytes: &[u8], start: usize) -> usize {
-    let first = bytes[start];
-    if first == b'\'' {
-        match bytes.get(start + 1..) {
-            Some([b's' | b't' | b'm' | b'd', ..]) => return start + 2,
-            Some([b'r' | b'v', b'e', ..] | [b'l', b'l', ..]) => return start + 3,
+    fn gpt2_end(&self, text: &str, start: usize) -> usize {
+        let bytes = text.as_bytes();
+        let first = bytes[start];
+        if first == b'\'' {
+            match bytes.get(start + 1..) {
+                Some([b's' | b't' | b'm' | b'd', ..]) => return start + 2,
+                Some([b'r' | b'v', b'e', ..] | [b'l', b'l', ..]) => return start + 3,
+                _ => {}
+            }
+        }
+        // One space belongs to the word behind it.
+        let body = start + usize::from(first == b' ');
+        match self.classes.at(text, body) {
+            Some((CharacterClass::Space, _)) | None => self.space_end(text, start),
+            Some((class, _)) => self.classes.run(text, body, class),
+        }
+    }
+
+    /// White space: before a word, a run leaves its last character to it.
+    fn space_end(&self, text: &str, start: usize) -> usize {
+        let end = self.classes.run(text, start, CharacterClass::Space);
+        let last = text[..end].chars().next_back().map_or(0, char::len_utf8);
+        if end < text.len() && end - last > start { end - last } else { end }
+    }
+
+    fn cl100k_end(&self, text: &str, start: usize, variant: Variant) -> usize {
+        let bytes = text.as_bytes();
+        let Some((class, length)) = self.classes.at(text, start) else { return start };
+        let next = self.classes.at(text, start + length).map(|(class, _)| class);
+        match class {
+            CharacterClass::Letter => {
+                return self.classes.run(text, start + length, CharacterClass::Letter);
+            }
+            CharacterClass::Number => return self.digits_end(text, start, variant.digits),
             _ => {}
         }
-    }
-    let run = |from: usize, class: fn(u8) -> bool| {
-        bytes[from..].iter().position(|&byte| !class(byte)).map_or(bytes.len(), |n| from + n)
-    };
-    // One space belongs to the word behind it.
-    let body = start + usize::from(first == b' ');
-    match bytes.get(body) {
-        Some(byte) if byte.is_ascii_alphabetic() => run(body, |b| b.is_ascii_alphabetic()),
-        Some(byte) if byte.is_ascii_digit() => run(body, |b| b.is_ascii_digit()),
-        Some(&byte) if !is_space(byte) => run(body, |b| !is_space(b) && !b.is_ascii_alphanumeric()),
-        _ => {
-            let end = run(start, is_space);
-            // Before a word, a run of white space leaves its last character to it.
-            if end < bytes.len() && end - start > 1 { end - 1 } else { end }
+        if bytes[start] == b'\''
+            && let Some(length) = contraction(&text[start + 1..])
+        {
+            return start + 1 + length;
         }
+        let line_break = matches!(bytes[start], b'\r' | b'\n');
+        if next == Some(CharacterClass::Letter) && !line_break {
+            return self.classes.run(text, start + length, CharacterClass::Letter);
+        }
+        let body = start + usize::from(bytes[start] == b' ');
+        let is_other = class == CharacterClass::Other
+            || (bytes[start] == b' ' && next == Some(CharacterClass::Other));
+        if is_other {
+            let mut end = self.classes.run(text, body, CharacterClass::Other);
+            while matches!(bytes.get(end), Some(b'\r' | b'\n')) {
+                end += 1;
+            }
+            return end;
+        }
+        let run = self.classes.run(text, start, CharacterClass::Space);
+        if variant.whole_end && run == text.len() {
+            return run;
+        }
+        match bytes[start..run].iter().rposition(|&byte| matches!(byte, b'\r' | b'\n')) {
+            Some(last) => start + last + 1,
+            None => self.space_end(text, start),
+        }
+    }
+
+    fn digits_end(&self, text: &str, start: usize, most: usize) -> usize {
+        let mut end = start;
+        for _ in 0..most {
+            match self.classes.at(text, end) {
+                Some((CharacterClass::Number, length)) => end += length,
+                _ => break,
+            }
+        }
+        end
     }
 }
 
-/// The words of any text, spelled with GPT-2's characters for bytes, as the trainer counts
-/// them.
-pub(super) fn byte_level_words(text: &str) -> tokenizers::Result<Vec<String>> {
-    let table = byte_characters();
-    let mut words = Vec::with_capacity(text.len() / 4);
-    for piece in pieces(text) {
-        match piece {
-            Piece::Ascii(text) => ascii_words(text, |word| {
-                words.push(word.iter().map(|&byte| table[byte as usize]).collect());
-                Ok::<(), tokenizers::Error>(())
-            })?,
-            Piece::Other(text) => {
-                let mut split = PreTokenizedString::from(text);
-                ByteLevel::new(false, true, true).pre_tokenize(&mut split)?;
-                let found = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
-                words.extend(found.into_iter().map(|(word, _, _)| word.to_owned()));
-            }
-        }
+/// The length of what follows an apostrophe, if it is one of s, d, m, t, ll, ve, re in any case:
+/// to the regular expression, the long s is an s.
+fn contraction(text: &str) -> Option<usize> {
+    match text.as_bytes() {
+        [b's' | b'S' | b'd' | b'D' | b'm' | b'M' | b't' | b'T', ..] => Some(1),
+        [b'l' | b'L', b'l' | b'L', ..] | [b'v' | b'V' | b'r' | b'R', b'e' | b'E', ..] => Some(2),
+        _ if text.starts_with('\u{17f}') => Some(2),
+        _ => None,
     }
-    Ok(words)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::{prop_assert_eq, proptest};
 
-use super::Tokenizer;
+use super::{Tokenizer, TokenizerOptions};
 use crate::data::DataError;
 
 const TEXT: &str = "First Citizen:\nBefore we proceed, hear me.\n\nAll: it's caf\u{e9} 😀!\n";
@@ -20,8 +20,21 @@ fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     tokens
 }
 
+fn train(size: usize, sample: &[String]) -> Tokenizer {
+    Tokenizer::train_bpe(size, sample, None, &mut || Ok(())).unwrap()
+}
+
+fn file(path: &Path) -> Tokenizer {
+    Tokenizer::from_file(path, TokenizerOptions::default()).unwrap()
+}
+
+/// The `tokenizer.json` of a folder, as others read it.
+fn theirs(folder: &Path) -> Tokenizer {
+    file(&folder.join("tokenizer.json"))
+}
+
 fn bpe() -> Tokenizer {
-    Tokenizer::train_bpe(400, &[TEXT.repeat(20)]).unwrap()
+    train(400, &[TEXT.repeat(20)])
 }
 
 fn every_kind() -> Vec<Tokenizer> {
@@ -98,7 +111,7 @@ fn every_kind_can_be_saved_and_read_back() {
         assert_eq!(again.end_of_document(), tokenizer.end_of_document());
         assert_eq!(encode(&again, TEXT), encode(&tokenizer, TEXT));
         // The file for Hugging Face says the same.
-        let theirs = Tokenizer::from_file(folder.path()).unwrap();
+        let theirs = theirs(folder.path());
         assert_eq!(theirs.vocabulary(), tokenizer.vocabulary());
         assert_eq!(theirs.end_of_document(), tokenizer.end_of_document());
         assert_eq!(encode(&theirs, TEXT), encode(&tokenizer, TEXT));
@@ -136,7 +149,7 @@ fn text_cannot_spell_the_end_of_a_document() {
 #[test]
 fn gpt2_is_encoded_as_published() {
     let Some(path) = shared("vocab/gpt2.tokenizer.json") else { return };
-    let tokenizer = Tokenizer::from_file(&path).unwrap();
+    let tokenizer = file(&path);
     assert_eq!((tokenizer.vocabulary(), tokenizer.end_of_document()), (50257, Some(50256)));
     assert_eq!(
         encode(&tokenizer, "Hello, I'm a language model,"),
@@ -148,7 +161,7 @@ fn gpt2_is_encoded_as_published() {
 #[test]
 fn the_fast_path_is_exact_on_real_text() {
     let Some(path) = shared("vocab/gpt2.tokenizer.json") else { return };
-    let tokenizer = Tokenizer::from_file(&path).unwrap();
+    let tokenizer = file(&path);
     let mut encoder = tokenizer.encoder();
     for name in ["text/wikitext2.valid.txt", "lang/fr.sentences.txt", "lang/ja.sentences.txt"] {
         let Some(path) = shared(name) else { continue };
@@ -164,7 +177,7 @@ fn the_fast_path_is_exact_on_real_text() {
 #[test]
 fn the_fast_path_is_exact_on_odd_words() {
     let sample = ["aaab baaaab ab aab abab aaaa    bbbb bb".repeat(9), "=".repeat(300)];
-    let tokenizer = Tokenizer::train_bpe(290, &sample).unwrap();
+    let tokenizer = train(290, &sample);
     for length in [1, 2, 3, 4, 7, 15, 31, 32, 33, 127, 128, 129, 1000] {
         for unit in ["a", "ab", "aab", " ", "=", "b=", "\t "] {
             // `encode` of the tests compares with the crate.
@@ -179,7 +192,7 @@ proptest! {
         sample in "[abc '\n\u{e9}]{0,200}",
         text in "[abcd '\n\u{e9}]{0,60}",
     ) {
-        let tokenizer = Tokenizer::train_bpe(300, &[sample.repeat(3)]).unwrap();
+        let tokenizer = train(300, &[sample.repeat(3)]);
         let tokens = encode(&tokenizer, &text);
         prop_assert_eq!(tokenizer.decode(&tokens), text);
     }
@@ -190,9 +203,12 @@ fn a_broken_tokenizer_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     fs::write(&path, "{\"model\": 3}").unwrap();
-    let error = Tokenizer::from_file(&path).err().unwrap();
+    let error = Tokenizer::from_file(&path, TokenizerOptions::default()).err().unwrap();
     assert!(error.is_user_error());
     assert!(error.to_string().contains("tokenizer.json: not a usable tokenizer"), "{error}");
-    let missing = Tokenizer::from_file(&folder.path().join("none.json")).err().unwrap();
+    let missing =
+        Tokenizer::from_file(&folder.path().join("none.json"), TokenizerOptions::default())
+            .err()
+            .unwrap();
     assert!(missing.to_string().ends_with("no such file"));
 }

@@ -1,59 +1,100 @@
-//! Tests of the hand-written splitter against the regular expression it stands for.
+//! Tests of the hand-written splitters against the regular expressions they stand for.
 
 use proptest::prelude::{Strategy, proptest};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
-use super::{Piece, byte_level_words, pieces};
+use super::{Pattern, Rule, Splitter};
 
-fn reference(text: &str) -> Vec<String> {
-    let mut split = PreTokenizedString::from(text);
-    ByteLevel::new(false, true, true).pre_tokenize(&mut split).unwrap();
-    split
-        .get_splits(OffsetReferential::Original, OffsetType::Byte)
-        .into_iter()
-        .map(|(word, _, _)| word.to_owned())
-        .collect()
+const BY_HAND: [Pattern; 4] = [Pattern::Gpt2, Pattern::Cl100k, Pattern::Llama3, Pattern::Qwen2];
+
+fn words(splitter: &Splitter, text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let word = |word: &[u8]| words.push(String::from_utf8(word.to_vec()).unwrap());
+    splitter.words(text, word).unwrap();
+    words
+}
+
+fn reference(pattern: &Pattern) -> Splitter {
+    let splitter = Splitter::new(&Pattern::Regex(pattern.regex().to_owned())).unwrap();
+    assert!(matches!(splitter.rule, Rule::Regex(_, false)));
+    splitter
+}
+
+fn check(text: &str) {
+    for pattern in BY_HAND {
+        let splitter = Splitter::new(&pattern).unwrap();
+        assert!(!matches!(splitter.rule, Rule::Regex(..)));
+        let expected = words(&reference(&pattern), text);
+        assert_eq!(words(&splitter, text), expected, "{pattern:?} of {text:?}");
+    }
+    // Pieces of what is cut where it may be cut have the same words.
+    for (_, pattern) in Pattern::NAMES {
+        let splitter = Splitter::new(&pattern).unwrap();
+        let (mut head, mut tail) = (text, Vec::new());
+        while let Some(at) = splitter.last_cut(head) {
+            tail.insert(0, &head[at..]);
+            head = &head[..at];
+        }
+        tail.insert(0, head);
+        let pieces: Vec<String> = tail.iter().flat_map(|piece| words(&splitter, piece)).collect();
+        assert_eq!(pieces, words(&splitter, text), "{pattern:?} of {text:?} in pieces");
+    }
 }
 
 #[test]
-fn corners_are_cut_like_the_pattern() {
+fn corners_are_cut_like_the_patterns() {
     for text in [
         "",
         " ",
         "  ",
+        "\n",
         "a",
         " a  b\n\n c\n  \n",
         "it's we'll they're I've I'm he'd don't 'tis ''s 'S 'll'l 'r 'v",
+        "IT'S WE'LL THEY'RE I'VE x'\u{17f} 'sabc 'xyz \"'s .abc ..abc",
         "a\u{b}b\u{1c}c\td\r\ne",
-        "1234 x12 12x !?12 _a_ ---\n\n\n---",
+        "1234 x12 12x !?12 _a_ ---\n\n\n--- \u{bd}\u{2167}1",
         "caf\u{e9} a\nb\u{a0}\nc\n\u{2003}d\n\n\u{e9}e\nf\n",
         "a\n\u{e9}\nb\nc\n\u{e9}",
         "tab\t\tx \t y\n\tz",
+        "end  \n  ",
+        "x \u{301}\u{4e2d}\u{56fd}\u{301} \u{1f600}!\n\n\n",
     ] {
-        assert_eq!(byte_level_words(text).unwrap(), reference(text), "{text:?}");
+        check(text);
     }
 }
 
 #[test]
-fn words_beyond_ascii_are_kept_apart() {
-    let text = "plain\nstill plain\n na\u{ef}ve\u{2003} plain again\n";
-    let expected = [
-        Piece::Ascii("plain\nstill plain"),
-        Piece::Other("\n na\u{ef}ve\u{2003} plain"),
-        Piece::Ascii(" again\n"),
-    ];
-    assert_eq!(pieces(text).collect::<Vec<_>>(), expected);
+fn text_between_matches_is_not_lost() {
+    let splitter = Splitter::new(&Pattern::parse("[a-z]+").unwrap()).unwrap();
+    assert_eq!(words(&splitter, "..ab 1cd!"), ["..", "ab", " 1", "cd", "!"]);
+    assert_eq!(splitter.last_cut("a b c"), None);
+}
+
+#[test]
+fn patterns_are_known_by_name_and_by_spelling() {
+    for (name, pattern) in Pattern::NAMES {
+        assert_eq!(Pattern::parse(name), Ok(pattern.clone()));
+        assert_eq!(Pattern::parse(pattern.regex()), Ok(pattern));
+    }
+    for (spelling, pattern) in super::super::pattern::SPELLINGS {
+        assert_eq!(Pattern::parse(spelling).as_ref(), Ok(pattern));
+        let spelled = Splitter::new(&Pattern::Regex((*spelling).to_owned())).unwrap();
+        for text in ["it's 1234, x\n  \n", " '\u{17f} A'LL \n"] {
+            assert_eq!(words(&spelled, text), words(&reference(pattern), text), "{spelling}");
+        }
+    }
+    assert!(Pattern::parse("gpt3").unwrap_err().contains("expected gpt2, cl100k"));
+    assert!(Pattern::parse("(a").unwrap_err().contains("regular expression, got \"(a\""));
 }
 
 proptest! {
     #[test]
-    fn any_text_is_cut_like_the_pattern(text in alphabet()) {
-        assert_eq!(byte_level_words(&text).unwrap(), reference(&text));
+    fn any_text_is_cut_like_the_patterns(text in alphabet()) {
+        check(&text);
     }
 }
 
-/// Texts of the characters that matter to the pattern.
+/// Texts of the characters that matter to the patterns.
 fn alphabet() -> impl Strategy<Value = String> {
-    "[a-c'stlvremd0-2 \n\t\r\u{b}\u{a0}\u{3000}!_\u{e9}\u{4e2d}\u{301}]{0,40}"
+    "[a-c'stlvremdSL0-2 \n\t\r\u{b}\u{a0}\u{3000}!_/\u{e9}\u{4e2d}\u{301}\u{17f}\u{bd}]{0,40}"
 }

@@ -1,0 +1,98 @@
+//! `octet bench data`: how fast text becomes tokens and tokens become rows, and the limit.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Args;
+use octet::config::Config;
+use octet::data::measure::{copy_bandwidth, fill_speed, stage_times};
+use octet::data::{DataError, WindowRows, prepare};
+use octet::failure::Failure;
+use octet::text::Text;
+
+use crate::cli::units::grouped;
+
+/// Tokens that are filled for a figure.
+const FILLED_TOKENS: usize = 1 << 26;
+
+#[derive(Debug, Args)]
+pub(super) struct DataArguments {
+    /// The configuration (TOML).
+    config: PathBuf,
+    /// Set any key of the configuration: section.key=value.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+/// Measures and prints.
+pub(super) fn run(arguments: &DataArguments) -> Result<ExitCode, Failure> {
+    let mut config = Config::load(&arguments.config, &arguments.sets)?;
+    let folder = std::env::temp_dir().join(format!("octet-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(Failure::world)?;
+    config.data.cache = Some(folder.join("cache"));
+    let measured = measure(&config, &folder);
+    let removed = std::fs::remove_dir_all(&folder).map_err(Failure::world);
+    measured?;
+    removed?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(config: &Config, folder: &std::path::Path) -> Result<(), Failure> {
+    let copy = copy_bandwidth();
+    println!("copy       {:.1} GB/s from memory to memory on one thread", copy / 1e9);
+    let go_on = &mut |_| ControlFlow::Continue(());
+    // Once for the page cache, and for the tokenizer that may be made from the text.
+    drop(prepare(&config.data, config.model.vocabulary, go_on)?);
+    std::fs::remove_dir_all(folder.join("cache")).map_err(Failure::world)?;
+    let at = Instant::now();
+    let prepared = prepare(&config.data, config.model.vocabulary, go_on)?;
+    let seconds = at.elapsed().as_secs_f64();
+    let times = stage_times(&config.data, &prepared.tokenizer, folder)?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    println!(
+        "text       {} bytes, {} tokens by {}",
+        grouped(times.text_bytes as usize),
+        grouped(times.tokens as usize),
+        config.data.tokenizer
+    );
+    println!("stage              MB/s of text   share of a copy");
+    let stages = [
+        ("read", times.read_s),
+        ("decode", times.decode_s),
+        ("tokenize", times.tokenize_s),
+        ("write", times.write_s),
+        ("all, one thread", times.all_s()),
+        ("prepare, in all", seconds),
+    ];
+    for (name, seconds) in stages {
+        let speed = times.mb_per_s(seconds);
+        println!("{name:<16} {speed:>14.1} {:>14.2} %", speed * 1e8 / copy);
+    }
+    println!("           ({cores} cores; prepare also hashes the files and makes the tokenizer)");
+    let text = Text::open(config, prepared)?;
+    let length = config.batch.sequence_length;
+    let samples = (FILLED_TOKENS / length).max(1) as u64;
+    let fill = |sample, rows: WindowRows<'_>| text.fill_sample(sample, rows);
+    for threads in [1, 2] {
+        let best = best_of(3, || fill_speed(threads, samples, length, &fill))?;
+        println!(
+            "rows       {:.0} million tokens/s on {threads} threads, {:.1} GB/s of rows",
+            best / 1e6,
+            best * 16.0 / 1e9
+        );
+    }
+    Ok(())
+}
+
+fn best_of(
+    times: usize,
+    mut measure: impl FnMut() -> Result<octet::data::measure::FillSpeed, DataError>,
+) -> Result<f64, Failure> {
+    let mut best = 0f64;
+    for _ in 0..times {
+        best = best.max(measure()?.tokens_per_s);
+    }
+    Ok(best)
+}

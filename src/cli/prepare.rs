@@ -1,0 +1,102 @@
+//! `octet prepare`: makes the data of a configuration, or finds them made, and says what they are.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use octet::config::Config;
+use octet::data::{Counts, Prepared, PreparedSource, prepare};
+use octet::failure::Failure;
+use serde_json::{Value, json};
+
+use crate::cli::units::{grouped, short, size};
+use crate::cli::{progress, signals};
+
+/// What to prepare.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The configuration (TOML).
+    config: PathBuf,
+    /// Set any key of the configuration: section.key=value.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prepares and prints.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = Config::load(&arguments.config, &arguments.sets)?;
+    let interrupts = signals::interrupts("ending; nothing of it is kept")?;
+    let mut show = progress::preparing();
+    let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
+        if !arguments.json {
+            show(progress);
+        }
+        match interrupts.try_recv() {
+            Ok(()) => ControlFlow::Break(()),
+            Err(_) => ControlFlow::Continue(()),
+        }
+    })?;
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&to_json(&prepared)).map_err(Failure::ours)?;
+        println!("{json}");
+    } else {
+        print(&prepared, &config.data.tokenizer);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(prepared: &Prepared, tokenizer: &str) {
+    let made = if prepared.reused { "found" } else { "made" };
+    println!("prepared   {} ({made}), {}", prepared.folder.display(), short(&prepared.identity));
+    let end = match prepared.tokenizer.end_of_document() {
+        Some(id) => format!("documents end with token {id}"),
+        None => "no token ends a document".to_owned(),
+    };
+    let vocabulary = grouped(prepared.tokenizer.vocabulary());
+    println!("tokenizer  {tokenizer}, {vocabulary} tokens; {end}");
+    for source in &prepared.sources {
+        print_source(source);
+    }
+}
+
+fn print_source(source: &PreparedSource) {
+    let PreparedSource { name, train, validation, counts } = source;
+    let Counts { train_tokens, validation_tokens, train_bytes, validation_bytes, .. } = *counts;
+    let name = if name.is_empty() { "text" } else { name };
+    let number = |count: u64| grouped(count as usize);
+    println!(
+        "{name:<10} {} documents in {} files, {} of text",
+        number(counts.documents),
+        number(counts.files),
+        size((train_bytes + validation_bytes) as usize)
+    );
+    println!(
+        "           {} tokens to train on, {} held out; {:.3} bytes per token; {} shards",
+        number(train_tokens),
+        number(validation_tokens),
+        (train_bytes + validation_bytes) as f64 / (train_tokens + validation_tokens) as f64,
+        train.len() + validation.len()
+    );
+    if counts.skipped != Default::default() {
+        println!("           {}", counts.skipped);
+    }
+}
+
+fn to_json(prepared: &Prepared) -> Value {
+    let source = |source: &PreparedSource| {
+        let PreparedSource { name, train, validation, counts } = source;
+        json!({ "name": name, "train": train, "validation": validation, "counts": counts })
+    };
+    json!({
+        "folder": prepared.folder,
+        "identity": prepared.identity,
+        "reused": prepared.reused,
+        "vocabulary": prepared.tokenizer.vocabulary(),
+        "end_of_document": prepared.tokenizer.end_of_document(),
+        "sources": prepared.sources.iter().map(source).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,118 @@
+//! Files as parts of about a megabyte that can be encoded on their own.
+//!
+//! Duty: cuts a long document only where the caller says that its tokens do not change, JSON
+//! lines between lines; checks UTF-8. Limits: holds one part, or as much of a document as can
+//! not be cut. Prohibition: knows no tokens, parses no line.
+
+use std::path::Path;
+
+use super::SourceFile;
+use super::read::Source;
+use crate::data::error::DataError;
+
+/// Bytes of a part, about.
+const PART_BYTES: usize = 1 << 20;
+
+/// The last place, if any, at which a text may be cut whatever follows.
+pub(in crate::data) type Cut<'a> = &'a (dyn Fn(&str) -> Option<usize> + Sync);
+
+/// What can be encoded without the rest of the corpus.
+#[derive(Debug, Default)]
+pub(in crate::data) struct Part {
+    /// Position in [`super::Corpus::files`].
+    pub(in crate::data) file: usize,
+    /// A document or a piece of one, or whole lines.
+    pub(in crate::data) text: String,
+    /// What the text is.
+    pub(in crate::data) kind: PartKind,
+}
+
+/// What a part holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::data) enum PartKind {
+    /// A piece of a document: its first, its last, both or neither.
+    Text { begins: bool, ends: bool },
+    /// JSON lines; the number of the first one, from 1.
+    Lines { first: u64 },
+}
+
+impl Default for PartKind {
+    fn default() -> Self {
+        Self::Text { begins: true, ends: true }
+    }
+}
+
+/// Reads one file. `memory` gives the next part to fill; `take` gets it filled.
+pub(super) fn read(
+    (number, file): (usize, &SourceFile),
+    cut: Cut<'_>,
+    memory: &mut dyn FnMut() -> Result<Part, DataError>,
+    take: &mut dyn FnMut(Part) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let mut source = Source::open(&file.path)?;
+    let lines = file.is_json_lines();
+    let (mut left, mut begins, mut line) = (file.take, true, 1);
+    // Bytes behind the last part.
+    let mut rest: Vec<u8> = Vec::new();
+    let mut offset = 0;
+    loop {
+        let mut part = memory()?;
+        let mut bytes = std::mem::take(&mut part.text).into_bytes();
+        bytes.clear();
+        bytes.append(&mut rest);
+        let end = loop {
+            let before = bytes.len();
+            let more = usize::try_from(left).unwrap_or(usize::MAX).min(PART_BYTES);
+            bytes.resize(before + more, 0);
+            let read = source.fill(&mut bytes[before..])?;
+            bytes.truncate(before + read);
+            left -= read as u64;
+            if read < more && left > 0 {
+                left = 0;
+            }
+            let valid = valid(&file.path, offset, &bytes, left == 0 && file.take == file.bytes)?;
+            let place = if lines { valid.rfind('\n').map(|at| at + 1) } else { cut(valid) };
+            match place.filter(|&place| place > 0) {
+                _ if left == 0 && lines && file.take < file.bytes => break place.unwrap_or(0),
+                _ if left == 0 => break valid.len(),
+                Some(place) => break place,
+                None => {}
+            }
+        };
+        if left > 0 {
+            rest.extend_from_slice(&bytes[end..]);
+        }
+        bytes.truncate(end);
+        offset += end as u64;
+        // It was found valid just now, up to a character's border.
+        part.text = String::from_utf8(bytes).map_err(|error| not_utf8(&file.path, 0, &error))?;
+        part.file = number;
+        let kept = part.text.bytes().filter(|&byte| lines && byte == b'\n').count();
+        part.kind = match lines {
+            true => PartKind::Lines { first: line },
+            false => PartKind::Text { begins, ends: left == 0 },
+        };
+        (begins, line) = (false, line + kept as u64);
+        take(part)?;
+        if left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// The part of `bytes`, which stand at `offset` of the file, that ends with a whole character.
+fn valid<'a>(path: &Path, offset: u64, bytes: &'a [u8], whole: bool) -> Result<&'a str, DataError> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(error) if error.error_len().is_none() && !whole => {
+            let (valid, _) = bytes.split_at(error.valid_up_to());
+            std::str::from_utf8(valid)
+                .map_err(|error| DataError::not_utf8(path, offset + error.valid_up_to() as u64))
+        }
+        Err(error) => Err(DataError::not_utf8(path, offset + error.valid_up_to() as u64)),
+    }
+}
+
+fn not_utf8(path: &Path, offset: u64, error: &std::string::FromUtf8Error) -> DataError {
+    DataError::not_utf8(path, offset + error.utf8_error().valid_up_to() as u64)
+}

@@ -1,0 +1,84 @@
+//! Files as streams of bytes, decompressed where their name ends in `.gz` or `.zst`.
+//!
+//! Duty: the bytes, and an error that tells a damaged archive from a disk that refuses.
+//! Prohibition: looks at no byte.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::data::error::DataError;
+
+/// Bytes that are asked of the system at once.
+const BUFFER_BYTES: usize = 1 << 18;
+
+/// How a file is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compression {
+    None,
+    Gzip,
+    Zstandard,
+}
+
+impl Compression {
+    /// By the name; and the name without its ending.
+    pub(super) fn of(path: &Path) -> (Self, PathBuf) {
+        let ending = path.extension().map(|end| end.to_ascii_lowercase());
+        match ending.as_deref().and_then(|end| end.to_str()) {
+            Some("gz") => (Self::Gzip, path.with_extension("")),
+            Some("zst" | "zstd") => (Self::Zstandard, path.with_extension("")),
+            _ => (Self::None, path.to_owned()),
+        }
+    }
+}
+
+/// The content of a file.
+pub(super) struct Source {
+    path: PathBuf,
+    compressed: bool,
+    stream: Box<dyn Read + Send>,
+}
+
+impl Source {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`DataError::Io`], [`DataError::Compressed`].
+    pub(super) fn open(path: &Path) -> Result<Self, DataError> {
+        let file = File::open(path).map_err(DataError::io(path, "open"))?;
+        let buffered = |file| BufReader::with_capacity(BUFFER_BYTES, file);
+        let (compression, _) = Compression::of(path);
+        let stream: Box<dyn Read + Send> = match compression {
+            Compression::None => Box::new(file),
+            Compression::Gzip => Box::new(MultiGzDecoder::new(buffered(file))),
+            Compression::Zstandard => Box::new(
+                zstd::Decoder::with_buffer(buffered(file)).map_err(DataError::io(path, "open"))?,
+            ),
+        };
+        Ok(Self { path: path.to_owned(), compressed: compression != Compression::None, stream })
+    }
+
+    /// Reads until the buffer is full; fewer bytes only at the end.
+    ///
+    /// # Errors
+    /// [`DataError::Io`], [`DataError::Compressed`].
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, DataError> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.stream.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The system's own errors have a number.
+                Err(error) if self.compressed && error.raw_os_error().is_none() => {
+                    let reason = error.to_string();
+                    return Err(DataError::Compressed { path: self.path.clone(), reason });
+                }
+                Err(error) => return Err(DataError::io(&self.path, "read")(error)),
+            }
+        }
+        Ok(filled)
+    }
+}

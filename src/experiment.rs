@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::models::{LanguageModel, ModelSize, RecomputeConfig};
 use crate::objectives::BatchShape;
 use crate::sampling::Decoder;
-use crate::text::{HeldOut, Text};
+use crate::text::{Consumed, HeldOut, Text};
 
 pub mod recompute;
 
@@ -167,6 +167,12 @@ impl Experiment {
     /// blake3 of tokens and tokenizer; empty without text.
     pub fn data_identity(&self) -> &str {
         self.text.as_ref().map_or("", Text::identity)
+    }
+
+    /// What each source of text has given to the first `step` steps; nothing without text.
+    pub fn consumed(&self, step: u64) -> Vec<Consumed> {
+        let samples = self.batch.first_sample(step, 0);
+        self.text.as_ref().map_or(vec![], |text| text.consumed(samples))
     }
 
     /// The model.

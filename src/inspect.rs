@@ -18,6 +18,7 @@ use crate::data::{ShardSummary, shard};
 use crate::failure::Failure;
 use crate::look::Run;
 use crate::run_data::DataPlace;
+use crate::text::{Consumed, Text};
 use crate::train::LOG;
 
 #[cfg(test)]
@@ -47,6 +48,8 @@ pub struct RunSummary {
     pub config: ConfigSummary,
     /// What its log adds up to.
     pub log: Summary,
+    /// What each source of text has given, if the prepared data are still there.
+    pub sources: Vec<Consumed>,
     /// By step.
     pub checkpoints: Vec<CheckpointLine>,
 }
@@ -145,7 +148,16 @@ fn of_run(folder: &Path) -> Result<RunSummary, Failure> {
             .map_err(Failure::user)?;
     }
     let log = totals.summary(totals.wall_time_s(), digest);
-    Ok(RunSummary { path: folder.to_owned(), config, log, checkpoints })
+    let sources = consumed(&run, log.tokens);
+    Ok(RunSummary { path: folder.to_owned(), config, log, sources, checkpoints })
+}
+
+/// What each source has given to so many tokens of training; nothing if that is not known.
+fn consumed(run: &Run, tokens: u64) -> Vec<Consumed> {
+    let prepared = DataPlace::read(&run.folder).and_then(|place| place.open());
+    let text = prepared.and_then(|prepared| Text::open(&run.config, prepared).ok());
+    let samples = tokens / run.config.batch.sequence_length as u64;
+    text.map_or(vec![], |text| text.consumed(samples))
 }
 
 /// The checkpoints of a run, by step.

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use octet_actors::outside::LocalDisk;
 use octet_actors::run_folder::{read_json, replace_json};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::data::{Prepared, Tokenizer, reopen};
 use crate::failure::Failure;
+use crate::text::Consumed;
 
 const TOKENIZER: &str = "tokenizer";
 const PLACE: &str = "data.json";
@@ -73,6 +75,16 @@ pub fn store(run: &Path, tokenizer: &Tokenizer, place: &DataPlace) -> Result<(),
         fs::rename(&temporary, &folder).map_err(refused)?;
     }
     replace_json(&LocalDisk, &run.join(PLACE), place).map_err(Failure::world)
+}
+
+/// Adds to `summary.json` what each source has given.
+///
+/// # Errors
+/// A failure of the world: the disk refuses.
+pub fn add_sources(summary: &Path, consumed: &[Consumed]) -> Result<(), Failure> {
+    let mut whole: Value = read_json(&LocalDisk, summary).map_err(Failure::world)?;
+    whole["sources"] = serde_json::to_value(consumed).map_err(Failure::ours)?;
+    replace_json(&LocalDisk, summary, &whole).map_err(Failure::world)
 }
 
 /// The tokenizer of a run.

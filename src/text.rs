@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use octet_actors::contract::Record;
 use octet_kernels::graph::Program;
+use serde::Serialize;
 
 use crate::config::Config;
 use crate::data::{
@@ -46,7 +47,7 @@ pub struct HeldOut {
 }
 
 /// What a source has given to the training so far.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Consumed {
     /// The source's name; empty for `data.text`.
     pub name: String,

@@ -145,8 +145,14 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let place = Place { folder: folder.path().to_owned(), disk, web: Some(folder.web()) };
     let begin = Begin { state, first };
     let saving = Saving { store, slots, layout, facts };
-    let setup = setup(&config, Arc::new(experiment), place, saving, begin, watchers.observer);
-    Ok(Some(run(RunSetup { interrupts: watchers.interrupts, ..setup })?))
+    let experiment = Arc::new(experiment);
+    let setup = setup(&config, experiment.clone(), place, saving, begin, watchers.observer);
+    let finished = run(RunSetup { interrupts: watchers.interrupts, ..setup })?;
+    if !config.data.sources.is_empty() && finished.summary.is_some() {
+        let consumed = experiment.consumed(finished.end.step);
+        run_data::add_sources(&folder.path().join(SUMMARY), &consumed)?;
+    }
+    Ok(Some(finished))
 }
 
 /// Whether somebody has asked to end.

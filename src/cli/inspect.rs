@@ -109,6 +109,11 @@ fn print_run(run: &RunSummary) {
         });
         println!("{:<11} {last}, best {best}", task.task);
     }
+    for source in &run.sources {
+        let name = if source.name.is_empty() { "text" } else { &source.name };
+        let tokens = grouped(source.tokens as usize);
+        println!("{name:<11} {tokens} tokens, {:.2} epochs", source.epochs);
+    }
     println!("time        {:.1} s, goodput {:.1} %", log.wall_time_s, log.goodput * 100.0);
     for checkpoint in &run.checkpoints {
         let digest = checkpoint.digest.as_deref().map_or("no digest", short);

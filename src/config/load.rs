@@ -105,6 +105,13 @@ impl Document {
             }
             for (key, value) in table {
                 self.check_known(section, key)?;
+                // Each table of a list has a place of its own.
+                let tables = value.as_array().into_iter().flatten().filter(|item| item.is_table());
+                for (number, table) in tables.enumerate() {
+                    let checked = self.try_key(section, key, &Value::Array(vec![table.clone()]));
+                    let place = format!("{section}.{key}[{number}]");
+                    checked.map_err(|problem| self.error(&place, problem))?;
+                }
                 let checked = self.try_key(section, key, value);
                 checked.map_err(|problem| self.error(&format!("{section}.{key}"), problem))?;
             }
@@ -179,7 +186,9 @@ impl Document {
 
     fn error(&self, key: &str, problem: String) -> ConfigError {
         let file = || Place::File(self.file.clone());
-        let place = self.places.get(key).cloned().unwrap_or_else(file);
+        let list = key.split('[').next().unwrap_or(key);
+        let place = self.places.get(key).or_else(|| self.places.get(list));
+        let place = place.cloned().unwrap_or_else(file);
         ConfigError { place, key: Some(key.to_owned()), problem }
     }
 }
@@ -226,8 +235,14 @@ fn mark(table: &DeTable<'_>, path: &str, found: &mut dyn FnMut(String, usize)) {
         let path = format!("{path}{dot}{}", key.get_ref());
         found(path.clone(), key.span().start);
         let value: &Spanned<DeValue<'_>> = value;
-        if let DeValue::Table(inner) = value.get_ref() {
-            mark(inner, &path, found);
+        match value.get_ref() {
+            DeValue::Table(inner) => mark(inner, &path, found),
+            DeValue::Array(items) => {
+                for (number, item) in items.iter().enumerate() {
+                    found(format!("{path}[{number}]"), item.span().start);
+                }
+            }
+            _ => {}
         }
     }
 }

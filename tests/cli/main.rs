@@ -1,5 +1,6 @@
 //! The commands as a person runs them, on a model so small that each takes a moment.
 
 mod harness;
+mod prepare;
 mod reading;
 mod sampling;

@@ -86,7 +86,8 @@ proptest! {
             for at in 0..length {
                 if rows.labels[at] != IGNORED {
                     prop_assert_eq!(rows.labels[at], rows.tokens[at] + 1);
-                    prop_assert!(window_of.insert(rows.labels[at], (number, rows.segments[at])).is_none());
+                    let place = (number, rows.segments[at]);
+                    prop_assert!(window_of.insert(rows.labels[at], place).is_none());
                 }
             }
         }

@@ -12,7 +12,7 @@ use octet_kernels::cpu::isa::{Isa, Level};
 use octet_kernels::graph::target::measure_cpu;
 use serde::Serialize;
 
-use crate::data::{Corpus, TextSpec};
+use crate::data::{BadLines, Corpus, TextSpec};
 use crate::plan::machine::total_memory;
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ pub fn examine(folder: &Path) -> Machine {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let isa = Isa::detect();
     let peaks = measure_cpu(cores);
-    let corpus = Corpus::scan(&TextSpec::from("cargo"), &mut |_| {});
+    let corpus = Corpus::scan(&TextSpec::from("cargo").into(), BadLines::Error, &mut |_| Ok(()));
     let (open_files, locked_bytes) = (limit(libc::RLIMIT_NOFILE), limit(libc::RLIMIT_MEMLOCK));
     let mut checks = vec![
         check(

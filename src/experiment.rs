@@ -171,7 +171,7 @@ impl Experiment {
 
     /// What each source of text has given to the first `step` steps; nothing without text.
     pub fn consumed(&self, step: u64) -> Vec<Consumed> {
-        let samples = self.batch.first_sample(step, 0);
+        let samples = self.samples_before(step);
         self.text.as_ref().map_or(vec![], |text| text.consumed(samples))
     }
 

@@ -79,7 +79,7 @@ impl Text {
             })
             .collect();
         let mixture = Mixture::new(&limits);
-        let wanted = config.run.steps.saturating_mul(config.batch.global as u64);
+        let wanted = config.batch.samples_before(config.run.steps);
         if let Some(samples) = mixture.samples().filter(|&samples| samples < wanted) {
             return Err(DataError::SourcesEnd { samples, wanted });
         }

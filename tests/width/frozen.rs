@@ -43,7 +43,8 @@ fn a_frozen_tower_lets_gradients_through_and_has_none() {
     let count = |op| ops.iter().filter(|&&o| o == op).count();
     assert_eq!((count("linear"), count("linear_input_gradient")), (4, 2), "{ops:?}");
     assert_eq!(count("linear_weight_gradient") + count("embedding_gradient"), 0, "{ops:?}");
-    let in_buckets = |i: &usize| !workload.layout.buckets_of(ParameterId(*i)).is_empty();
+    let in_buckets =
+        |i: &usize| !workload.layout.buckets_of(octet_kernels::graph::ParameterId(*i)).is_empty();
     let trained = (0..workload.layout.placements.len()).filter(in_buckets).count();
     assert_eq!(trained, 2, "the table and the head");
     let before = run(workload, 1, 0);

@@ -28,6 +28,7 @@ makes steps of full size from it.
 """
 
 import argparse
+import fnmatch
 import json
 import math
 import sys
@@ -43,14 +44,29 @@ LEARNING_RATE, MINIMUM, WARMUP = 1e-2, 1e-3, 3
 OPTIMIZER = dict(betas=(0.9, 0.95), eps=1e-8)
 WEIGHT_DECAY, CLIP_NORM = 0.1, 1.0
 
-# What the families are made of. `stretch`: factor, low, high, original length (Llama 3.1).
+# What the families are made of. `stretch`: factor, low, high, original length (Llama 3.1);
+# `windows`: by block, how many keys are seen at most; `groups`: by pattern of a name, the factor of
+# the learning rate and the weight decay, the first that fits.
+PLAIN = dict(windows=(None, None), softcap=None, z_loss=0.0, smoothing=0.0, groups={})
 CASES = {
-    "gpt2": dict(family="gpt2", heads=4, kv_heads=4, head_dim=8, inner=128, documents=False),
+    "gpt2": dict(PLAIN, family="gpt2", heads=4, kv_heads=4, head_dim=8, inner=128,
+                 documents=False, tied=True),
     # Its four frequencies turn 5.1, 1.6, 0.5 and 0.2 times: one is kept, one blended, two divided.
-    "llama": dict(family="llama", heads=4, kv_heads=2, head_dim=8, inner=64, documents=False,
-                  theta=100.0, stretch=(8.0, 1.0, 4.0, 32), qkv_bias=False, qk_norm=False),
-    "qwen": dict(family="llama", heads=4, kv_heads=1, head_dim=16, inner=64, documents=True,
-                 theta=1000.0, stretch=None, qkv_bias=True, qk_norm=True),
+    "llama": dict(PLAIN, family="llama", heads=4, kv_heads=2, head_dim=8, inner=64,
+                  documents=False, tied=False, theta=100.0, stretch=(8.0, 1.0, 4.0, 32),
+                  qkv_bias=False, qk_norm=False),
+    "qwen": dict(PLAIN, family="llama", heads=4, kv_heads=1, head_dim=16, inner=64,
+                 documents=True, tied=False, theta=1000.0, stretch=None, qkv_bias=True,
+                 qk_norm=True),
+    # A sliding window in every other block, norms of queries and keys, capped logits.
+    "gemma": dict(PLAIN, family="llama", heads=4, kv_heads=2, head_dim=8, inner=64,
+                  documents=True, tied=True, theta=100.0, stretch=None, qkv_bias=False,
+                  qk_norm=True, windows=(3, None), softcap=0.5),
+    # All that a recipe can add to the loss, and groups of parameters.
+    "recipe": dict(PLAIN, family="gpt2", heads=4, kv_heads=4, head_dim=8, inner=128,
+                   documents=True, tied=False, softcap=2.0, z_loss=0.02, smoothing=0.1,
+                   groups={"head.weight": (0.5, 0.3), "*norm.weight": (2.0, 0.2),
+                           "blocks.1.*.weight": (1.5, 0.0), "positions.*": (0.1, 0.1)}),
 }
 
 
@@ -95,10 +111,12 @@ def rows(step, documents):
     return tokens, labels, place - first, segments
 
 
-def visible(segments):
+def visible(segments, window=None):
     """[BATCH, 1, LENGTH, LENGTH]: who sees whom."""
-    causal = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
-    return (segments[:, None, :, None] == segments[:, None, None, :]) & causal
+    seen = torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
+    if window is not None:
+        seen &= torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1 - window)
+    return (segments[:, None, :, None] == segments[:, None, None, :]) & seen
 
 
 def frequencies(case):
@@ -186,13 +204,14 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, case):
         super().__init__()
+        self.case = case
         gpt2 = case["family"] == "gpt2"
         self.embedding = nn.Embedding(VOCABULARY, WIDTH)
         self.positions = nn.Embedding(LENGTH, WIDTH) if gpt2 else None
         self.blocks = nn.ModuleList(Block(case) for _ in range(LAYERS))
         self.final_norm = norm(case, WIDTH)
         self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
-        if gpt2:
+        if case["tied"]:
             self.head.weight = self.embedding.weight
         with torch.no_grad():
             for name, parts in self.tensors().items():
@@ -217,13 +236,18 @@ class Decoder(nn.Module):
         x = self.embedding(tokens)
         if self.positions is not None:
             x = x + self.positions(positions)
-        for block in self.blocks:
-            x = block(x, positions, visible(segments))
-        return self.head(self.final_norm(x))
+        for block, window in zip(self.blocks, self.case["windows"]):
+            x = block(x, positions, visible(segments, window))
+        logits = self.head(self.final_norm(x))
+        cap = self.case["softcap"]
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def loss(self, tokens, labels, positions, segments):
-        logits = self.logits(tokens, positions, segments)
-        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        logits = self.logits(tokens, positions, segments).flatten(0, 1)
+        labels = labels.flatten()
+        squares = logits[labels >= 0].logsumexp(dim=-1).square()
+        smooth = F.cross_entropy(logits, labels, label_smoothing=self.case["smoothing"])
+        return smooth + self.case["z_loss"] * squares.mean()
 
 
 def rate(step):
@@ -231,6 +255,14 @@ def rate(step):
         return LEARNING_RATE * (step + 1) / WARMUP
     done = (step - WARMUP) / (STEPS - WARMUP)
     return MINIMUM + 0.5 * (LEARNING_RATE - MINIMUM) * (1 + math.cos(math.pi * done))
+
+
+def group(case, name, parameter):
+    """The factor of the learning rate and the weight decay of a parameter."""
+    for pattern, treated in case["groups"].items():
+        if fnmatch.fnmatchcase(name, pattern):
+            return treated
+    return 1.0, WEIGHT_DECAY if parameter.dim() >= 2 else 0.0
 
 
 def described(name, values, full):
@@ -266,15 +298,14 @@ def changes(case, tensors):
 def trained(case, full):
     model = Decoder(case)
     tensors = model.tensors()
-    grouped = lambda wanted: [p for p in model.parameters() if (p.dim() >= 2) == wanted]
-    optimizer = torch.optim.AdamW([
-        dict(params=grouped(True), weight_decay=WEIGHT_DECAY),
-        dict(params=grouped(False), weight_decay=0.0),
-    ], lr=LEARNING_RATE, **OPTIMIZER)
+    treated = [(p, *group(case, name, p)) for name, p in model.named_parameters()]
+    optimizer = torch.optim.AdamW(
+        [dict(params=[p], factor=factor, weight_decay=decay) for p, factor, decay in treated],
+        lr=LEARNING_RATE, **OPTIMIZER)
     result = dict(losses=[], norms=[], rates=[], gradients={}, changes={})
     for step in range(STEPS):
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step)
+        for own in optimizer.param_groups:
+            own["lr"] = own["factor"] * rate(step)
         optimizer.zero_grad(set_to_none=True)
         loss = model.loss(*rows(step, case["documents"]))
         loss.backward()

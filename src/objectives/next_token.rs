@@ -25,7 +25,8 @@ mod tests;
 pub struct NextToken {
     /// Factor of the squared log-sum-exp of the logits, which keeps them small; 0 for none.
     pub z_loss: f64,
-    /// Share of the uniform distribution in the target; 0 for none. Reports leave it out.
+    /// Share of the uniform distribution in the target; 0 for none. Evaluations leave it and
+    /// the z-loss out; the log of the steps shows what is trained.
     pub label_smoothing: f64,
     /// Bound of the logits, `cap · tanh(z / cap)`, in training, evaluation and sampling (30 as in
     /// Gemma 2); by default none.

@@ -1,5 +1,5 @@
 //! Octet against PyTorch: loss, gradients and ten AdamW steps of GPT-2, Llama and Qwen from equal
-//! weights.
+//! weights, and of what a recipe can add to them.
 //!
 //! `tests/golden/parity.json` holds what PyTorch computed and nothing else; `scripts/parity` makes
 //! it, and says how both sides compute weights and tokens. The steps are those of a run: lanes of
@@ -183,4 +183,14 @@ fn llama_agrees() {
 #[test]
 fn qwen_agrees() {
     check("qwen");
+}
+
+#[test]
+fn windows_norms_of_heads_and_capped_logits_agree() {
+    check("gemma");
+}
+
+#[test]
+fn smoothing_z_loss_and_groups_agree() {
+    check("recipe");
 }

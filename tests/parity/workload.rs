@@ -88,17 +88,64 @@ document_masks = true
 reset_positions = true
 "#;
 
+const GEMMA: &str = r#"
+kv_heads = 2
+feed_forward = 64
+norm = "rms_norm"
+positions = "rope"
+rope_theta = 100.0
+activation = "swiglu"
+qk_norm = true
+tied = true
+window = 3
+full_attention_every = 2
+[data]
+document_masks = true
+reset_positions = true
+"#;
+
+/// GPT-2 with everything that a recipe can add.
+const RECIPE: &str = r#"
+feed_forward = 128
+norm = "layer_norm"
+positions = "learned"
+activation = "gelu"
+bias = true
+tied = false
+[data]
+document_masks = true
+reset_positions = true
+[[optimizer.groups]]
+parameters = ["head"]
+learning_rate = 0.5
+weight_decay = 0.3
+[[optimizer.groups]]
+parameters = ["norms"]
+learning_rate = 2.0
+weight_decay = 0.2
+[[optimizer.groups]]
+parameters = ["blocks.1.*.weight"]
+learning_rate = 1.5
+weight_decay = 0.0
+[[optimizer.groups]]
+parameters = ["positions"]
+learning_rate = 0.1
+"#;
+
 /// The configuration of a case.
 pub(crate) fn config(name: &str, clip_norm: f64) -> Config {
-    let own = match name {
-        "gpt2" => GPT2,
-        "llama" => LLAMA,
-        "qwen" => QWEN,
+    let (own, loss): (&str, &[&str]) = match name {
+        "gpt2" => (GPT2, &[]),
+        "llama" => (LLAMA, &[]),
+        "qwen" => (QWEN, &[]),
+        "gemma" => (GEMMA, &["logit_softcap=0.5"]),
+        "recipe" => (RECIPE, &["logit_softcap=2", "z_loss=0.02", "label_smoothing=0.1"]),
         other => panic!("no case {other}"),
     };
     let clip_norm = format!("optimizer.clip_norm={clip_norm}");
-    let sets = [clip_norm, "evaluate.every=0".to_owned()];
-    let documents = if name == "qwen" { "" } else { "\n[data]\ndocument_masks = false\n" };
+    let mut sets = vec![clip_norm, "evaluate.every=0".to_owned()];
+    sets.extend(loss.iter().map(|set| format!("objective.{set}")));
+    let documents = if own.contains("[data]") { "" } else { "\n[data]\ndocument_masks = false\n" };
     let text = format!("{COMMON}{own}{documents}");
     Config::parse(&text, Path::new(name), &sets).unwrap()
 }

@@ -17,8 +17,13 @@ use std::thread::{self, JoinHandle, Thread};
 #[cfg(test)]
 mod tests;
 
-/// Spins before a thread sleeps: some 10 microseconds. Longer would steal the cores of other ranks.
-const SPINS: usize = 200;
+/// Spins before a waiting thread begins to offer its core to others: some microseconds.
+const SPINS: usize = 512;
+
+/// Offers of its core before a waiting thread sleeps: some hundred microseconds. Waking a sleeper
+/// takes tens of them, and jobs of a training step follow each other faster than that; whoever
+/// wants the core meanwhile gets it.
+const YIELDS: usize = 512;
 
 /// Elements that [`Pool::for_rows`] gives to one chunk.
 const ROW_CHUNK_ELEMENTS: usize = 16 * 1024;
@@ -180,7 +185,7 @@ impl Shared {
 
     /// Waits for an open job other than `number_seen` and joins it. None: the pool ends.
     fn join(&self, number_seen: u64) -> Option<u64> {
-        let mut spins = 0;
+        let mut patience = Patience::default();
         loop {
             let state = self.state.0.load(Ordering::Relaxed);
             if state & STOP != 0 {
@@ -194,12 +199,8 @@ impl Shared {
                 if result.is_ok() {
                     return Some(number);
                 }
-            } else if spins < SPINS {
-                spins += 1;
-                spin_loop();
             } else {
-                thread::park();
-                spins = 0;
+                patience.wait();
             }
         }
     }
@@ -225,16 +226,30 @@ impl Shared {
     /// Lets no further helper in and waits until the last one has left.
     fn close(&self) {
         let mut state = self.state.0.fetch_and(!OPEN, Ordering::Acquire);
-        let mut spins = 0;
+        let mut patience = Patience::default();
         while state & ACTIVE != 0 {
-            if spins < SPINS {
-                spins += 1;
-                spin_loop();
-            } else {
-                thread::park();
-            }
+            patience.wait();
             state = self.state.0.load(Ordering::Acquire);
         }
+    }
+}
+
+/// How a thread waits for another: it spins, then offers its core, then sleeps until unparked.
+#[derive(Debug, Default)]
+struct Patience(usize);
+
+impl Patience {
+    fn wait(&mut self) {
+        if self.0 < SPINS {
+            spin_loop();
+        } else if self.0 < SPINS + YIELDS {
+            thread::yield_now();
+        } else {
+            thread::park();
+            self.0 = 0;
+            return;
+        }
+        self.0 += 1;
     }
 }
 

@@ -6,15 +6,23 @@
 use crate::cpu::isa::{Isa, Level};
 
 /// Depth of a k block. It decides where sums are cut, so it is part of the results: one value for
-/// every instruction set. It is also the distance between the packed rows of A.
+/// every instruction set.
 pub(super) const KC: usize = 384;
 
-/// Rows of B that a kernel fetches ahead from the second-level cache.
+/// Distance between the packed rows of A: two elements more than a row holds, so that the elements
+/// of one column lie in different banks of the first-level cache.
+pub(super) const A_STRIDE: usize = KC + 2;
+
+/// Steps of k that a kernel's loop takes at once.
+const UNROLL: usize = 4;
+
+/// Rows of B that an AVX-512 kernel fetches ahead from the second-level cache. AVX2 kernels take
+/// longer over a row, and the hardware keeps up.
 const AHEAD: usize = 8;
 
 /// Multiplies `MR` rows of A by `NV` vectors of columns of B over `k <= KC`.
 ///
-/// Row `i` of A starts at `a + i * KC`, row `p` of B at `b + p * b_stride`, row `i` of C at
+/// Row `i` of A starts at `a + i * A_STRIDE`, row `p` of B at `b + p * b_stride`, row `i` of C at
 /// `c + i * c_stride`. C is overwritten, or added to if `add`.
 type Kernel = unsafe fn(
     k: usize,
@@ -81,21 +89,26 @@ macro_rules! kernel {
             add: bool,
         ) {
             let mut sums = [[$zero(); NV]; MR];
-            let mut row = [$zero(); NV];
-            for p in 0..k {
+            let mut step = |p: usize| {
+                let mut row = [$zero(); NV];
                 for v in 0..NV {
                     $prefetch(b.wrapping_add((p + AHEAD) * b_stride + v * $lanes));
                     // SAFETY: the caller has `k` rows of B with `NV` vectors each.
                     row[v] = unsafe { $load(b.add(p * b_stride + v * $lanes)) };
                 }
                 for i in 0..MR {
-                    // SAFETY: the caller has `MR` rows of A with `k` elements each, `KC` apart.
-                    let x = $splat(unsafe { *a.add(i * KC + p) });
+                    // SAFETY: the caller has `MR` rows of A with `k` elements each.
+                    let x = $splat(unsafe { *a.add(i * A_STRIDE + p) });
                     for v in 0..NV {
                         sums[i][v] = $fma(x, row[v], sums[i][v]);
                     }
                 }
+            };
+            let whole = k - k % UNROLL;
+            for first in (0..whole).step_by(UNROLL) {
+                (first..first + UNROLL).for_each(&mut step);
             }
+            (whole..k).for_each(step);
             for i in 0..MR {
                 for v in 0..NV {
                     // SAFETY: the caller has `MR` rows of C with `NV` vectors each.
@@ -154,7 +167,7 @@ kernel!(
     arch::_mm256_set1_ps,
     arch::_mm256_fmadd_ps,
     arch::_mm256_add_ps,
-    prefetch
+    no_prefetch
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -173,6 +186,9 @@ fn prefetch(at: *const f32) {
     // SAFETY: a hint that touches no memory and accepts every address.
     unsafe { arch::_mm_prefetch::<{ arch::_MM_HINT_T0 }>(at.cast()) };
 }
+
+#[inline(always)]
+fn no_prefetch(_: *const f32) {}
 
 /// A vector without instructions of its own.
 mod lanes {
@@ -204,8 +220,6 @@ mod lanes {
         std::array::from_fn(|i| x[i].mul_add(y[i], z[i]))
     }
 
-    pub(super) fn prefetch(_: *const f32) {}
-
     pub(super) fn plus(x: Vector, y: Vector) -> Vector {
         std::array::from_fn(|i| x[i] + y[i])
     }
@@ -220,7 +234,7 @@ kernel!(
     lanes::splat,
     lanes::fma,
     lanes::plus,
-    lanes::prefetch
+    no_prefetch
 );
 
 static PLAIN: Kernels = Kernels {

@@ -4,7 +4,7 @@
 //! registers, others gathered one by one.
 
 use super::Matrix;
-use super::kernel::KC;
+use super::kernel::A_STRIDE;
 use crate::cpu::isa::{Isa, Level, dispatch};
 
 /// A block of an operand: `rows x columns` from `(row, column)`.
@@ -16,19 +16,19 @@ pub(super) struct Window {
     pub(super) columns: usize,
 }
 
-/// Packs a block of A so that row `i` starts at `i * KC` of `to`.
+/// Packs a block of A so that row `i` starts at `i * A_STRIDE` of `to`.
 pub(super) fn pack_a(isa: Isa, a: &Matrix<'_>, window: Window, to: &mut [f32]) {
     let Window { row, rows, column, columns } = window;
     if a.column_stride == 1 {
-        for (i, to) in to.chunks_mut(KC).take(rows).enumerate() {
+        for (i, to) in to.chunks_mut(A_STRIDE).take(rows).enumerate() {
             let from = (row + i) * a.row_stride + column;
             to[..columns].copy_from_slice(&a.data[from..from + columns]);
         }
     } else if a.row_stride == 1 {
         let from = &a.data[column * a.column_stride + row..];
-        transpose(isa, from, a.column_stride, [columns, rows], to, KC);
+        transpose(isa, from, a.column_stride, [columns, rows], to, A_STRIDE);
     } else {
-        for (i, to) in to.chunks_mut(KC).take(rows).enumerate() {
+        for (i, to) in to.chunks_mut(A_STRIDE).take(rows).enumerate() {
             for (p, to) in to[..columns].iter_mut().enumerate() {
                 *to = a.at(row + i, column + p);
             }

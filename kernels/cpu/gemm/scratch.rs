@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::kernel::{KC, Kernels};
+use super::kernel::{A_STRIDE, KC, Kernels};
 use crate::cpu::isa::Isa;
 use crate::error::Result;
 use crate::memory::{Arena, ArenaPlan, DeviceSlice};
@@ -97,9 +97,10 @@ fn plan(isa: Isa, threads: usize) -> ArenaPlan {
     let kernels = Kernels::of(isa);
     let mut plan = ArenaPlan::new();
     for worker in 0..threads {
-        let bytes = |count: usize| count * KC * size_of::<f32>();
-        plan.reserve(format!("worker {worker}: rows of A"), bytes(kernels.group_rows));
-        plan.reserve(format!("worker {worker}: columns of B"), bytes(kernels.block_columns));
+        let bytes = |elements: usize| elements * size_of::<f32>();
+        let (rows, columns) = (kernels.group_rows, kernels.block_columns);
+        plan.reserve(format!("worker {worker}: rows of A"), bytes(rows * A_STRIDE));
+        plan.reserve(format!("worker {worker}: columns of B"), bytes(columns * KC));
     }
     plan
 }

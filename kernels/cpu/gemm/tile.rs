@@ -4,7 +4,7 @@
 
 use std::marker::PhantomData;
 
-use super::kernel::{KC, Kernels};
+use super::kernel::{A_STRIDE, KC, Kernels};
 use super::pack::{Window, pack_a, pack_b};
 use super::{Block, Epilogue, Matrix, Output, Panels, Size};
 
@@ -99,7 +99,7 @@ impl<'a> Product<'a> {
                     let strip_rows = height.min(rows - strip);
                     // SAFETY: the caller's tile; A's strip and B's panels are packed.
                     unsafe {
-                        self.strip(&block, group + strip, strip_rows, &packed_a[strip * KC..])
+                        self.strip(&block, group + strip, strip_rows, &packed_a[strip * A_STRIDE..])
                     };
                 }
             }
@@ -132,7 +132,7 @@ impl<'a> Product<'a> {
     /// The rows lie in the tile, which nobody else touches; `block.b` holds the tile's panels.
     unsafe fn strip(&self, block: &Depth<'_>, first: usize, rows: usize, a: &[f32]) {
         let Depth { kernels, tile, depth, add, .. } = *block;
-        assert!(a.len() >= (rows - 1) * KC + depth);
+        assert!(a.len() >= (rows - 1) * A_STRIDE + depth);
         // SAFETY: the caller's rows.
         let c = unsafe { self.c.add((tile.row + first) * self.c_stride + tile.column) };
         let mut part = [0.0; PART_ELEMENTS];

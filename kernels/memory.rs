@@ -2,7 +2,7 @@
 //!
 //! Owns the arena's bytes. Nothing here grows: what is not in the plan does not exist.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use crate::error::{Error, Result};
@@ -14,8 +14,12 @@ mod tests;
 /// more).
 pub const REGION_ALIGNMENT: usize = 256;
 
-/// An arena in host memory starts at a page.
+/// An arena in host memory starts at a page, a large one at a large page.
 const PAGE: usize = 4096;
+
+/// Bytes of a large page: what one entry of the address cache can cover, so that products over long
+/// rows do not wait for addresses.
+const LARGE_PAGE: usize = 2 << 20;
 
 /// A range inside an arena, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -173,7 +177,7 @@ impl Arena {
     }
 }
 
-/// Zeroed host memory at a page's start.
+/// Zeroed host memory at a page's start, on large pages if it fills any and the system has them.
 #[derive(Debug)]
 pub struct HostMemory {
     base: NonNull<u8>,
@@ -189,11 +193,15 @@ impl HostMemory {
     /// # Errors
     /// [`Error::Device`] when that is too large for an address.
     pub fn zeroed(bytes: usize) -> Result<Self> {
-        let layout = Layout::from_size_align(bytes.max(1), PAGE)
+        let alignment = if bytes < LARGE_PAGE { PAGE } else { LARGE_PAGE };
+        let layout = Layout::from_size_align(bytes.max(1), alignment)
             .map_err(|e| Error::Device(format!("an arena of {bytes} bytes: {e}")))?;
         // SAFETY: the size is not zero.
-        let base = unsafe { alloc_zeroed(layout) };
+        let base = unsafe { alloc(layout) };
         let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
+        ask_for_large_pages(base, bytes);
+        // SAFETY: the bytes were just allocated.
+        unsafe { base.write_bytes(0, bytes) };
         Ok(Self { base, layout })
     }
 
@@ -208,4 +216,16 @@ impl Drop for HostMemory {
         // SAFETY: allocated in `zeroed` with this very layout.
         unsafe { dealloc(self.base.as_ptr(), self.layout) };
     }
+}
+
+/// Asks the system to back the whole large pages of an arena by such. It may decline.
+fn ask_for_large_pages(base: NonNull<u8>, bytes: usize) {
+    let whole = bytes - bytes % LARGE_PAGE;
+    #[cfg(target_os = "linux")]
+    if whole > 0 {
+        // SAFETY: the range is ours, and the advice changes no content. A refusal costs only time.
+        unsafe { libc::madvise(base.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (base, whole);
 }

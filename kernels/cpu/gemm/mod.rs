@@ -20,9 +20,10 @@ mod tests;
 mod tile;
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use crate::cpu::pool::Pool;
-use kernel::Kernels;
+use kernel::{KC, Kernels};
 use pack::Window;
 pub use scratch::{Panels, Scratch};
 use tile::Product;
@@ -160,6 +161,35 @@ pub fn gemm_with(
     });
 }
 
+/// What of a product some rows of C need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// Columns of C that are wanted; of the others some may be written.
+    pub columns: Range<usize>,
+    /// Columns of A outside of which these rows hold nothing but zeros.
+    pub depth: Range<usize>,
+}
+
+/// The extent of any rows of C: at least that of each of them.
+pub type Trim<'a> = dyn Fn(Range<usize>) -> Extent + Sync + 'a;
+
+/// [`gemm_inline`] without what a triangular operand or result makes needless.
+///
+/// Zeros that are left out change no bit, unless they would meet an infinity or a NaN of B. Panics
+/// as [`gemm`], and if the sums are longer than one block of k.
+pub fn gemm_trimmed(
+    panels: &mut Panels<'_>,
+    size: Size,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: Output<'_>,
+    trim: &Trim<'_>,
+) {
+    assert!(size.k <= KC, "a trimmed product over {} elements", size.k);
+    let Some(product) = Product::new(size, a, b, c, &|_| ()) else { return };
+    product.trimmed(trim).inline(size, panels);
+}
+
 /// [`gemm`] on the calling thread, for small products inside a job of the pool.
 pub fn gemm_inline(
     panels: &mut Panels<'_>,
@@ -169,11 +199,7 @@ pub fn gemm_inline(
     c: Output<'_>,
 ) {
     let Some(product) = Product::new(size, a, b, c, &|_| ()) else { return };
-    let tiling = Tiling::choose(size, 1, panels.kernels());
-    for tile in 0..tiling.tiles() {
-        // SAFETY: tiles are disjoint parts of C, and each runs once.
-        unsafe { product.tile(tiling.tile(tile), panels) };
-    }
+    product.inline(size, panels);
 }
 
 /// How C is cut into tiles. Pure bookkeeping: the results do not depend on it.

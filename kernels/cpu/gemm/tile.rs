@@ -3,10 +3,11 @@
 //! Adds the blocks of k in ascending order; chooses nothing.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::kernel::{A_STRIDE, KC, Kernels};
 use super::pack::{Window, pack_a, pack_b};
-use super::{Block, Epilogue, Matrix, Output, Panels, Size};
+use super::{Block, Epilogue, Extent, Matrix, Output, Panels, Size, Tiling, Trim};
 
 /// Tiles with at most this many strips of rows read a row-major B in place.
 const STRIPS_UNPACKED: usize = 2;
@@ -26,6 +27,7 @@ pub(super) struct Product<'a> {
     c_stride: usize,
     accumulate: bool,
     epilogue: &'a Epilogue<'a>,
+    trim: Option<&'a Trim<'a>>,
 }
 
 // SAFETY: `c` is written through `tile` alone, whose callers keep tiles apart.
@@ -62,7 +64,31 @@ impl<'a> Product<'a> {
         assert!(c.row_stride >= n || m == 1, "the rows of C overlap");
         assert!((m - 1) * c.row_stride + n <= c.data.len(), "C is too short for {m} x {n}");
         let (c, c_stride, accumulate) = (c.data.as_mut_ptr(), c.row_stride, c.accumulate);
-        Some(Self { k, a, b, c, c_stride, accumulate, epilogue })
+        Some(Self { k, a, b, c, c_stride, accumulate, epilogue, trim: None })
+    }
+
+    /// Without what its rows do not need.
+    pub(super) fn trimmed(self, trim: &'a Trim<'a>) -> Self {
+        Self { trim: Some(trim), ..self }
+    }
+
+    /// Computes all of C on the calling thread.
+    pub(super) fn inline(&self, size: Size, panels: &mut Panels<'_>) {
+        let tiling = Tiling::choose(size, 1, panels.kernels());
+        for tile in 0..tiling.tiles() {
+            // SAFETY: tiles are disjoint parts of C, and each runs once.
+            unsafe { self.tile(tiling.tile(tile), panels) };
+        }
+    }
+
+    /// Columns of a tile, and steps of a block of k, that its rows need.
+    fn extent(&self, tile: Window, rows: Range<usize>, depth: usize) -> Extent {
+        let Some(trim) = self.trim else {
+            return Extent { columns: 0..tile.columns, depth: 0..depth };
+        };
+        let Extent { columns, depth } = trim(rows);
+        let inside = |column: usize| column.saturating_sub(tile.column).min(tile.columns);
+        Extent { columns: inside(columns.start)..inside(columns.end), depth }
     }
 
     /// Computes a tile of C.
@@ -132,17 +158,22 @@ impl<'a> Product<'a> {
     /// The rows lie in the tile, which nobody else touches; `block.b` holds the tile's panels.
     unsafe fn strip(&self, block: &Depth<'_>, first: usize, rows: usize, a: &[f32]) {
         let Depth { kernels, tile, depth, add, .. } = *block;
-        assert!(a.len() >= (rows - 1) * A_STRIDE + depth);
+        let row = tile.row + first;
+        let Extent { columns: wanted, depth } = self.extent(tile, row..row + rows, depth);
+        assert!(a.len() >= (rows - 1) * A_STRIDE + depth.end && depth.end <= block.depth);
         // SAFETY: the caller's rows.
-        let c = unsafe { self.c.add((tile.row + first) * self.c_stride + tile.column) };
+        let c = unsafe { self.c.add(row * self.c_stride + tile.column) };
         let mut part = [0.0; PART_ELEMENTS];
-        for (index, column) in (0..tile.columns).step_by(kernels.panel()).enumerate() {
+        let (a, first_panel) = (&a[depth.start..], wanted.start / kernels.panel());
+        for index in first_panel..wanted.end.div_ceil(kernels.panel()) {
+            let column = index * kernels.panel();
             let columns = kernels.panel().min(tile.columns - column);
             let kernel = kernels.get(rows, columns > kernels.lanes);
             // SAFETY: the caller's panels and rows. A kernel writes whole vectors: where columns
             // are missing it writes to `part`, from which those that exist are taken.
             unsafe {
-                let (b, c) = (block.b.add(index * block.panel_stride), c.add(column));
+                let b = block.b.add(index * block.panel_stride + depth.start * block.b_stride);
+                let (c, depth) = (c.add(column), depth.len());
                 if columns.is_multiple_of(kernels.lanes) {
                     kernel(depth, a.as_ptr(), b, block.b_stride, c, self.c_stride, add);
                 } else {

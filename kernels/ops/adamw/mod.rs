@@ -15,7 +15,7 @@ use crate::cpu::pool::Disjoint;
 mod tests;
 
 /// Elements of one chunk.
-const CHUNK: usize = 16 * 1024;
+const CHUNK: usize = 4 * 1024;
 
 /// The settings of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,13 +119,16 @@ pub fn fingerprint(device: &CpuDevice, parameters: &[f32], first_element: u64) -
     total.into_inner()
 }
 
-/// Two multiplications with a fold between them: both halves of the word depend on all inputs.
+/// Two rounds of multiplication and shift on half words, which AVX2 has for whole vectors. Each is
+/// a bijection of the bits at a given element, so that a single change cannot go unseen.
 #[inline(always)]
 fn hash(element: u64, bits: u32) -> u64 {
-    let x = element.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(bits);
-    let x = x.wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 32)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 29)
+    let high = ((element >> 32) as u32).wrapping_mul(0x85EB_CA77);
+    let x = bits ^ (element as u32).wrapping_mul(0x9E37_79B1) ^ high;
+    let x = (x ^ (x >> 16)).wrapping_mul(0x7FEB_352D);
+    let x = (x ^ (x >> 15)).wrapping_mul(0x846C_A68B);
+    let y = (x ^ (x >> 13)).wrapping_mul(0xC2B2_AE3D);
+    u64::from(y ^ (y >> 16)) << 32 | u64::from(x ^ (x >> 16))
 }
 
 dispatch! {

@@ -1,7 +1,9 @@
 //! The gradient of `attention` on the CPU: one chunk of work per sequence and key head, so that the
 //! gradients of keys and values are summed by one worker, in order.
 
-use crate::cpu::gemm::{Matrix, Output, Panels, Size, gemm_inline};
+use std::ops::Range;
+
+use crate::cpu::gemm::{Extent, Matrix, Output, Panels, Size, gemm_trimmed};
 use crate::cpu::isa::{Isa, dispatch};
 use crate::cpu::pool::Disjoint;
 use crate::cpu::{CpuRun, vector};
@@ -128,29 +130,42 @@ impl Pass<'_> {
         let (kv_head, scale) = (head / geometry.group(), geometry.scale());
         let (queries, keys) = (meeting.queries.len(), meeting.keys.len());
         let (query_row, key_row) = (meeting.query_row(), meeting.key_row());
-        score(panels, &self.operands, head, meeting, scores);
+        let mut ends = [0; QUERIES];
+        score(panels, &self.operands, head, meeting, scores, &mut ends);
+        let seen = |rows: Range<usize>| meeting.seen(geometry, rows);
+        let over_keys = |rows: Range<usize>| Extent { columns: 0..head_dim, depth: seen(rows) };
+        let of_keys = |rows: Range<usize>| Extent { columns: seen(rows), depth: 0..head_dim };
+        let over_queries = |rows: Range<usize>| Extent {
+            columns: 0..head_dim,
+            depth: meeting.seeing(geometry, rows),
+        };
         let saved = |x: &'_ [f32], i: usize| x[(query_row + i) * heads + head];
         for i in 0..queries {
-            let row = &mut scores[i * KEYS..][..keys];
+            let (row, unseen) = scores[i * KEYS..][..keys].split_at_mut(ends[i]);
             probabilities(self.isa, row, scale, saved(self.logsumexp, i));
+            unseen.fill(0.0);
         }
         let to_keys = Size { m: keys, n: head_dim, k: queries };
         let dout = self.dout.matrix(query_row, head);
         let p = Matrix::transposed(scores, KEYS);
-        gemm_inline(panels, to_keys, p, dout, Output::new(dv, head_dim, true));
+        let output = Output::new(dv, head_dim, true);
+        gemm_trimmed(panels, to_keys, p, dout, output, &over_queries);
         let v = v.transposed(key_row, kv_head);
-        gemm_inline(panels, meeting.size(head_dim), dout, v, Output::new(dscores, KEYS, false));
+        let output = Output::new(dscores, KEYS, false);
+        gemm_trimmed(panels, meeting.size(head_dim), dout, v, output, &of_keys);
         for i in 0..queries {
-            let p = &scores[i * KEYS..][..keys];
-            let row = &mut dscores[i * KEYS..][..keys];
+            let p = &scores[i * KEYS..][..ends[i]];
+            let (row, unseen) = dscores[i * KEYS..][..keys].split_at_mut(ends[i]);
             score_gradient(self.isa, p, row, saved(self.delta, i), scale);
+            unseen.fill(0.0);
         }
         let ds = Matrix::transposed(dscores, KEYS);
         let query = q.matrix(query_row, head);
-        gemm_inline(panels, to_keys, ds, query, Output::new(dk, head_dim, true));
+        let output = Output::new(dk, head_dim, true);
+        gemm_trimmed(panels, to_keys, ds, query, output, &over_queries);
         let to_queries = Size { m: queries, n: head_dim, k: keys };
         let (ds, key) = (Matrix::rows(dscores, KEYS), k.matrix(key_row, kv_head));
-        gemm_inline(panels, to_queries, ds, key, Output::new(dq, head_dim, false));
+        gemm_trimmed(panels, to_queries, ds, key, Output::new(dq, head_dim, false), &over_keys);
         for (i, dq) in dq.chunks_exact(head_dim).take(queries).enumerate() {
             let at = q.at(query_row + i, head);
             // SAFETY: this query head's rows belong to this chunk alone.

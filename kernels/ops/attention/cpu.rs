@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 
 use crate::cpu::CpuRun;
-use crate::cpu::gemm::{Matrix, Output, Panels, Size, gemm_inline};
+use crate::cpu::gemm::{Extent, Matrix, Output, Panels, Size, gemm_trimmed};
 use crate::cpu::isa::dispatch;
 use crate::cpu::pool::Disjoint;
 use crate::ops::attention::HEAD_DIM_MAX;
@@ -79,13 +79,16 @@ pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
         let rows = &mut rows[..queries.len()];
         let mut panels = device.scratch.panels(worker);
         for meeting in operands.meetings(sequence, queries.clone()) {
-            score(&mut panels, &operands, head, &meeting, scores);
+            let mut ends = [0; QUERIES];
+            score(&mut panels, &operands, head, &meeting, scores, &mut ends);
             let keys = meeting.keys.len();
-            softmax_tile(device.isa, scores, keys, geometry.scale(), rows, sums);
+            softmax_tile(device.isa, scores, keys, &ends, geometry.scale(), rows, sums);
             let v = operands.v.matrix(meeting.key_row(), head / geometry.group());
             let size = Size { m: meeting.queries.len(), n: head_dim, k: keys };
             let output = Output::new(sums, head_dim, true);
-            gemm_inline(&mut panels, size, Matrix::rows(scores, KEYS), v, output);
+            gemm_trimmed(&mut panels, size, Matrix::rows(scores, KEYS), v, output, &|rows| {
+                Extent { columns: 0..head_dim, depth: meeting.seen(geometry, rows) }
+            });
         }
         for ((t, row), sums) in queries.zip(rows).zip(sums.chunks_exact(head_dim)) {
             let at = (first + t) * heads + head;
@@ -98,30 +101,34 @@ pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
     });
 }
 
-/// The scores of a meeting, minus infinity where a query does not see a key.
+/// The scores of a meeting, minus infinity where a query does not see a key. Of each row only the
+/// keys before its end, which is noted, have a score.
 pub(super) fn score(
     panels: &mut Panels<'_>,
     operands: &Operands<'_>,
     head: usize,
     meeting: &Meeting,
     scores: &mut [f32],
+    ends: &mut [usize],
 ) {
     let geometry = operands.geometry;
     let q = operands.q.matrix(meeting.query_row(), head);
     let k = operands.k.transposed(meeting.key_row(), head / geometry.group());
-    let size = meeting.size(geometry.spec.head_dim);
-    gemm_inline(panels, size, q, k, Output::new(scores, KEYS, false));
-    let keys = meeting.keys.clone();
-    let seen = |key: usize| key.clamp(keys.start, keys.end) - keys.start;
-    for (t, scores) in meeting.queries.clone().zip(scores.chunks_exact_mut(KEYS)) {
-        let scores = &mut scores[..keys.len()];
-        let visible = geometry.visible(t, keys.end);
-        scores[..seen(visible.start)].fill(f32::NEG_INFINITY);
-        scores[seen(visible.end)..].fill(f32::NEG_INFINITY);
+    let head_dim = geometry.spec.head_dim;
+    let output = Output::new(scores, KEYS, false);
+    gemm_trimmed(panels, meeting.size(head_dim), q, k, output, &|rows| Extent {
+        columns: meeting.seen(geometry, rows),
+        depth: 0..head_dim,
+    });
+    let rows = scores.chunks_exact_mut(KEYS).zip(ends).take(meeting.queries.len());
+    for (i, (scores, end)) in rows.enumerate() {
+        let seen = meeting.seen(geometry, i..i + 1);
+        *end = seen.end;
+        scores[..seen.start].fill(f32::NEG_INFINITY);
         if meeting.relation == Relation::Mixed {
-            let own = operands.q_segments[meeting.first_query_row + t];
+            let own = operands.q_segments[meeting.query_row() + i];
             let segments = &operands.kv_segments[meeting.key_row()..];
-            for (score, &segment) in scores.iter_mut().zip(segments) {
+            for (score, &segment) in scores[..seen.end].iter_mut().zip(segments) {
                 *score = if segment == own { *score } else { f32::NEG_INFINITY };
             }
         }
@@ -130,17 +137,20 @@ pub(super) fn score(
 
 dispatch! {
     /// Turns scores into exponentials relative to the rows' new maxima, and brings the rows' sums
-    /// (of exponentials and of values) to the same maxima.
+    /// (of exponentials and of values) to the same maxima. From a row's end on there is nothing to
+    /// see: zeros.
     pub(crate) fn softmax_tile(
         scores: &mut [f32],
         keys: usize,
+        ends: &[usize],
         scale: f32,
         rows: &mut [Row],
         sums: &mut [f32],
     ) {
         let head_dim = sums.len() / rows.len();
         for (i, row) in rows.iter_mut().enumerate() {
-            let scores = &mut scores[i * KEYS..][..keys];
+            let (scores, unseen) = scores[i * KEYS..][..keys].split_at_mut(ends[i]);
+            unseen.fill(0.0);
             let max = row_max(scores) * scale;
             let max = if max > row.max { max } else { row.max };
             if max == f32::NEG_INFINITY {

@@ -254,10 +254,30 @@ impl Meeting {
         self.first_key_row + self.keys.start
     }
 
+    /// The keys that any of these queries may see; both count from the tile's first.
+    pub(crate) fn seen(&self, geometry: &Geometry, queries: Range<usize>) -> Range<usize> {
+        let first = self.queries.start;
+        let queries = first + queries.start..first + queries.end;
+        inside(&self.keys, geometry.visible_to_any(&queries, self.keys.end))
+    }
+
+    /// The queries that may see any of these keys; both count from the tile's first.
+    pub(crate) fn seeing(&self, geometry: &Geometry, keys: Range<usize>) -> Range<usize> {
+        let first = self.keys.start;
+        let keys = first + keys.start..first + keys.end;
+        inside(&self.queries, geometry.seeing_any(&keys, self.queries.end))
+    }
+
     /// Of the scores, products over `k` elements.
     pub(crate) fn size(&self, k: usize) -> Size {
         Size { m: self.queries.len(), n: self.keys.len(), k }
     }
+}
+
+/// The part of a range that lies in a tile, counted from the tile's first.
+fn inside(tile: &Range<usize>, range: Range<usize>) -> Range<usize> {
+    let at = |t: usize| t.clamp(tile.start, tile.end) - tile.start;
+    at(range.start)..at(range.end)
 }
 
 impl Operands<'_> {

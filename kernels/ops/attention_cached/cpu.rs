@@ -53,7 +53,8 @@ pub(super) fn attend(run: &CpuRun<'_>, spec: &CacheSpec) {
             let size = Size { m: 1, n: count, k: head_dim };
             gemm_inline(&mut panels, size, q, k, Output::new(&mut scores, KEYS, false));
             scores[..visible.start.saturating_sub(tile.start)].fill(f32::NEG_INFINITY);
-            softmax_tile(device.isa, &mut scores, count, geometry.scale(), &mut state, sums);
+            let scale = geometry.scale();
+            softmax_tile(device.isa, &mut scores, count, &[count], scale, &mut state, sums);
             let v = Matrix::rows(&values[at..], spec.shared());
             let size = Size { m: 1, n: head_dim, k: count };
             let output = Output::new(sums, head_dim, true);

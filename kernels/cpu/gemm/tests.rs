@@ -1,9 +1,12 @@
 //! Bit for bit the sum that the module promises, whatever the shape, strides, threads and ISA.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::kernel::{KC, Kernels};
-use super::{Matrix, Output, Scratch, Size, Tiling, gemm, gemm_inline, gemm_with};
+use super::{
+    Extent, Matrix, Output, Scratch, Size, Tiling, gemm, gemm_inline, gemm_trimmed, gemm_with,
+};
 use crate::cpu::isa::{Isa, Level};
 use crate::cpu::pool::Pool;
 use crate::random::{Site, Stream};
@@ -292,4 +295,49 @@ fn overlapping_rows_are_refused() {
     let matrix = Matrix::rows(&data, 3);
     let size = Size { m: 3, n: 3, k: 3 };
     gemm(&pool, &scratch, size, matrix, matrix, Output::new(&mut c, 2, false));
+}
+
+#[test]
+fn a_trimmed_product_has_the_bits_of_the_whole_where_it_is_wanted() {
+    let pool = Pool::new(1);
+    for [m, n, k] in [[64, 64, 32], [61, 37, 50], [17, 300, 9], [1, 1, 1]] {
+        let size = Size { m, n, k };
+        let b = Operand::new("b", k, n, Layout::Columns);
+        // A lower triangle: row i is zero from its end on.
+        let end = |row: usize, of: usize| ((row + 2) * of / m).min(of);
+        let mut a = Operand::new("a", m, k, Layout::Rows);
+        for row in 0..m {
+            let first = row * a.strides[0];
+            a.data[first + end(row, k)..first + k].fill(0.0);
+        }
+        for isa in Isa::supported() {
+            let scratch = Scratch::new(isa, 1).unwrap();
+            let mut whole = vec![0.0; m * n];
+            let output = Output::new(&mut whole, n, false);
+            gemm(&pool, &scratch, size, a.matrix(), b.matrix(), output);
+            let mut part = vec![f32::NAN; m * n];
+            let output = Output::new(&mut part, n, false);
+            let trim = |rows: Range<usize>| Extent {
+                columns: n - end(m - 1 - rows.start, n)..n,
+                depth: 0..end(rows.end - 1, k),
+            };
+            let mut panels = scratch.panels(0);
+            gemm_trimmed(&mut panels, size, a.matrix(), b.matrix(), output, &trim);
+            for row in 0..m {
+                let wanted = row * n + trim(row..row + 1).columns.start..(row + 1) * n;
+                assert_eq!(bits(&part[wanted.clone()]), bits(&whole[wanted]), "{size:?} {isa}");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "trimmed")]
+fn a_trimmed_product_over_several_blocks_is_refused() {
+    let (size, data) = (Size { m: 1, n: 1, k: KC + 1 }, vec![1.0; KC + 1]);
+    let scratch = Scratch::new(Isa::detect(), 1).unwrap();
+    let (operand, mut c) = (Matrix::rows(&data, KC + 1), [0.0]);
+    let all = |_: Range<usize>| Extent { columns: 0..1, depth: 0..KC + 1 };
+    let output = Output::new(&mut c, 1, false);
+    gemm_trimmed(&mut scratch.panels(0), size, operand, operand, output, &all);
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use octet::bench::{Profile, StepBench};
+use octet::bench::{Profile, Share, StepBench};
 use octet::config::Config;
 use octet::failure::Failure;
 use octet_actors::rank::threads_per_rank;
+use serde_json::{Value, json};
 
 use crate::cli::plan::vocabulary;
 
@@ -38,9 +39,23 @@ struct StepArguments {
     /// Steps to time.
     #[arg(long, default_value_t = 20)]
     steps: usize,
-    /// Also run steps node by node and print the time by op, each op's fastest step.
+    /// Print one JSON object.
     #[arg(long)]
-    profile: bool,
+    json: bool,
+}
+
+/// What was measured.
+struct Figures {
+    /// Of every timed step, ascending.
+    seconds: Vec<f64>,
+    tokens: f64,
+    /// Model FLOPs of a step.
+    flops: f64,
+    /// FLOP/s of a large product on the same threads.
+    peak: f64,
+    threads: usize,
+    /// Of steps that were run node by node, each op's fastest.
+    profile: Profile,
 }
 
 /// Measures and prints.
@@ -53,57 +68,98 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = config.run.threads.unwrap_or_else(|| threads_per_rank(cores, 1));
     let (vocabulary, _) = vocabulary(&config)?;
-    let mut bench = StepBench::new(&config, vocabulary, threads)?;
-    let steps = step.steps.max(1);
+    let bench = StepBench::new(&config, vocabulary, threads)?;
+    let figures = measure(bench, threads, step.steps.max(1))?;
+    if step.json {
+        println!("{}", figures.json());
+    } else {
+        figures.print();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(mut bench: StepBench, threads: usize, steps: usize) -> Result<Figures, Failure> {
     for _ in 0..steps.div_ceil(10) {
         bench.step(None)?;
     }
+    // Before and after, since a disturbed machine shows less than it has.
+    let peak = bench.peak();
     let mut seconds = Vec::with_capacity(steps);
     for _ in 0..steps {
         seconds.push(bench.step(None)?);
     }
     seconds.sort_by(f64::total_cmp);
-    let (median, best) = (seconds[steps / 2], seconds[0]);
-    let (tokens, peak) = (bench.tokens() as f64, bench.peak());
-    println!(
-        "tokens/s   {:.0} (median of {steps} steps), {:.0} (best)",
-        tokens / median,
-        tokens / best
-    );
-    println!("step       {:.3} ms, {tokens} tokens, {threads} threads", median * 1e3);
-    println!(
-        "GFLOP/s    {:.1} of model FLOPs, {:.0} % of the {:.1} of a large product",
-        bench.flops() / median / 1e9,
-        100.0 * bench.flops() / median / peak,
-        peak / 1e9
-    );
-    if step.profile {
-        let mut fastest = Profile::new();
-        for _ in 0..steps {
-            let mut profile = Profile::new();
-            bench.step(Some(&mut profile))?;
-            for (op, share) in profile {
-                let best = fastest.entry(op).or_insert(share);
-                best.seconds = best.seconds.min(share.seconds);
-            }
+    let peak = peak.max(bench.peak());
+    let mut fastest = Profile::new();
+    for _ in 0..steps {
+        let mut profile = Profile::new();
+        bench.step(Some(&mut profile))?;
+        for (op, share) in profile {
+            let best = fastest.entry(op).or_insert(share);
+            best.seconds = best.seconds.min(share.seconds);
         }
-        print_profile(&fastest);
     }
-    Ok(ExitCode::SUCCESS)
+    let (tokens, flops) = (bench.tokens() as f64, bench.flops());
+    Ok(Figures { seconds, tokens, flops, peak, threads, profile: fastest })
 }
 
-fn print_profile(profile: &Profile) {
-    let total: f64 = profile.values().map(|share| share.seconds).sum();
-    let mut rows: Vec<_> = profile.iter().collect();
-    rows.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
-    println!("op                               times a step   ms a step   share   GFLOP/s");
-    for (op, share) in rows {
+impl Figures {
+    fn median(&self) -> f64 {
+        self.seconds[self.seconds.len() / 2]
+    }
+
+    /// Ops by time, the longest first.
+    fn ops(&self) -> Vec<(&'static str, Share)> {
+        let mut ops: Vec<_> = self.profile.iter().map(|(op, share)| (*op, *share)).collect();
+        ops.sort_by(|a, b| b.1.seconds.total_cmp(&a.1.seconds));
+        ops
+    }
+
+    fn json(&self) -> Value {
+        let op = |(name, share): (&str, Share)| {
+            json!({
+                "op": name,
+                "times": share.count,
+                "ms": share.seconds * 1e3,
+                "gflops_per_s": share.flops / share.seconds / 1e9,
+            })
+        };
+        json!({
+            "tokens_per_s": self.tokens / self.median(),
+            "tokens_per_s_best": self.tokens / self.seconds[0],
+            "steps": self.seconds.len(),
+            "step_ms": self.median() * 1e3,
+            "tokens": self.tokens,
+            "threads": self.threads,
+            "gflops_per_s": self.flops / self.median() / 1e9,
+            "peak_gflops_per_s": self.peak / 1e9,
+            "peak_share": self.flops / self.median() / self.peak,
+            "ops": self.ops().into_iter().map(op).collect::<Vec<_>>(),
+        })
+    }
+
+    fn print(&self) {
+        let Self { tokens, flops, peak, threads, .. } = *self;
+        let (median, steps) = (self.median(), self.seconds.len());
+        let best = tokens / self.seconds[0];
+        println!("tokens/s   {:.0} (median of {steps} steps), {best:.0} (best)", tokens / median);
+        println!("step       {:.3} ms, {tokens} tokens, {threads} threads", median * 1e3);
         println!(
-            "{op:<32} {:>12} {:>11.3} {:>5.1} % {:>9.1}",
-            share.count,
-            share.seconds * 1e3,
-            100.0 * share.seconds / total,
-            share.flops / share.seconds / 1e9
+            "GFLOP/s    {:.1} of model FLOPs, {:.0} % of the {:.1} of a large product",
+            flops / median / 1e9,
+            100.0 * flops / median / peak,
+            peak / 1e9
         );
+        let total: f64 = self.profile.values().map(|share| share.seconds).sum();
+        println!("op                               times a step   ms a step   share   GFLOP/s");
+        for (op, share) in self.ops() {
+            println!(
+                "{op:<32} {:>12} {:>11.3} {:>5.1} % {:>9.1}",
+                share.count,
+                share.seconds * 1e3,
+                100.0 * share.seconds / total,
+                share.flops / share.seconds / 1e9
+            );
+        }
     }
 }

@@ -122,3 +122,26 @@ fn the_doctor_says_what_is_there_and_what_is_missing() {
     assert_eq!(text.lines().filter(|line| line.starts_with("verdict ")).count(), 3, "{text}");
     assert!(text.contains("runs on the CPU: ready"), "{text}");
 }
+
+#[test]
+fn a_benched_step_says_how_fast_it_is_and_where_the_time_goes() {
+    let place = Place::new();
+    let figures = place.json(&["bench", "step", "tiny.toml", "--steps", "2", "--json"]);
+    let number = |key: &str| figures[key].as_f64().unwrap_or_else(|| panic!("{key}: {figures}"));
+    assert_eq!(number("tokens"), 4.0 * 32.0);
+    assert_eq!(number("steps"), 2.0);
+    let tokens_per_s = number("tokens") / number("step_ms") * 1e3;
+    assert!((number("tokens_per_s") / tokens_per_s - 1.0).abs() < 1e-9);
+    assert!(number("tokens_per_s_best") >= number("tokens_per_s"));
+    let share = number("gflops_per_s") / number("peak_gflops_per_s");
+    assert!(share > 0.0 && (number("peak_share") / share - 1.0).abs() < 1e-9);
+    let ops = figures["ops"].as_array().unwrap();
+    let named = |name: &str| ops.iter().find(|op| op["op"] == name).unwrap();
+    assert!(named("linear")["gflops_per_s"].as_f64() > Some(0.0));
+    assert_eq!(named("(update)")["times"], 1);
+    // As a person reads it.
+    let text = place.prints(&["bench", "step", "tiny.toml", "--steps", "2"]);
+    for part in ["tokens/s ", "GFLOP/s ", " % of the ", "ms a step", "\nlinear "] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}

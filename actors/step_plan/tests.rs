@@ -13,6 +13,8 @@ use crate::rank_memory::Zero;
 use crate::step_plan::StepPlan;
 use crate::testing::Toy;
 
+mod meetings;
+mod order;
 mod random_steps;
 
 const BATCH: Batch = Batch { micro: 1, global: 4, lanes: 2 };

@@ -28,8 +28,8 @@ const GROUP_MAX: usize = 16;
 const BUFFER: StepBufferId = StepBufferId(0);
 
 /// A workload of random programs and a random step of it.
-struct Case {
-    workload: Toy,
+pub(super) struct Case {
+    pub(super) workload: Toy,
     shape: StepShape,
     ranks: usize,
 }
@@ -86,7 +86,7 @@ fn program(
     Program::compile("some", g, &goal, Policy::default(), layout).unwrap()
 }
 
-fn case(seed: u64) -> Case {
+pub(super) fn case(seed: u64) -> Case {
     let mut random = Random::new(seed);
     let variables = variables(random.once_in(2));
     let bucket = 16 * (1 + random.below(3) as usize);
@@ -148,7 +148,7 @@ fn shape(random: &mut Random, global: usize) -> StepShape {
 }
 
 impl Case {
-    fn tree(&self) -> LaneTree {
+    pub(super) fn tree(&self) -> LaneTree {
         LaneTree::new(self.workload.batch.lanes, self.ranks).unwrap()
     }
 
@@ -331,6 +331,12 @@ impl Case {
 /// What one node of one run gives.
 fn leaf(program: ProgramId, micro_batch: usize, node: usize) -> String {
     format!("{}.{micro_batch}.{node}", program.0)
+}
+
+/// The plans of all ranks; none if the step is refused.
+pub(super) fn plans_of(case: &Case, zero: Zero) -> Vec<StepPlan> {
+    let plan = |rank| StepPlan::new(&case.workload, &case.shape, case.ranks, rank, zero).ok();
+    (0..case.ranks).map_while(plan).collect()
 }
 
 proptest! {

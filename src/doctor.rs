@@ -1,7 +1,7 @@
 //! What this machine has, what is missing, and what that would be good for.
 //!
-//! Duty: looks, measures for a moment, and judges: every check ends in a verdict. What is missing is
-//! never an error here. Prohibition: writes nothing, keeps nothing open.
+//! Duty: looks, measures for a moment, and judges: every check ends in a verdict. What is missing
+//! is never an error here. Prohibition: writes nothing, keeps nothing open.
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};

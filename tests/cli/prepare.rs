@@ -118,6 +118,32 @@ fn mistakes_are_named() {
     let said = place.refusal(&arguments);
     assert!(said.contains("max_epochs") && said.contains("ask for 20000"), "{said}");
     assert!(!place.path("no").exists());
+    let small = "data.validation_fraction=0.001";
+    let other = "data.cache=other";
+    let said = place.refusal(&["train", "two.toml", "--run", "no", "--set", small, "--set", other]);
+    assert!(said.contains("the validation split of data.sources: lines has 3 tokens"), "{said}");
+    assert!(said.contains("needs at least 33") && said.contains("validation_fraction"), "{said}");
+    assert!(!place.path("no").exists());
+}
+
+#[test]
+fn the_mixture_is_the_same_for_any_ranks_and_after_a_resume() {
+    let place = place();
+    for packing in ["concatenate", "whole_documents"] {
+        let packing = format!("data.packing={packing}");
+        let train = |run: &str, sets: &[&str]| {
+            let mut arguments = vec!["train", "two.toml", "--run", run, "--set", &packing];
+            sets.iter().for_each(|set| arguments.extend(["--set", set]));
+            place.prints(&arguments);
+            place.digest(run)
+        };
+        let name = |run: &str| format!("{run}-{packing}");
+        let whole = train(&name("whole"), &[]);
+        assert_eq!(train(&name("ranks"), &["run.ranks=2"]), whole);
+        let schedule = "schedule.steps=6";
+        train(&name("parts"), &["run.steps=3", schedule]);
+        assert_eq!(train(&name("parts"), &[schedule]), whole, "{packing}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::schedule::ScheduleConfig;
 
 pub use batch::BatchConfig;
 pub use error::{ConfigError, Invalid, Place};
+pub use origins::Origins;
 pub use sections::{CheckpointConfig, Device, EvaluateConfig, RunConfig, SampleConfig, WebConfig};
 
 mod batch;
@@ -27,6 +28,7 @@ pub mod bytes;
 pub(crate) mod error;
 pub(crate) mod fields;
 mod load;
+mod origins;
 pub(crate) mod sections;
 pub(crate) mod tagged;
 #[cfg(test)]
@@ -95,12 +97,20 @@ impl Config {
     /// # Errors
     /// [`ConfigError`]: one sentence with file, line, key and what was expected.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        Ok(Self::load_located(path, sets)?.0)
+    }
+
+    /// As [`Self::load`], and where every key was given.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_located(path: &Path, sets: &[String]) -> Result<(Self, Origins), ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
             place: Place::File(path.to_owned()),
             key: None,
             problem: format!("cannot read the configuration: {error}"),
         })?;
-        Self::parse(&text, path, sets)
+        Self::parse_located(&text, path, sets)
     }
 
     /// As [`Self::load`], from text; `path` is only for errors.
@@ -108,6 +118,14 @@ impl Config {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(text: &str, path: &Path, sets: &[String]) -> Result<Self, ConfigError> {
+        Ok(Self::parse_located(text, path, sets)?.0)
+    }
+
+    fn parse_located(
+        text: &str,
+        path: &Path,
+        sets: &[String],
+    ) -> Result<(Self, Origins), ConfigError> {
         let mut document = load::Document::parse(text, path)?;
         for argument in sets {
             document.set(argument)?;
@@ -115,7 +133,7 @@ impl Config {
         let mut config = document.read()?;
         config.resolve();
         config.validate().map_err(|invalid| document.locate(invalid))?;
-        Ok(config)
+        Ok((config, document.origins()))
     }
 
     /// Writes out defaults that depend on other keys, so that the stored form says everything.

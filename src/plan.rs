@@ -22,6 +22,9 @@ pub mod search;
 #[cfg(test)]
 mod tests;
 pub mod time;
+mod vocabulary;
+
+pub use vocabulary::vocabulary;
 
 /// What a process takes besides arena and host buffers on a CPU: code, stacks, tokenizer, logs.
 /// `tests/runs/memory.rs` holds a run to it.

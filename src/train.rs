@@ -34,6 +34,8 @@ use crate::config::{Config, Device};
 use crate::data::{DataError, Progress, Tokenizer, prepare};
 use crate::experiment::{Experiment, Talk};
 use crate::failure::Failure;
+use crate::models::RecomputeConfig;
+use crate::plan::vocabulary;
 use crate::run_data::{self, DataPlace};
 use crate::sampling::{Conversation, Decoder, Heard, Listener, Request, Sampler, read_prompt};
 use crate::text::Text;
@@ -97,6 +99,8 @@ pub struct Watchers {
 /// [`Failure`], with nothing lost that was saved before.
 pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Failure> {
     check_device(&job.config)?;
+    check_folder(&job.folder)?;
+    check_budget(&job.config)?;
     let mut config = job.config;
     let interrupts = watchers.interrupts.clone();
     let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
@@ -306,6 +310,24 @@ pub(crate) fn check_device(config: &Config) -> Result<(), Failure> {
             "run.device: expected \"auto\" or \"cpu\", since this build has no CUDA backend, got \
              \"cuda\"",
         ));
+    }
+    Ok(())
+}
+
+fn check_folder(folder: &Path) -> Result<(), Failure> {
+    if folder.exists() && !folder.is_dir() {
+        let folder = folder.display();
+        return Err(Failure::user(format!("--run: expected a folder, but {folder} is a file")));
+    }
+    Ok(())
+}
+
+/// A budget that nothing fits is refused before data are prepared.
+fn check_budget(config: &Config) -> Result<(), Failure> {
+    let model = &config.model;
+    if model.recompute == RecomputeConfig::Auto || model.recompute_budget.is_some() {
+        let (vocabulary, _assumed) = vocabulary(config)?;
+        Experiment::new(config, vocabulary, None)?;
     }
     Ok(())
 }

@@ -7,10 +7,9 @@ use clap::{Args, Subcommand};
 use octet::bench::{Profile, Share, StepBench};
 use octet::config::Config;
 use octet::failure::Failure;
+use octet::plan::vocabulary;
 use octet_actors::rank::threads_per_rank;
 use serde_json::{Value, json};
-
-use crate::cli::plan::vocabulary;
 
 mod data;
 
@@ -30,6 +29,9 @@ enum What {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  octet bench step configs/llama_10m.toml --profile
+  octet bench step configs/quickstart.toml --set batch.micro=8 --steps 10")]
 struct StepArguments {
     /// The configuration (TOML).
     config: PathBuf,
@@ -64,11 +66,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         What::Step(step) => step,
         What::Data(arguments) => return data::run(arguments),
     };
-    let config = Config::load(&step.config, &step.sets)?;
+    let (config, origins) = Config::load_located(&step.config, &step.sets)?;
+    bench_step(step, &config).map_err(|failure| origins.locate(failure))
+}
+
+fn bench_step(step: &StepArguments, config: &Config) -> Result<ExitCode, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = config.run.threads.unwrap_or_else(|| threads_per_rank(cores, 1));
-    let (vocabulary, _) = vocabulary(&config)?;
-    let bench = StepBench::new(&config, vocabulary, threads)?;
+    let (vocabulary, _) = vocabulary(config)?;
+    let bench = StepBench::new(config, vocabulary, threads)?;
     let figures = measure(bench, threads, step.steps.max(1))?;
     if step.json {
         println!("{}", figures.json());

@@ -15,6 +15,8 @@ const NAMES: usize = 4;
 
 /// What to compare.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  octet diff runs/one runs/two")]
 pub(crate) struct Arguments {
     /// A run folder.
     a: PathBuf,

@@ -11,6 +11,9 @@ use crate::cli::signals;
 
 /// What to evaluate.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  octet evaluate runs/quickstart
+  octet evaluate runs/quickstart --set data.text=other.txt --json")]
 pub(crate) struct Arguments {
     /// The run folder.
     run: PathBuf,

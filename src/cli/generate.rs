@@ -16,6 +16,9 @@ use crate::cli::signals;
 
 /// What to write.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  octet generate runs/quickstart
+  octet generate runs/quickstart --prompt \"fn main\" --temperature 0.7 --top-p 0.9")]
 pub(crate) struct Arguments {
     /// The run folder.
     run: PathBuf,

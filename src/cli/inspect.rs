@@ -13,6 +13,9 @@ use crate::cli::units::{grouped, short, size};
 
 /// Where to look.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  octet inspect runs/quickstart
+  octet inspect runs/quickstart/checkpoints/step-00000400 --json")]
 pub(crate) struct Arguments {
     /// A shard, the folder of a checkpoint, or a run folder.
     path: PathBuf,

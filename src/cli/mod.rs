@@ -22,7 +22,19 @@ mod verify;
 
 /// Pretrains transformers on one node with up to eight GPUs.
 #[derive(Debug, Parser)]
-#[command(name = "octet", version, about, max_term_width = 100)]
+#[command(
+    name = "octet",
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "A first run, on text that is already there:
+  octet train configs/quickstart.toml
+  octet generate runs/quickstart --prompt \"/// Returns\"
+
+Any key of a configuration can be set: --set section.key=value. Exit codes: 0 done, 1 a check \
+failed, 2 bad input, 70 a defect of this program, 75 the world failed and another try may help.
+Each command has examples: octet COMMAND --help"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -55,9 +67,19 @@ enum Command {
     Engine(train::Arguments),
 }
 
+/// Commands that only print end quietly when nobody reads on (`| head`). A training goes on.
+fn end_with_the_reader() {
+    // SAFETY: sets the disposition of one signal before any thread is started.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Runs the command of this process.
 pub(crate) fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if !matches!(command, Command::Train(_) | Command::Engine(_)) {
+        end_with_the_reader();
+    }
+    let done = match command {
         Command::Train(arguments) => train::parent(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),

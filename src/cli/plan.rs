@@ -1,24 +1,19 @@
 //! `octet plan`: prints what a configuration will take. Needs no GPU and no data.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use octet::config::Config;
 use octet::config::bytes::Bytes;
-use octet::data::{Tokenizer, TokenizerOptions, TokenizerSpec};
 use octet::failure::Failure;
 use octet::plan::machine::Machine;
 use octet::plan::search::{Row, search};
-use octet::plan::{DISK_BYTES_PER_S, Part, Plan, plan};
+use octet::plan::{DISK_BYTES_PER_S, Part, Plan, plan, vocabulary};
 use octet_actors::rank::threads_per_rank;
 use octet_kernels::graph;
 
 use crate::cli::units::{duration, grouped, size};
-
-/// Distinct characters to plan with when the text is not there.
-const CHARACTERS_ASSUMED: usize = 256;
 
 /// Ops that are listed.
 const OPS_SHOWN: usize = 12;
@@ -66,7 +61,11 @@ enum Target {
 
 /// Prints the plan, or the table.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = Config::load(&arguments.config, &arguments.sets)?;
+    let (config, origins) = Config::load_located(&arguments.config, &arguments.sets)?;
+    answer(arguments, &config).map_err(|failure| origins.locate(failure))
+}
+
+fn answer(arguments: &Arguments, config: &Config) -> Result<ExitCode, Failure> {
     let disk: Bytes =
         arguments.disk.parse().map_err(|problem| Failure::user(format!("--disk: {problem}")))?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -79,12 +78,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Target::Auto if narrow => Machine::gpus(graph::Target::H200),
         Target::Auto | Target::Cpu => Machine::this_cpu(),
     };
-    let (vocabulary, note) = vocabulary(&config)?;
+    let (vocabulary, note) = vocabulary(config)?;
     if arguments.search {
-        let rows = search(&config, vocabulary, &machine, threads)?;
+        let rows = search(config, vocabulary, &machine, threads)?;
         return print_rows(arguments, &machine, &rows);
     }
-    let plan = plan(&config, vocabulary, &machine, threads, disk.0 as f64)?;
+    let plan = plan(config, vocabulary, &machine, threads, disk.0 as f64)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&plan).map_err(Failure::ours)?);
         return Ok(ExitCode::SUCCESS);
@@ -96,38 +95,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     print_time(&plan);
     println!("schedule   {}", config.schedule.describe(config.run.steps));
     Ok(ExitCode::SUCCESS)
-}
-
-/// Rows of the embedding, without preparing data, and what was assumed.
-pub(crate) fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Failure> {
-    if let Some(given) = config.model.vocabulary {
-        return Ok((given, None));
-    }
-    let (tokens, note) = match TokenizerSpec::parse(&config.data.tokenizer)? {
-        TokenizerSpec::Bytes => (Tokenizer::bytes().vocabulary(), None),
-        TokenizerSpec::Bpe(size) => (size, None),
-        TokenizerSpec::File(path) => {
-            let options = TokenizerOptions {
-                split: config.data.split.as_deref(),
-                end_of_document: config.data.end_of_document.as_deref(),
-            };
-            (Tokenizer::from_file(&path, options)?.vocabulary(), None)
-        }
-        TokenizerSpec::Characters => match config.data.text.0.as_slice() {
-            [path] if std::path::Path::new(path).is_file() => {
-                let text = std::fs::read_to_string(path).map_err(Failure::user)?;
-                (text.chars().collect::<BTreeSet<_>>().len(), None)
-            }
-            _ => {
-                let note = format!(
-                    "the text is not there: planned for {CHARACTERS_ASSUMED} characters; \
-                     set data.text or model.vocabulary"
-                );
-                (CHARACTERS_ASSUMED, Some(note))
-            }
-        },
-    };
-    Ok((config.model.padded_vocabulary(tokens), note))
 }
 
 fn print_memory(plan: &Plan) {

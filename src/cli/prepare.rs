@@ -15,6 +15,9 @@ use crate::cli::{progress, signals};
 
 /// What to prepare.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  octet prepare configs/quickstart.toml
+  octet prepare configs/quickstart.toml --set data.text=PATH --json")]
 pub(crate) struct Arguments {
     /// The configuration (TOML).
     config: PathBuf,
@@ -28,7 +31,7 @@ pub(crate) struct Arguments {
 
 /// Prepares and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = Config::load(&arguments.config, &arguments.sets)?;
+    let (config, origins) = Config::load_located(&arguments.config, &arguments.sets)?;
     let interrupts = signals::interrupts("ending; nothing of it is kept")?;
     let mut show = progress::preparing();
     let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
@@ -39,7 +42,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             Ok(()) => ControlFlow::Break(()),
             Err(_) => ControlFlow::Continue(()),
         }
-    })?;
+    })
+    .map_err(|error| origins.locate(error.into()))?;
     if arguments.json {
         let json = serde_json::to_string_pretty(&to_json(&prepared)).map_err(Failure::ours)?;
         println!("{json}");

@@ -31,6 +31,10 @@ const RESTART_WINDOW: Duration = Duration::from_secs(3600);
 
 /// Where and what to train.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  octet train configs/quickstart.toml
+  octet train configs/quickstart.toml --set data.text=PATH --set run.steps=200
+  octet train configs/shakespeare_char.toml --run runs/mine --fresh")]
 pub(crate) struct Arguments {
     /// The configuration (TOML).
     config: PathBuf,
@@ -57,7 +61,7 @@ impl Arguments {
 
 /// The child: does the work.
 pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let config = Config::load(&arguments.config, &arguments.sets)?;
+    let (config, origins) = Config::load_located(&arguments.config, &arguments.sets)?;
     let snapshots = std::env::var(SNAPSHOTS).ok().and_then(|number| number.parse().ok());
     let steps = config.run.steps;
     let folder = arguments.folder();
@@ -75,7 +79,8 @@ pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
         sampled: Arc::new(progress::sampled),
         interrupts: signals::interrupts("saving; once more ends at once")?,
     };
-    let Some(finished) = execute(job, watchers)? else {
+    let finished = execute(job, watchers).map_err(|failure| origins.locate(failure))?;
+    let Some(finished) = finished else {
         println!("interrupted while data were prepared; the same command begins again");
         return Ok(ExitCode::SUCCESS);
     };

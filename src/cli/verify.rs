@@ -20,6 +20,8 @@ const READERS: usize = 2;
 
 /// What to verify.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  octet verify runs/quickstart")]
 pub(crate) struct Arguments {
     /// A run folder, or the folder of one checkpoint.
     path: PathBuf,

@@ -12,6 +12,7 @@ use toml::{Spanned, Table, Value};
 use super::batch::BatchConfig;
 use super::error::{ConfigError, Invalid, Place};
 use super::fields::{fields_of, nearest};
+use super::origins::Origins;
 use super::sections::{CheckpointConfig, EvaluateConfig, RunConfig, SampleConfig, WebConfig};
 use super::{Config, sections::expected};
 use crate::data::DataConfig;
@@ -135,6 +136,11 @@ impl Document {
             key: Some(invalid.keys[0].to_owned()),
             problem: invalid.problem,
         }
+    }
+
+    /// The places of all keys.
+    pub(super) fn origins(self) -> Origins {
+        Origins { file: self.file, places: self.places }
     }
 
     /// Whether `value` alone is a usable value of the key.

@@ -27,7 +27,9 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A text file that was named directly is not UTF-8.
-    #[error("{path}: byte {offset} is not UTF-8; convert the file, or name its folder to skip it")]
+    #[error(
+        "data.text: {path}: byte {offset} is not UTF-8; convert the file, or name its folder to skip it"
+    )]
     NotUtf8 {
         /// The file.
         path: PathBuf,
@@ -87,8 +89,8 @@ pub enum DataError {
     },
     /// A split has too few tokens for one window.
     #[error(
-        "{what} has {tokens} tokens, but batch.sequence_length = {sequence_length} needs at \
-         least {}; {advice}", .sequence_length + 1
+        "batch.sequence_length: expected less than the {tokens} tokens of {what}, got \
+         {sequence_length}; {advice}"
     )]
     TooShort {
         /// The split, and of which source.
@@ -125,7 +127,7 @@ pub enum DataError {
         offset: usize,
     },
     /// A tokenizer file cannot be used.
-    #[error("{path}: not a usable tokenizer: {reason}")]
+    #[error("data.tokenizer: {path}: not a usable tokenizer: {reason}")]
     Tokenizer {
         /// The file, or the name of the tokenizer where there is none yet.
         path: PathBuf,

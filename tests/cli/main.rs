@@ -1,6 +1,7 @@
 //! The commands as a person runs them, on a model so small that each takes a moment.
 
 mod harness;
+mod planning;
 mod prepare;
 mod reading;
 mod sampling;

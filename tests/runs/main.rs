@@ -5,6 +5,7 @@ mod damage;
 mod disk;
 mod harness;
 mod kills;
+mod memory;
 mod preparing;
 mod ramp;
 mod ranks;

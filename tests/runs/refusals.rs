@@ -35,7 +35,42 @@ fn keys_and_values_that_do_not_fit() {
     refuses(&["run.ranks=16"], &["run.ranks", "batch.lanes = 8", "16"]);
     refuses(&["run.device=cuda"], &["run.device", "\"cuda\""]);
     refuses(&["batch.global=7"], &["batch.global", "batch.micro = 2", "7"]);
-    refuses(&["model.vocabulary=100"], &["data.tokenizer", "model.vocabulary is 100"]);
+    refuses(&["run.steps=1.5"], &["--set run.steps=1.5: run.steps: expected", "1.5"]);
+    refuses(&["model.recompute=most"], &["--set", "model.recompute", "\"block\"", "most"]);
+    refuses(&["model.recompute_budget=lots"], &["model.recompute_budget", "60 GB", "lots"]);
+    refuses(&["run.steps"], &["--set run.steps: expected section.key=value"]);
+}
+
+#[test]
+fn mistakes_that_show_later_are_pinned_to_their_place_too() {
+    // The tokenizer stands in the seventh line of the file.
+    let words = ["run.toml:7: data.tokenizer: ", "257 tokens", "model.vocabulary is 100"];
+    refuses(&["model.vocabulary=100"], &words);
+    refuses(&["run.device=cuda"], &["--set run.device=cuda: run.device: ", "no CUDA"]);
+    let words = ["--set data.tokenizer=no.json: data.tokenizer: no.json", "no such file"];
+    refuses(&["data.tokenizer=no.json"], &words);
+    // Nothing fits: what it takes is said, before data are prepared.
+    let sets = ["model.recompute=auto", "model.recompute_budget=\"1 MB\""];
+    let words = ["--set model.recompute=auto: model.recompute: ", "1000000 bytes", "at least"];
+    refuses(&sets, &words);
+    let home = Home::new();
+    let text = "[data]\n\n[run]\ndevice = \"cuda\"\n";
+    fs::write(home.path("run.toml"), text).unwrap();
+    refuses_in(&home, &[], &["run.toml:4: run.device: expected", "\"cuda\""]);
+    fs::write(home.path("bad.json"), "{ \"model\": 3 }").unwrap();
+    let words = ["data.tokenizer: bad.json: not a usable tokenizer"];
+    refuses_in(&home, &["data.tokenizer=bad.json"], &words);
+}
+
+#[test]
+fn a_run_folder_that_is_a_file() {
+    let home = Home::new();
+    let mut command = home.command("train", &[]);
+    command.args(["--run", "text.txt"]);
+    let before = home.files();
+    let end = Running::start(command, home.path("text.txt")).wait();
+    refused(&home, &end, &["--run: expected a folder", "text.txt is a file"]);
+    assert_eq!(home.files(), before);
 }
 
 #[test]
@@ -43,6 +78,8 @@ fn a_mistake_in_the_file_is_pinned_to_its_line() {
     let home = Home::new();
     fs::write(home.path("run.toml"), "[run]\nsteps = 3\n\n[optimizer]\nbeta3 = 0.9\n").unwrap();
     refuses_in(&home, &[], &["run.toml", "5", "beta3", "beta"]);
+    fs::write(home.path("run.toml"), "[run]\nsteps = \"many\"\n").unwrap();
+    refuses_in(&home, &[], &["run.toml:2: run.steps: expected a whole number", "\"many\""]);
     fs::write(home.path("run.toml"), "[run]\nsteps = \"3\n").unwrap();
     refuses_in(&home, &[], &["run.toml", "2", "TOML"]);
     fs::remove_file(home.path("run.toml")).unwrap();
@@ -55,11 +92,13 @@ fn text_that_is_not_there_or_is_no_text() {
     refuses_in(&home, &["data.text=missing.txt"], &["data.text", "missing.txt"]);
     fs::write(home.path("empty.txt"), "").unwrap();
     refuses_in(&home, &["data.text=empty.txt"], &["data.text", "empty.txt"]);
+    fs::create_dir(home.path("nothing")).unwrap();
+    refuses_in(&home, &["data.text=nothing"], &["data.text", "no text found in nothing"]);
     fs::write(home.path("latin.txt"), b"caf\xe9 au lait").unwrap();
     refuses_in(&home, &["data.text=latin.txt"], &["latin.txt", "byte 3", "UTF-8"]);
     fs::write(home.path("short.txt"), "too short").unwrap();
     let end = home.start("runs/no", &["data.text=short.txt"]).wait();
-    refused(&home, &end, &["tokens", "batch.sequence_length = 32"]);
+    refused(&home, &end, &["run.toml:12: batch.sequence_length", "tokens", "32"]);
 }
 
 #[test]

@@ -18,6 +18,8 @@ use crate::cli::units::grouped;
 const FILLED_TOKENS: usize = 1 << 26;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  octet bench data configs/quickstart.toml")]
 pub(super) struct DataArguments {
     /// The configuration (TOML).
     config: PathBuf,

@@ -1,0 +1,84 @@
+//! `plan` and the help of every command.
+
+use crate::harness::Place;
+
+#[test]
+fn a_plan_says_where_memory_and_time_go() {
+    let place = Place::new();
+    let text = place.prints(&["plan", "tiny.toml", "--target", "h200"]);
+    for line in ["arena ", "host ", "outside ", "fits ", "roofline ", "checkpoint ", "run "] {
+        assert!(text.lines().any(|l| l.starts_with(line)), "{line}: {text}");
+    }
+    for word in ["cuBLASLt", "NCCL", "on h200", "450 GB/s", "gather between ranks", "AdamW"] {
+        let ranks = ["plan", "tiny.toml", "--target", "h200", "--set", "run.ranks=2"];
+        assert!(place.prints(&ranks).contains(word), "{word}: {text}");
+    }
+    let json = place.json(&["plan", "tiny.toml", "--json", "--target", "h100"]);
+    assert_eq!((json["target"].as_str(), json["fits"].as_bool()), (Some("h100"), Some(true)));
+    let parts = json["arena"].as_array().unwrap().iter();
+    let sum: u64 = parts.map(|part| part["bytes"].as_u64().unwrap().next_multiple_of(256)).sum();
+    assert_eq!(json["arena_bytes"].as_u64(), Some(sum));
+    // Twice the disk, half the time.
+    let seconds = |disk: &str| {
+        let plan = place.json(&["plan", "tiny.toml", "--json", "--disk", disk]);
+        plan["checkpoint"]["disk_seconds"].as_f64().unwrap()
+    };
+    assert!((seconds("1 GB") / seconds("2 GB") - 2.0).abs() < 1e-9);
+    assert!(place.refusal(&["plan", "tiny.toml", "--disk", "fast"]).contains("--disk"));
+    assert!(place.refusal(&["plan", "nothing.toml"]).contains("nothing.toml: cannot read"));
+}
+
+#[test]
+fn a_search_gives_arguments_that_plan_and_train_take() {
+    let place = Place::new();
+    let search = ["plan", "tiny.toml", "--target", "cpu", "--search", "--json"];
+    let rows = place.json(&search);
+    let rows = rows.as_array().unwrap();
+    let row = rows.iter().find(|row| row["ranks"] == 2 && row["same_run"] == true).unwrap();
+    let sets: Vec<&str> =
+        row["sets"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
+    let mut arguments = vec!["plan", "tiny.toml", "--json", "--target", "cpu"];
+    arguments.extend(sets.iter().flat_map(|set| ["--set", set]));
+    assert_eq!(place.json(&arguments)["arena_bytes"], row["arena_bytes"]);
+    // What is marked as the same run is.
+    place.train("as_is", &["sample.every=0"]);
+    place.train("other", &[&sets[..], &["sample.every=0"]].concat());
+    assert_eq!(place.digest("as_is"), place.digest("other"));
+    let text = place.prints(&search[..5]);
+    assert!(text.contains(" --set run.ranks=2") && text.contains("as configured"), "{text}");
+    assert!(text.contains("* another micro-batch or number of lanes"), "{text}");
+    let rows = place.prints(&[&search[..5], &["--rows", "2"]].concat());
+    assert_eq!(rows.lines().count(), 2 + 2 * 2 + 1, "{rows}");
+    let refused = |more: &[&str]| {
+        let huge =
+            ["--set", "model.width=65536", "--set", "model.heads=512", "--set", "model.layers=200"];
+        place.refusal(&[&["plan", "tiny.toml", "--target", "h100"], &huge[..], more].concat())
+    };
+    let said = refused(&["--search"]);
+    assert!(said.contains("nothing fits on h100"), "{said}");
+    let said = refused(&["--set", "model.recompute=auto"]);
+    assert!(said.contains("model.recompute") && said.contains("at least"), "{said}");
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let place = Place::new();
+    let all = place.prints(&["--help"]);
+    assert!(all.contains("octet train configs/quickstart.toml"), "{all}");
+    let commands = all.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.len() > 8, "{commands:?}");
+    for command in commands.into_iter().filter(|command| *command != "help") {
+        let mut arguments = vec![command];
+        // Its only kind so far.
+        if command == "bench" {
+            arguments.push("step");
+        }
+        arguments.push("--help");
+        let help = place.prints(&arguments);
+        let example = format!("\n  octet {command} ");
+        let alone = format!("\n  octet {command}\n");
+        assert!(help.contains(&example) || help.contains(&alone), "{command}: {help}");
+    }
+}

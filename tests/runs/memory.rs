@@ -1,0 +1,108 @@
+//! Memory and recompute of real runs: a process stays within what `octet plan` says, and no
+//! recompute policy changes a bit.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::harness::{Home, Running, reference};
+
+/// Everything that takes memory happens within a few steps.
+const BUSY: [&str; 5] =
+    ["run.steps=4", "checkpoint.every=2", "evaluate.every=2", "sample.every=2", "sample.tokens=8"];
+
+/// Seven million parameters: their state outweighs the code around them.
+const LARGER: [&str; 5] = [
+    "model.width=384",
+    "model.feed_forward=1024",
+    "model.layers=4",
+    "batch.global=4",
+    "batch.micro=1",
+];
+
+fn plan(home: &Home, sets: &[&str]) -> Value {
+    let output = home.command("plan", sets).args(["--target", "cpu", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Anonymous memory of a process in bytes; `None` when it is gone.
+fn anonymous(process: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The engine from its first moment, before it has a run folder.
+fn engine(run: &Running) -> Option<i32> {
+    let parent = run.parent();
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// The most anonymous memory that a training held at any time it was looked at.
+fn peak(home: &Home, name: &str, sets: &[&str]) -> u64 {
+    let mut run = home.start(name, sets);
+    let mut peak = 0;
+    run.until(|run| {
+        peak = peak.max(engine(run).and_then(anonymous).unwrap_or(0));
+        false
+    });
+    let end = run.wait();
+    assert!(end.success(), "{end:?}");
+    peak
+}
+
+fn holds(sets: &[&str]) {
+    let home = Home::new();
+    let sets = [&BUSY, sets].concat();
+    let plan = plan(&home, &sets);
+    let bytes = |value: &Value| value.as_u64().unwrap();
+    let parts = plan["host"].as_array().unwrap();
+    // Snapshots lie in shared memory, which is not anonymous.
+    let host = parts.iter().filter(|part| part["name"] != "snapshot slots");
+    let host: u64 = host.map(|part| bytes(&part["bytes"])).sum();
+    let arenas = bytes(&plan["arena_bytes"]) * bytes(&plan["ranks"]);
+    let planned = arenas + host + bytes(&plan["outside_bytes"]);
+    let held = peak(&home, "runs/held", &sets);
+    assert!(held <= planned, "{held} bytes were held, {planned} are planned: {sets:?}");
+    // It was the engine that was watched, and its arenas are in use.
+    assert!(held >= arenas / 2, "{held} bytes were held of arenas of {arenas}: {sets:?}");
+    assert_eq!(plan["fits"], true);
+}
+
+#[test]
+fn a_small_run_stays_within_its_plan() {
+    holds(&[]);
+    holds(&["run.ranks=2"]);
+}
+
+#[test]
+fn a_larger_run_stays_within_its_plan() {
+    holds(&LARGER);
+}
+
+#[test]
+fn no_recompute_policy_changes_a_bit() {
+    let home = Home::new();
+    let arena = |policy: &str| {
+        let plan = plan(&home, &[&format!("model.recompute={policy}")]);
+        plan["arena_bytes"].as_u64().unwrap()
+    };
+    let (most, least) = (arena("none"), arena("block"));
+    assert!(least < most);
+    for policy in ["norm_activation", "feed_forward", "block", "block:3,norm_activation"] {
+        let name = format!("runs/{}", policy.replace([':', ','], "-"));
+        let run = home.train(&name, &[&format!("model.recompute={policy}")]);
+        assert_eq!(&run, reference(), "{policy}");
+    }
+    // By a budget between them: blocks differ, it is written down, and the bits are the same.
+    let budget = format!("model.recompute_budget={}", (most + least) / 2);
+    let sets = ["model.recompute=auto", &budget];
+    assert_eq!(&home.train("runs/auto", &sets), reference());
+    let stored = fs::read_to_string(home.path("runs/auto/config.toml")).unwrap();
+    let line = stored.lines().find(|line| line.starts_with("recompute = ")).unwrap();
+    assert!(line.contains(':') && line.contains(','), "{line}");
+    assert!(stored.contains(&budget.replace("model.", "").replace('=', " = ")), "{stored}");
+}

@@ -57,6 +57,7 @@ fn mistakes_that_show_later_are_pinned_to_their_place_too() {
     let text = "[data]\n\n[run]\ndevice = \"cuda\"\n";
     fs::write(home.path("run.toml"), text).unwrap();
     refuses_in(&home, &[], &["run.toml:4: run.device: expected", "\"cuda\""]);
+    let home = Home::new();
     fs::write(home.path("bad.json"), "{ \"model\": 3 }").unwrap();
     let words = ["data.tokenizer: bad.json: not a usable tokenizer"];
     refuses_in(&home, &["data.tokenizer=bad.json"], &words);

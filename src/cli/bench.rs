@@ -30,7 +30,7 @@ enum What {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  octet bench step configs/llama_10m.toml --profile
+  octet bench step configs/llama_10m.toml --json
   octet bench step configs/quickstart.toml --set batch.micro=8 --steps 10")]
 struct StepArguments {
     /// The configuration (TOML).

@@ -28,7 +28,8 @@ pub enum DataError {
     },
     /// A text file that was named directly is not UTF-8.
     #[error(
-        "data.text: {path}: byte {offset} is not UTF-8; convert the file, or name its folder to skip it"
+        "data.text: {path}: byte {offset} is not UTF-8; convert the file, or name its folder to \
+         skip it"
     )]
     NotUtf8 {
         /// The file.

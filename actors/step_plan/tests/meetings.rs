@@ -1,5 +1,5 @@
-//! Programs in which ranks meet: such nodes are entries of their own, on the other stream, and every
-//! rank comes to all of them.
+//! Programs in which ranks meet: such nodes are entries of their own, on the other stream, and
+//! every rank comes to all of them.
 
 use std::sync::Arc;
 

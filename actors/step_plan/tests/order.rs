@@ -9,7 +9,7 @@ use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 use crate::contract::Workload;
 use crate::rank_memory::Zero;
 use crate::step_plan::tests::random_steps::{Case, case, plans_of};
-use crate::step_plan::{Entry, Mark, StepPlan, Work};
+use crate::step_plan::{Entry, Mark, Run, StepPlan, Work};
 
 /// Memory of one rank, as finely as entries tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,25 +54,7 @@ impl Memory<'_> {
                 buckets.map(|bucket| write(Cell::Gradient { buffer: *buffer, bucket })).collect()
             }
             Work::Load(_) => vec![write(Cell::Input)],
-            Work::Run(run) => {
-                let program = &self.case.workload.programs[run.program.0];
-                let within = |list: &[(_, usize)]| {
-                    let inside = list.iter().filter(|(_, node)| run.nodes.contains(node));
-                    inside.flat_map(|&(id, _)| layout.buckets_of(id)).collect::<Vec<_>>()
-                };
-                let parameters = within(program.parameter_reads()).into_iter();
-                let parameters = parameters
-                    .flat_map(|b| [read(Cell::OwnParameters(b)), read(Cell::OtherParameters(b))]);
-                let buffer = run.buffer;
-                let gradients = within(program.gradient_writes()).into_iter();
-                let gradients = gradients.map(|bucket| write(Cell::Gradient { buffer, bucket }));
-                let rest = [Cell::Activations, Cell::States, Cell::Step, Cell::OwnSums].map(write);
-                rest.into_iter()
-                    .chain([read(Cell::Input)])
-                    .chain(parameters)
-                    .chain(gradients)
-                    .collect()
-            }
+            Work::Run(run) => self.touches_of_run(run),
             Work::Keep(_) => vec![read(Cell::Activations), write(Cell::Metrics)],
             Work::Fold { into, from, elements } => {
                 let meets = |&b: &usize| {
@@ -117,6 +99,25 @@ impl Memory<'_> {
                 vec![read(Cell::OwnParameters(bucket)), write(Cell::OtherParameters(bucket))]
             }
         }
+    }
+
+    fn touches_of_run(&self, run: &Run) -> Vec<Touch> {
+        let layout = &self.case.workload.layout;
+        let read = |cell| (cell, false);
+        let write = |cell| (cell, true);
+        let program = &self.case.workload.programs[run.program.0];
+        let within = |list: &[(_, usize)]| {
+            let inside = list.iter().filter(|(_, node)| run.nodes.contains(node));
+            inside.flat_map(|&(id, _)| layout.buckets_of(id)).collect::<Vec<_>>()
+        };
+        let parameters = within(program.parameter_reads()).into_iter();
+        let parameters =
+            parameters.flat_map(|b| [read(Cell::OwnParameters(b)), read(Cell::OtherParameters(b))]);
+        let buffer = run.buffer;
+        let gradients = within(program.gradient_writes()).into_iter();
+        let gradients = gradients.map(|bucket| write(Cell::Gradient { buffer, bucket }));
+        let rest = [Cell::Activations, Cell::States, Cell::Step, Cell::OwnSums].map(write);
+        rest.into_iter().chain([read(Cell::Input)]).chain(parameters).chain(gradients).collect()
     }
 
     /// The first pair of entries whose order is left open.

@@ -116,7 +116,7 @@ fn too_little_text_is_said_clearly() {
         let error = SampleOrder::new(1, "x", 64, 64, windows).unwrap_err();
         assert!(matches!(error, DataError::TooShort { .. }) && error.is_user_error());
         let text = error.to_string();
-        assert!(text.contains("64 tokens") && text.contains("at least 65"), "{text}");
+        assert!(text.contains("less than the 64 tokens") && text.contains("got 64;"), "{text}");
         SampleOrder::new(1, "x", 65, 64, windows).unwrap();
     }
 }

@@ -51,7 +51,7 @@ fn a_search_gives_arguments_that_plan_and_train_take() {
     assert_eq!(rows.lines().count(), 2 + 2 * 2 + 1, "{rows}");
     let refused = |more: &[&str]| {
         let huge =
-            ["--set", "model.width=65536", "--set", "model.heads=512", "--set", "model.layers=200"];
+            ["--set", "model.width=16384", "--set", "model.heads=128", "--set", "model.layers=20"];
         place.refusal(&[&["plan", "tiny.toml", "--target", "h100"], &huge[..], more].concat())
     };
     let said = refused(&["--search"]);

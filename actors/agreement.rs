@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[cfg(test)]
 mod tests;
 
-/// What a rank asks about after its last micro-batch: the update.
-pub const UPDATE: u16 = u16::MAX - 1;
+/// What a rank asks about after its last micro-batch: the update. Numbers of micro-batches are
+/// below it, and what is begun with it stays below [`NONE`], so that a limit always changes the word.
+pub const UPDATE: u16 = u16::MAX - 2;
 
 /// No limit.
 const NONE: u16 = u16::MAX;

@@ -151,12 +151,15 @@ pub fn decision(engine: &Engine) -> Result<Decision, Fault> {
     Ok(decision)
 }
 
-/// By bucket: the fingerprint of this rank's shard after the last update that was made.
+/// By bucket: the fingerprint of this rank's shard after the update; zeros if none was made.
 ///
 /// # Errors
 /// A fault of the world from the device.
-pub fn fingerprints(engine: &Engine) -> Result<Vec<u64>, Fault> {
+pub fn fingerprints(engine: &Engine, decision: Decision) -> Result<Vec<u64>, Fault> {
     let mut sums = vec![0u64; engine.workload.layout().buckets.len()];
+    if decision.apply == 0 {
+        return Ok(sums);
+    }
     let own = engine.slice(engine.memory.fingerprints.part(0, size_of_val(&sums[..])));
     // SAFETY: this rank's memory, between steps.
     unsafe { engine.device.download(own, bytemuck::cast_slice_mut(&mut sums)) }

@@ -277,7 +277,7 @@ impl Rank {
             skipped: decision.apply == 0,
             overflow: decision.overflow == 1,
             abandoned,
-            fingerprint: fingerprints(&self.engine)?,
+            fingerprint: fingerprints(&self.engine, decision)?,
             loader_ms: ready.loader_ms,
             reduce_ms,
         })))

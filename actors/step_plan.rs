@@ -13,6 +13,7 @@ use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{Program, StateUse, Variables};
 use octet_kernels::ops::Stream;
 
+use crate::agreement::UPDATE;
 use crate::contract::{Batch, Phase, ProgramId, StepShape, Workload};
 use crate::rank_memory::Zero;
 use crate::step_plan::check::{check_order, check_sharing};
@@ -64,7 +65,14 @@ impl StepPlan {
         for (i, phase) in shape.phases.iter().enumerate() {
             planner.phase(i, phase);
         }
-        Ok(planner.finish(&shape.finally))
+        let plan = planner.finish(&shape.finally);
+        let loads = plan.rows;
+        if loads >= usize::from(UPDATE) {
+            return Err(Error::Plan(format!(
+                "{loads} runs of one rank in a step, at most {UPDATE}"
+            )));
+        }
+        Ok(plan)
     }
 
     /// Which scalars are kept, in order.

@@ -3,7 +3,7 @@
 //! It decides nothing: the step plan says what runs, in which order, on which record.
 
 use octet_kernels::device::RunArguments;
-use octet_kernels::error::Result;
+use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{ParameterId, Program, RunContext, StateUse};
 
 use crate::contract::{ProgramId, Results};
@@ -132,6 +132,10 @@ fn keep_scalars(engine: &Engine, keep: &Keep) -> Result<()> {
 
 fn forward(engine: &Engine, program: ProgramId, record: Option<&[u8]>, step: u64) -> Result<()> {
     let program = &engine.workload.programs()[program.0];
+    if !program.meetings().is_empty() {
+        let what = "meets other ranks, which only a step's micro-batches do";
+        return Err(Error::Plan(format!("program {} {what}", program.name)));
+    }
     upload(engine, program, record, RunArguments { step, first_sample: 0 })?;
     let context = RunContext {
         seed: engine.workload.seed(),

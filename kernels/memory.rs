@@ -2,7 +2,7 @@
 //!
 //! Owns the arena's bytes. Nothing here grows: what is not in the plan does not exist.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
 
 use crate::error::{Error, Result};
@@ -191,14 +191,15 @@ impl HostMemory {
     /// Takes `bytes`, zeroed.
     ///
     /// # Errors
-    /// [`Error::Device`] when that is too large for an address.
+    /// [`Error::Device`] when that is too large for an address or the system refuses.
     pub fn zeroed(bytes: usize) -> Result<Self> {
         let alignment = if bytes < LARGE_PAGE { PAGE } else { LARGE_PAGE };
         let layout = Layout::from_size_align(bytes.max(1), alignment)
             .map_err(|e| Error::Device(format!("an arena of {bytes} bytes: {e}")))?;
         // SAFETY: the size is not zero.
         let base = unsafe { alloc(layout) };
-        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
+        let refused = || Error::Device(format!("the system has no {bytes} bytes for an arena"));
+        let base = NonNull::new(base).ok_or_else(refused)?;
         ask_for_large_pages(base, bytes);
         // SAFETY: the bytes were just allocated.
         unsafe { base.write_bytes(0, bytes) };

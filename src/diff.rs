@@ -19,7 +19,7 @@ use crate::inspect::checkpoints;
 use crate::look::Run;
 use crate::models::ModelSize;
 use crate::run_data::DataPlace;
-use crate::train::LOG;
+use crate::train::{DATA_FACT, LOG};
 
 #[cfg(test)]
 mod tests;
@@ -179,7 +179,7 @@ fn digests(run: &Run) -> Result<Digests, Failure> {
     let newest = lines.iter().rev().find(|line| line.digest.is_some());
     let manifest =
         newest.and_then(|line| Manifest::read(&LocalDisk, &run.store().folder(line.step)).ok());
-    let data = manifest.and_then(|manifest| manifest.identity.get("data").cloned());
+    let data = manifest.and_then(|manifest| manifest.identity.get(DATA_FACT).cloned());
     let digests = lines.into_iter().filter_map(|line| Some((line.step, line.digest?))).collect();
     Ok((digests, data))
 }

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::data::{Prepared, Watcher, prepare};
 use crate::experiment::Experiment;
 use crate::failure::Failure;
+use crate::models::RecomputeConfig;
 use crate::run_data::{self, DataPlace, tokenizer_folder};
 use crate::sampling::{Conversation, Listener, Request, Sampler, read_prompt};
 use crate::text::Text;
@@ -77,6 +78,9 @@ impl Run {
         let mut config = self.config.clone();
         config.run.ranks = 1;
         config.sample.every = 0;
+        // Chosen for the run's ranks and memory; a look runs forward only.
+        config.model.recompute = RecomputeConfig::default();
+        config.model.recompute_budget = None;
         Ok(config)
     }
 }

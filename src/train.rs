@@ -339,11 +339,14 @@ pub fn open_store(config: &Config, folder: &Path, disk: &Arc<dyn Disk>) -> Store
     Store::new(disk.clone(), folder, settings)
 }
 
+/// The name of the prepared data's identity in a manifest.
+pub(crate) const DATA_FACT: &str = "the prepared data";
+
 /// What a resume must find again to go on bit for bit.
 fn facts(config: &Config, experiment: &Experiment) -> RunFacts {
     let mut identity = config.identity();
     let mut fact = |key: &str, value: String| identity.insert(key.to_string(), value);
-    fact("the prepared data", experiment.data_identity().to_string());
+    fact(DATA_FACT, experiment.data_identity().to_string());
     fact("the backend", "cpu".to_string());
     RunFacts { config_digest: config.digest(), identity }
 }

@@ -68,9 +68,10 @@ pub(super) fn check_sharing(
     }
     for id in &shape.finally {
         let program = &workload.programs()[id.0];
-        if !program.fields().is_empty() || !program.gradient_writes().is_empty() {
-            let name = &program.name;
-            return Err(Error::Plan(format!("program {name} runs last: no inputs, no gradients")));
+        let inputs = !program.fields().is_empty() || !program.gradient_writes().is_empty();
+        if inputs || !program.meetings().is_empty() {
+            let what = "runs last: no inputs, no gradients, no meetings";
+            return Err(Error::Plan(format!("program {} {what}", program.name)));
         }
     }
     Ok(())

@@ -167,8 +167,8 @@ impl<'w> Planner<'w> {
     pub(super) fn finish(mut self, finally: &[ProgramId]) -> StepPlan {
         let buckets = self.layout().buckets.len();
         if has_sums(self.workload.variables()) {
+            // Compute comes behind it with the gather of the squares.
             self.communicate(Work::SumStates, Mark::Counted, Mark::Summed);
-            self.waits.push(Mark::Summed);
         }
         self.waits.extend((0..buckets).map(Mark::Reduced));
         // The update must not overtake the gather of the step before.

@@ -58,6 +58,9 @@ impl Default for RunConfig {
     }
 }
 
+/// Most threads of a rank.
+const THREADS_MAX: usize = 1024;
+
 impl RunConfig {
     /// Where the optimizer state lies.
     pub fn placement(&self) -> Zero {
@@ -68,7 +71,10 @@ impl RunConfig {
         require(self.steps > 0, "run.steps", || expected("at least 1", self.steps))?;
         require(self.ranks > 0, "run.ranks", || expected("at least 1", self.ranks))?;
         require(self.zero <= 1, "run.zero", || expected("0 or 1", self.zero))?;
-        require(self.threads != Some(0), "run.threads", || expected("at least 1", 0))
+        let threads = self.threads.unwrap_or(1);
+        let wanted = format!("a number from 1 to {THREADS_MAX}");
+        let usable = (1..=THREADS_MAX).contains(&threads);
+        require(usable, "run.threads", || expected(&wanted, threads))
     }
 }
 

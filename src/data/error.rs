@@ -37,6 +37,12 @@ pub enum DataError {
         /// Offset of the first byte that is not part of a valid character, from 0.
         offset: u64,
     },
+    /// A file is not what it was when it was scanned.
+    #[error("{path}: it changed while it was prepared; run the command again")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A compressed file is damaged, or is none.
     #[error("{path}: cannot decompress: {reason}")]
     Compressed {
@@ -196,6 +202,7 @@ impl DataError {
             | Self::NotUtf8 { .. }
             | Self::Compressed { .. }
             | Self::JsonLine { .. }
+            | Self::Changed { .. }
             | Self::SourcesEnd { .. }
             | Self::EmptyCorpus { .. }
             | Self::NoPackages { .. }

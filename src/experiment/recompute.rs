@@ -3,7 +3,7 @@
 //! A pure function of configuration, target and budget. Candidates are the four policies, and any
 //! two of them with the first blocks under the one that keeps less. Their times are rooflines at
 //! the target's data-sheet peaks, on a CPU at a fixed ratio of FLOPs to bytes, so that the same
-//! configuration gives the same choice on every machine. Bits never depend on it.
+//! configuration and budget give the same choice on every machine. Bits never depend on it.
 
 use std::collections::HashMap;
 

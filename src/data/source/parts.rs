@@ -55,6 +55,7 @@ pub(super) fn read(
     // Bytes behind the last part.
     let mut rest: Vec<u8> = Vec::new();
     let mut offset = 0;
+    let mut hasher = blake3::Hasher::new();
     loop {
         let mut part = memory()?;
         let mut bytes = std::mem::take(&mut part.text).into_bytes();
@@ -66,6 +67,7 @@ pub(super) fn read(
             bytes.resize(before + more, 0);
             let read = source.fill(&mut bytes[before..])?;
             bytes.truncate(before + read);
+            hasher.update(&bytes[before..]);
             left -= read as u64;
             if read < more && left > 0 {
                 left = 0;
@@ -95,9 +97,30 @@ pub(super) fn read(
         (begins, line) = (false, line + kept as u64);
         take(part)?;
         if left == 0 {
-            return Ok(());
+            return check_unchanged(&mut source, file, hasher);
         }
     }
+}
+
+/// Reads the file to its end and refuses one that is not what was scanned: its tokens would be kept
+/// under the identity of other text.
+fn check_unchanged(
+    source: &mut Source,
+    file: &SourceFile,
+    mut hasher: blake3::Hasher,
+) -> Result<(), DataError> {
+    let mut rest = vec![0; PART_BYTES];
+    loop {
+        let read = source.fill(&mut rest)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&rest[..read]);
+    }
+    if *hasher.finalize().as_bytes() != file.digest {
+        return Err(DataError::Changed { path: file.path.clone() });
+    }
+    Ok(())
 }
 
 /// The part of `bytes`, which stand at `offset` of the file, that ends with a whole character.

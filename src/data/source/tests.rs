@@ -289,3 +289,17 @@ fn a_limit_ends_a_source_at_a_character_or_a_line() {
     assert_eq!(limited(&lines, 31), ["one"]);
     assert_eq!(limited(&lines, 32), ["one", "two"]);
 }
+
+#[test]
+fn a_file_that_changes_after_the_scan_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("text.txt");
+    for changed in ["same length", "cut", "this one has grown", ""] {
+        fs::write(&path, "as scanned.").unwrap();
+        let corpus = scan(&path).unwrap();
+        assert_eq!(read(&corpus).unwrap(), ["as scanned."]);
+        fs::write(&path, changed).unwrap();
+        let refused = read(&corpus).unwrap_err();
+        assert!(matches!(refused, DataError::Changed { .. }), "{changed}: {refused}");
+    }
+}

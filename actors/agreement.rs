@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 mod tests;
 
 /// What a rank asks about after its last micro-batch: the update. Numbers of micro-batches are
-/// below it, and what is begun with it stays below [`NONE`], so that a limit always changes the word.
+/// below it, and what is begun with it stays below [`NONE`]: a limit always changes the word.
 pub const UPDATE: u16 = u16::MAX - 2;
 
 /// No limit.

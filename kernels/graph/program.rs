@@ -167,7 +167,6 @@ pub struct Program {
     parameter_reads: Vec<(ParameterId, usize)>,
     meetings: Vec<usize>,
     shared: Shared,
-    forward_nodes: usize,
     /// Bytes of one micro-batch's record.
     pub input_bytes: usize,
     /// Bytes of intermediates and scratch.
@@ -190,7 +189,6 @@ impl Program {
         policy: Policy,
         layout: &Layout,
     ) -> Result<Self> {
-        let forward_nodes = graph.nodes.len();
         let Policy { recompute, target } = policy;
         let blocks = graph.blocks().len();
         differentiate(&mut graph, goal, recompute)?;
@@ -243,7 +241,6 @@ impl Program {
             parameter_reads,
             meetings,
             shared,
-            forward_nodes,
             input_bytes,
             activation_bytes,
             target,
@@ -254,11 +251,6 @@ impl Program {
     /// Number of nodes.
     pub fn nodes(&self) -> usize {
         self.nodes.len()
-    }
-
-    /// Number of nodes before backward begins.
-    pub fn forward_nodes(&self) -> usize {
-        self.forward_nodes
     }
 
     /// The inputs of a micro-batch's record, in the order in which they were declared.

@@ -71,7 +71,9 @@ fn answer(arguments: &Arguments, config: &Config) -> Result<ExitCode, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let ranks = config.run.ranks;
     let threads = config.run.threads.unwrap_or_else(|| threads_per_rank(cores, ranks));
-    let narrow = config.to_toml().contains("dtype = \"bf16\"");
+    let stored: toml::Table = config.to_toml().parse().map_err(Failure::ours)?;
+    let dtype = stored.get("model").and_then(|model| model.get("dtype"));
+    let narrow = dtype.and_then(toml::Value::as_str) == Some("bf16");
     let machine = match arguments.target {
         Target::H100 => Machine::gpus(graph::Target::H100),
         Target::H200 => Machine::gpus(graph::Target::H200),

@@ -106,6 +106,13 @@ impl Tokenizer {
     /// [`DataError::Tokenizer`] if there is none or it makes no sense, [`DataError::Io`].
     pub fn from_file(path: &Path, options: TokenizerOptions<'_>) -> Result<Self, DataError> {
         if path.join(KIND_FILE).is_file() {
+            let given =
+                [("data.split", options.split), ("data.end_of_document", options.end_of_document)];
+            if let Some((key, _)) = given.iter().find(|(_, value)| value.is_some()) {
+                let folder = path.display();
+                let problem = format!("expected nothing beside {folder}, which already says it");
+                return Err(DataError::Config { key, problem });
+            }
             return Self::load(path);
         }
         let path = if path.is_dir() { path.join(HUGGING_FACE_FILE) } else { path.to_owned() };

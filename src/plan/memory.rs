@@ -17,8 +17,6 @@ pub struct Memory {
     pub snapshot_bytes: usize,
     /// A checkpoint on disk: every logical tensor once.
     pub checkpoint_bytes: usize,
-    /// Sum of all ranks' arenas.
-    pub all_arenas_bytes: usize,
 }
 
 impl Memory {
@@ -28,11 +26,10 @@ impl Memory {
     /// As [`RankMemory::new`].
     pub fn of(workload: &dyn Workload, ranks: usize, zero: Zero) -> Result<Self> {
         let mut largest: Option<RankMemory> = None;
-        let (mut ring_bytes, mut all_arenas_bytes) = (0, 0);
+        let mut ring_bytes = 0;
         for rank in 0..ranks {
             let memory = RankMemory::new(workload, ranks, rank, zero)?;
             ring_bytes += SlotShape::new(workload, &memory.tree, rank).ring_bytes();
-            all_arenas_bytes += memory.arena.bytes();
             if largest.as_ref().is_none_or(|l| l.arena.bytes() < memory.arena.bytes()) {
                 largest = Some(memory);
             }
@@ -44,7 +41,6 @@ impl Memory {
             ring_bytes,
             snapshot_bytes: snapshots.bytes() * SLOTS,
             checkpoint_bytes: snapshots.tensors().iter().map(|tensor| tensor.span.bytes).sum(),
-            all_arenas_bytes,
         })
     }
 

@@ -101,7 +101,11 @@ fn row(
         Some(capacity) => capacity.checked_sub(fixed),
         None => Some(usize::MAX),
     };
-    let Some(room) = room else { return Ok(None) };
+    let budget = config.model.recompute_budget.map(|budget| (budget.0 as usize).checked_sub(fixed));
+    let (Some(room), Some(budget)) = (room, budget.unwrap_or(Some(usize::MAX))) else {
+        return Ok(None);
+    };
+    let room = room.min(budget);
     let Some(best) = candidates.cheapest(room)? else { return Ok(None) };
     let Candidate { mix, activation_bytes, seconds } = best;
     // Ranks of a CPU share what one alone would have.

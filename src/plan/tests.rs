@@ -97,6 +97,19 @@ fn every_row_of_a_search_is_what_its_arguments_plan() {
 }
 
 #[test]
+fn a_search_stays_within_the_budget() {
+    let machine = Machine::gpus(Target::H200);
+    let rows = |sets: &[&str]| search(&config(sets), 512, &machine, 1).unwrap();
+    let all = rows(&["model.dtype=bf16"]);
+    let median = all[all.len() / 2].arena_bytes;
+    let budget = format!("model.recompute_budget={median}");
+    let fitting = rows(&["model.dtype=bf16", &budget]);
+    assert!(!fitting.is_empty());
+    assert!(fitting.iter().all(|row| row.arena_bytes <= median));
+    assert!(all.iter().any(|row| row.arena_bytes > median));
+}
+
+#[test]
 fn a_gpu_needs_no_room_to_widen_operands() {
     let machine = |target| match target {
         Target::Cpu => Machine::this_cpu(),

@@ -2,6 +2,7 @@
 //! recompute policy changes a bit.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -105,4 +106,17 @@ fn no_recompute_policy_changes_a_bit() {
     let line = stored.lines().find(|line| line.starts_with("recompute = ")).unwrap();
     assert!(line.contains(':') && line.contains(','), "{line}");
     assert!(stored.contains(&budget.replace("model.", "").replace('=', " = ")), "{stored}");
+}
+
+#[test]
+fn a_run_with_a_tight_budget_is_evaluated_on_one_rank() {
+    let home = Home::new();
+    let arena = |sets: &[&str]| plan(&home, sets)["arena_bytes"].as_u64().unwrap();
+    let four = arena(&["run.ranks=4"]);
+    assert!(four < arena(&[]), "one rank has more gradient buffers");
+    let budget = format!("model.recompute_budget={four}");
+    home.train("runs/tight", &["run.ranks=4", "run.steps=2", &budget]);
+    let mut look = Command::new(env!("CARGO_BIN_EXE_octet"));
+    let looked = look.arg("evaluate").arg(home.path("runs/tight")).output().unwrap();
+    assert!(looked.status.success(), "{}", String::from_utf8_lossy(&looked.stderr));
 }

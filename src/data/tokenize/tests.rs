@@ -212,3 +212,17 @@ fn a_broken_tokenizer_file_is_named() {
             .unwrap();
     assert!(missing.to_string().ends_with("no such file"));
 }
+
+#[test]
+fn a_saved_tokenizer_says_all_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    Tokenizer::bytes().save(folder.path()).unwrap();
+    let load = |options| Tokenizer::from_file(folder.path(), options);
+    assert!(load(TokenizerOptions::default()).is_ok());
+    let ends = TokenizerOptions { end_of_document: Some("</s>"), ..TokenizerOptions::default() };
+    let splits = TokenizerOptions { split: Some("gpt2"), ..TokenizerOptions::default() };
+    for (options, key) in [(ends, "data.end_of_document"), (splits, "data.split")] {
+        let refused = load(options).err().unwrap().to_string();
+        assert!(refused.starts_with(key), "{refused}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Checkpointer: brings committed snapshot slots to disk while training goes on.
 //!
 //! A slot is lent to it by [`CheckpointerMessage::Save`] and free again when it answers; it owns
-//! the folder of checkpoints all the time. A save that fails leaves the earlier checkpoints as they
+//! the folder of checkpoints all the time, so it also finds the state that a run goes back to. A save that fails leaves the earlier checkpoints as they
 //! are, is told, and is over: whether to try again is the supervisor's decision. It never touches a
 //! device, and sees time and files only through [`Clock`] and the store's disk.
 
@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use crate::actor::{Actor, Flow, Port};
 use crate::checkpoint::{About, CheckpointError, Saved, Store};
+use crate::contract::Workload;
 use crate::fault::{ActorName, Fault};
 use crate::outside::Clock;
+use crate::resume::{FirstState, ResumeError, earlier_state};
 use crate::snapshot::{SlotView, SnapshotError, SnapshotLayout, SnapshotSlots};
 
 #[cfg(test)]
@@ -29,6 +31,8 @@ pub enum CheckpointerMessage {
         step: u64,
         /// The checkpoint from which the run came here.
         parent: Option<String>,
+        /// Where a roll-back would lead: a checkpoint of up to so many steps stays.
+        back_to: u64,
     },
     /// Compute the digest of a committed slot that does not go to disk, and store it there, so that
     /// a restart can check it.
@@ -38,12 +42,19 @@ pub enum CheckpointerMessage {
         /// The step that was committed there.
         step: u64,
     },
+    /// Find the newest good state of at most `step` steps, in memory or on disk, put it into a slot
+    /// and give up all that lies after it. No slot is lent to anybody until the answer.
+    Rewind {
+        /// Steps done.
+        step: u64,
+    },
     /// Done.
     Stop,
 }
 
-/// What it tells the supervisor: exactly one `Saved`, `Sealed` or `Failed` for every request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What it tells the supervisor: exactly one `Saved`, `Sealed` or `Failed` for every request, and
+/// one `Rewound` or `NotRewound` for a rewind.
+#[derive(Debug, Clone, PartialEq)]
 pub enum CheckpointerReply {
     /// The checkpoint is on disk, verified. The slot is free.
     Saved {
@@ -82,6 +93,13 @@ pub enum CheckpointerReply {
         /// Why. Blames us if the slot did not hold that step or changed meanwhile.
         fault: Fault,
     },
+    /// The state to go on from.
+    Rewound(FirstState),
+    /// There is none.
+    NotRewound {
+        /// Why.
+        fault: Fault,
+    },
     /// The checkpoint was saved, but old ones could not be removed. Comes before its `Saved`.
     NotTidied {
         /// Why.
@@ -105,6 +123,7 @@ pub struct Checkpointer {
     layout: Arc<SnapshotLayout>,
     clock: Arc<dyn Clock>,
     facts: RunFacts,
+    workload: Arc<dyn Workload>,
     supervisor: Port<CheckpointerReply>,
 }
 
@@ -116,12 +135,19 @@ impl Checkpointer {
         layout: Arc<SnapshotLayout>,
         clock: Arc<dyn Clock>,
         facts: RunFacts,
+        workload: Arc<dyn Workload>,
         supervisor: Port<CheckpointerReply>,
     ) -> Self {
-        Self { store, slots, layout, clock, facts, supervisor }
+        Self { store, slots, layout, clock, facts, workload, supervisor }
     }
 
-    fn save(&self, slot: usize, step: u64, parent: Option<String>) -> CheckpointerReply {
+    fn save(
+        &self,
+        slot: usize,
+        step: u64,
+        parent: Option<String>,
+        back_to: u64,
+    ) -> CheckpointerReply {
         let start = self.clock.monotonic();
         let about = About {
             config_digest: self.facts.config_digest.clone(),
@@ -131,7 +157,7 @@ impl Checkpointer {
         };
         match self.with_slot(slot, step, |view| self.store.save(view, &about)) {
             Ok(Saved { digest, path, bytes, .. }) => {
-                let removed = self.store.retain(step).unwrap_or_else(|e| {
+                let removed = self.store.retain(step, back_to).unwrap_or_else(|e| {
                     let fault = Fault::world(self.name(), format!("removing checkpoints: {e}"));
                     self.supervisor.tell(CheckpointerReply::NotTidied { fault });
                     Vec::new()
@@ -150,6 +176,23 @@ impl Checkpointer {
                 CheckpointerReply::Sealed { step, slot, digest, ms: self.ms_since(start) }
             }
             Err(e) => self.failed(slot, step, &e),
+        }
+    }
+
+    fn rewind(&self, step: u64) -> CheckpointerReply {
+        let Self { store, slots, layout, facts, .. } = self;
+        match earlier_state(&*self.workload, store, slots, layout, facts, step) {
+            Ok(state) => CheckpointerReply::Rewound(state),
+            Err(e) => {
+                let what = format!("going back to step {step}: {e}");
+                let fault = match e {
+                    ResumeError::NothingEarlier { .. } | ResumeError::NothingGood { .. } => {
+                        Fault::lasting(self.name(), what)
+                    }
+                    _ => Fault::world(self.name(), what),
+                };
+                CheckpointerReply::NotRewound { fault }
+            }
         }
     }
 
@@ -192,8 +235,11 @@ impl Actor for Checkpointer {
 
     fn apply(&mut self, message: CheckpointerMessage) -> Result<Flow, Fault> {
         let reply = match message {
-            CheckpointerMessage::Save { slot, step, parent } => self.save(slot, step, parent),
+            CheckpointerMessage::Save { slot, step, parent, back_to } => {
+                self.save(slot, step, parent, back_to)
+            }
             CheckpointerMessage::Seal { slot, step } => self.seal(slot, step),
+            CheckpointerMessage::Rewind { step } => self.rewind(step),
             CheckpointerMessage::Stop => return Ok(Flow::Stop),
         };
         self.supervisor.tell(reply);

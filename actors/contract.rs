@@ -141,7 +141,7 @@ pub struct EvaluationTask {
 pub enum Purpose {
     /// A micro-batch of a step.
     Train {
-        /// The step, from 0.
+        /// The batch, from 0: the step's own, or a later one where data was passed over.
         step: u64,
         /// 0 unless the step is repeated with larger programs.
         attempt: usize,
@@ -237,7 +237,7 @@ pub trait Workload: Debug + Send + Sync + 'static {
     /// The run's seed.
     fn seed(&self) -> u64;
 
-    /// The phases of a step: a pure function. `attempt` grows when a step overflowed.
+    /// The phases of a step with the batch number `step`: a pure function. `attempt` grows when a step overflowed.
     fn shape(&self, step: u64, attempt: usize) -> Arc<StepShape>;
 
     /// Shapes that memory is planned for: no step has more runs or records on a rank than one of

@@ -11,6 +11,8 @@ use thiserror::Error;
 pub enum Blame {
     /// Disk, memory, network, a device: restart what failed, or stop with a saved state.
     World,
+    /// The run has decided to stop, saved: trying again would come to the same end.
+    Lasting,
     /// A broken assertion of ours: stop, dump, exit code 70.
     Ours,
 }
@@ -31,6 +33,11 @@ impl Fault {
     /// The world failed.
     pub fn world(actor: ActorName, what: impl fmt::Display) -> Self {
         Self { actor, blame: Blame::World, what: what.to_string() }
+    }
+
+    /// The run stops, and another try would too.
+    pub fn lasting(actor: ActorName, what: impl fmt::Display) -> Self {
+        Self { actor, blame: Blame::Lasting, what: what.to_string() }
     }
 
     /// We failed.

@@ -9,6 +9,7 @@
 //! | [`topology`] | every actor, its mailbox, and who may tell it what |
 //! | [`actor`], [`fault`], [`report`] | what actors, failures and reports are |
 //! | [`step_plan`], [`schedule`] | pure: what a rank does in a step; what comes after what |
+//! | [`recovery`] | pure: what follows from bad updates |
 //! | [`supervisor`] | the run as a state machine |
 //! | [`rank`] | one device's thread; the step on one screen |
 //! | [`crew`], [`engine`] | who runs on that thread in turn, and over what |
@@ -38,6 +39,7 @@ pub mod optimizer;
 pub mod outside;
 pub mod rank;
 pub mod rank_memory;
+pub mod recovery;
 pub mod reducer;
 pub mod report;
 pub mod resume;

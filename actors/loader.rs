@@ -45,8 +45,8 @@ pub enum Order {
     Step {
         /// Number of the piece of work.
         ticket: u64,
-        /// The step, from 0.
-        step: u64,
+        /// The batch of the data's order: the step, and later where data is passed over.
+        batch: u64,
         /// How often it overflowed before.
         attempt: usize,
     },
@@ -170,9 +170,9 @@ impl Loader {
     fn fill(&mut self, slot: &mut BatchSlot, order: Order) -> Result<bool, Fault> {
         slot.sequence = self.sent;
         match order {
-            Order::Step { ticket, step, attempt } => {
+            Order::Step { ticket, batch, attempt } => {
                 slot.ticket = ticket;
-                self.fill_step(slot, step, attempt)?;
+                self.fill_step(slot, batch, attempt)?;
                 Ok(true)
             }
             Order::Evaluate { ticket, task } => {
@@ -194,8 +194,8 @@ impl Loader {
         }
     }
 
-    fn fill_step(&self, slot: &mut BatchSlot, step: u64, attempt: usize) -> Result<(), Fault> {
-        let shape = self.workload.shape(step, attempt);
+    fn fill_step(&self, slot: &mut BatchSlot, batch: u64, attempt: usize) -> Result<(), Fault> {
+        let shape = self.workload.shape(batch, attempt);
         let records = records(&*self.workload, &shape, &self.lanes);
         slot.filled = records.len();
         if slot.filled > slot.records() {
@@ -203,7 +203,7 @@ impl Loader {
             return Err(Fault::ours(ActorName::Loader(self.rank), what));
         }
         for (i, &(micro_batch, program)) in records.iter().enumerate() {
-            let purpose = Purpose::Train { step, attempt, micro_batch };
+            let purpose = Purpose::Train { step: batch, attempt, micro_batch };
             let mut record = Record::new(slot.record_mut(i));
             self.workload.fill(purpose, program, &mut record)?;
         }

@@ -51,6 +51,8 @@ pub enum RankMessage {
         ticket: u64,
         /// The step, from 0.
         step: u64,
+        /// The batch that it learns from.
+        batch: u64,
         /// How often it overflowed before.
         attempt: usize,
     },
@@ -246,8 +248,14 @@ impl Rank {
         Ok(stepped)
     }
 
-    fn take_step(&mut self, ticket: u64, step: u64, attempt: usize) -> Result<RankReply, Fault> {
-        let ready = self.make_ready(ticket, step, attempt)?;
+    fn take_step(
+        &mut self,
+        ticket: u64,
+        step: u64,
+        batch: u64,
+        attempt: usize,
+    ) -> Result<RankReply, Fault> {
+        let ready = self.make_ready(ticket, batch, attempt)?;
         let stepped = self.step(&ready.plan, &ready.batch, step)?;
         self.outcome(ready, stepped)
     }
@@ -256,10 +264,10 @@ impl Rank {
     pub(crate) fn make_ready(
         &mut self,
         ticket: u64,
-        step: u64,
+        batch: u64,
         attempt: usize,
     ) -> Result<Ready, Fault> {
-        let shape = self.engine.workload.shape(step, attempt);
+        let shape = self.engine.workload.shape(batch, attempt);
         let plan = self.plan(&shape)?;
         let start = seconds(&*self.clock);
         let batch = self.batch(ticket)?;
@@ -405,7 +413,9 @@ impl Actor for Rank {
                 restore(&self.engine, &self.slots[slot])?;
                 RankReply::Restored
             }
-            RankMessage::Step { ticket, step, attempt } => self.take_step(ticket, step, attempt)?,
+            RankMessage::Step { ticket, step, batch, attempt } => {
+                self.take_step(ticket, step, batch, attempt)?
+            }
             RankMessage::Evaluate { ticket, task, step } => self.evaluate(ticket, task, step)?,
             RankMessage::Drive { step } => self.drive(step)?,
             RankMessage::Snapshot { slot } => {

@@ -68,6 +68,25 @@ pub struct EvaluationReport {
     pub targets: u64,
 }
 
+/// A roll-back after bad updates, as a line of `log.jsonl` with `"kind":"rollback"`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RollBackReport {
+    /// Steps done in the state that the run went back to.
+    pub step: u64,
+    /// Steps done when it was decided.
+    pub at: u64,
+    /// Steps done in the state that was loaded: those up to `step` are done again as they were.
+    pub loaded: u64,
+    /// Which roll-back of the run, from 1.
+    pub number: u64,
+    /// Why.
+    pub reason: String,
+    /// The first batch that is passed over.
+    pub first_batch: u64,
+    /// How many batches are passed over.
+    pub batches: u64,
+}
+
 /// JSON has no NaN and no infinity: they are written as null, and null is read as NaN.
 fn not_finite_if_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))

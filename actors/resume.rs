@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 
+use serde_json::Value;
 use thiserror::Error;
 
-use crate::checkpoint::{CheckpointError, Store};
+use crate::checkpoint::{CheckpointError, Manifest, Store};
 use crate::checkpointer::RunFacts;
 use crate::contract::Workload;
-use crate::snapshot::{SlotHead, SnapshotError, SnapshotLayout, SnapshotSlots};
+use crate::snapshot::{SLOTS, SlotHead, SnapshotError, SnapshotLayout, SnapshotSlots};
 use crate::transfer::initialise;
 
 #[cfg(test)]
@@ -33,6 +34,17 @@ pub enum ResumeError {
         folder: String,
         /// What is wrong with the newest.
         first: String,
+    },
+    /// A whole run would be given up.
+    #[error(
+        "no state of up to {step} steps is left to go back to, only one of {newest}: a larger \
+         checkpoint.keep keeps some"
+    )]
+    NothingEarlier {
+        /// Wanted.
+        step: u64,
+        /// There is.
+        newest: u64,
     },
     /// The checkpoint was written under other numerics.
     #[error(
@@ -60,6 +72,8 @@ pub struct FirstState {
     pub digest: Option<String>,
     /// Whether a good checkpoint holds it.
     pub on_disk: bool,
+    /// What decisions about bad updates depend on, as it was saved with the state.
+    pub recovery: Value,
     /// What a person should know: damaged checkpoints that were passed over, accepted differences.
     pub notes: Vec<String>,
 }
@@ -76,51 +90,102 @@ pub fn first_state(
     facts: &RunFacts,
     accept_new_numerics: bool,
 ) -> Result<FirstState, ResumeError> {
+    find(workload, store, (slots, layout), facts, accept_new_numerics, u64::MAX)
+}
+
+/// As [`first_state`], among checkpoints of at most `at_most` steps.
+fn find(
+    workload: &dyn Workload,
+    store: &Store,
+    (slots, layout): (&Arc<SnapshotSlots>, &Arc<SnapshotLayout>),
+    facts: &RunFacts,
+    accept_new_numerics: bool,
+    at_most: u64,
+) -> Result<FirstState, ResumeError> {
     let mut notes = Vec::new();
     let in_memory = slots.newest_good(layout);
     notes.extend(in_memory.rejected.iter().map(|damage| format!("passed over: {damage}")));
-    let search = store.find_newest_good()?;
+    let search = store.find_good_at_most(at_most)?;
     notes.extend(search.damaged.iter().map(|damage| format!("passed over: {damage}")));
-    // The checkpoints of a run vouch for what its engine left in memory: the file of the
-    // configuration, or the text, may have changed since.
-    if let Some(found) = &search.newest {
-        for (key, was, now) in differences(&found.manifest.identity, facts) {
-            if !accept_new_numerics {
-                return Err(ResumeError::Identity { key, was, now });
-            }
-            notes.push(format!("accepted: {key} is {now} and was {was}"));
-        }
-    }
     let newest_on_disk = search.newest.as_ref().map(|found| found.manifest.step);
     let saved_digest = search.newest.as_ref().map(|found| found.manifest.digest.clone());
     let sequence = in_memory.good.as_ref().map_or(0, |good| good.head.sequence) + 1;
     if let Some(good) = in_memory.good
         && newest_on_disk.is_none_or(|step| step <= good.head.step)
     {
-        let SlotHead { step, digest, .. } = good.head;
+        let SlotHead { step, digest, facts: left, .. } = good.head;
+        // The file of the configuration, or the text, may have changed since.
+        notes.extend(compare(&left.identity, facts, accept_new_numerics)?);
+        let recovery = left.recovery;
         let on_disk = newest_on_disk == Some(step) && digest.is_some() && digest == saved_digest;
-        return Ok(FirstState { slot: good.slot, step, digest, on_disk, notes });
+        return Ok(FirstState { slot: good.slot, step, digest, on_disk, recovery, notes });
     }
     let Some(found) = search.newest else {
         if let Some(first) = search.damaged.first() {
             return Err(nothing_good(store, first));
         }
         initialise(workload, &slots.slot(0, layout));
-        return Ok(FirstState { slot: 0, step: 0, digest: None, on_disk: false, notes });
+        let (slot, recovery) = (0, Value::Null);
+        return Ok(FirstState { slot, step: 0, digest: None, on_disk: false, recovery, notes });
     };
+    notes.extend(compare(&found.manifest.identity, facts, accept_new_numerics)?);
     // What was good a moment ago may be so no more: what counts is what was loaded.
-    let loaded = store.load_newest_good(&slots.slot(0, layout), sequence)?;
+    let loaded = store.load_good_at_most(at_most, &slots.slot(0, layout), sequence)?;
     if loaded.newest.as_ref() != Some(&found) {
         let damage = loaded.damaged.first().map(ToString::to_string);
         return Err(nothing_good(store, damage.as_deref().unwrap_or("it is gone")));
     }
-    let digest = Some(found.manifest.digest);
-    Ok(FirstState { slot: 0, step: found.manifest.step, digest, on_disk: true, notes })
+    let Manifest { step, digest, recovery, .. } = found.manifest;
+    Ok(FirstState { slot: 0, step, digest: Some(digest), on_disk: true, recovery, notes })
+}
+
+/// The state to go back to: the newest good one of at most `step` steps. Whatever lies after `step`,
+/// in memory and on disk, is given up, so that no later start finds it.
+///
+/// # Errors
+/// [`ResumeError`]; checkpoints are then as they were, or the last of them gone.
+pub fn earlier_state(
+    workload: &dyn Workload,
+    store: &Store,
+    slots: &Arc<SnapshotSlots>,
+    layout: &Arc<SnapshotLayout>,
+    facts: &RunFacts,
+    step: u64,
+) -> Result<FirstState, ResumeError> {
+    for slot in (0..SLOTS).map(|i| slots.slot(i, layout)) {
+        if slot.head().is_ok_and(|head| head.step > step) {
+            slot.invalidate();
+        }
+    }
+    // Its numerics are this run's: it was accepted at the start, or made since.
+    let state = find(workload, store, (slots, layout), facts, true, step)?;
+    let newest = store.steps()?.last().copied().unwrap_or(0);
+    if state.step == 0 && step > 0 && newest > 0 {
+        return Err(ResumeError::NothingEarlier { step, newest });
+    }
+    store.discard_after(step)?;
+    Ok(state)
 }
 
 fn nothing_good(store: &Store, first: impl Display) -> ResumeError {
     let folder = store.root().display().to_string();
     ResumeError::NothingGood { folder, first: first.to_string() }
+}
+
+/// What differs and was accepted, in words.
+fn compare(
+    was: &BTreeMap<String, String>,
+    facts: &RunFacts,
+    accept_new_numerics: bool,
+) -> Result<Vec<String>, ResumeError> {
+    let mut accepted = Vec::new();
+    for (key, was, now) in differences(was, facts) {
+        if !accept_new_numerics {
+            return Err(ResumeError::Identity { key, was, now });
+        }
+        accepted.push(format!("accepted: {key} is {now} and was {was}"));
+    }
+    Ok(accepted)
 }
 
 fn differences(was: &BTreeMap<String, String>, facts: &RunFacts) -> Vec<(String, String, String)> {

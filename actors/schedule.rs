@@ -17,6 +17,8 @@ pub struct Schedule {
     pub evaluate_every: u64,
     /// Snapshots to disk. One is taken at the end in any case.
     pub checkpoint_every: u64,
+    /// Snapshots that stay in memory, between those that go to disk.
+    pub memory_every: u64,
     /// Conversations (samples).
     pub drive_every: u64,
 }
@@ -43,7 +45,12 @@ pub enum Work {
         /// Steps done.
         step: u64,
     },
-    /// A snapshot.
+    /// A snapshot that stays in memory.
+    Snapshot {
+        /// Steps done.
+        step: u64,
+    },
+    /// A snapshot that goes to disk.
     Save {
         /// Steps done.
         step: u64,
@@ -65,7 +72,16 @@ impl Schedule {
         }
         if due(self.checkpoint_every) || last {
             works.push(Work::Save { step: done });
+        } else if due(self.memory_every) {
+            works.push(Work::Snapshot { step: done });
         }
         works
+    }
+
+    /// The last snapshot that is taken, on disk or in memory, when up to `done` steps are done. The
+    /// first state counts as one.
+    pub fn snapshot_at_or_before(&self, done: u64) -> u64 {
+        let last = |every: u64| done.checked_div(every).map_or(0, |times| times * every);
+        last(self.checkpoint_every).max(last(self.memory_every))
     }
 }

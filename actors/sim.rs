@@ -30,10 +30,11 @@ use crate::evaluator::{Evaluator, EvaluatorMessage, TaskInfo};
 use crate::loader::{self, BatchSlot, Loader, LoaderMessage, SlotShape, orders_max};
 use crate::outside::faulty::{FaultyDisk, Moment, Trouble};
 use crate::outside::{Clock, Disk, ManualClock};
+use crate::recovery::Policy;
 use crate::resume::{FirstState, first_state};
 use crate::schedule::Schedule;
 use crate::snapshot::{self, SnapshotLayout, SnapshotSlots};
-use crate::supervisor::{Policy, Ports, RunEnd, Supervisor, SupervisorMessage};
+use crate::supervisor::{Ports, RunEnd, Supervisor, SupervisorMessage};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::resources::{Floors, Resources};
 use crate::telemetry::status::Status;
@@ -52,6 +53,10 @@ use toy::{Random, Tiny, tiny};
 pub(crate) const LOG: &str = "/run/log.jsonl";
 const SUMMARY: &str = "/run/summary.json";
 const CHECKPOINTS: &str = "/run/checkpoints";
+
+/// What a run does about bad updates; `ranks` makes some.
+const POLICY: Policy =
+    Policy { bad_updates: 2, rollbacks: 3, skip_data: true, window: 3, loss_z: 1e3, norm_z: 0.0 };
 
 /// Turns after which a life has gone astray: a calm one takes a tenth.
 const TURNS_MAX: u64 = 20_000;
@@ -214,9 +219,9 @@ impl<'w> Life<'w> {
         let (slots, layout) = (world.slots.clone(), world.layout.clone());
         let state = begin(world, &store, &facts);
         let notes = state.notes.clone();
-        let (to_supervisor, inbox) = mailbox("supervisor", 3 * ranks + 13);
+        let (to_supervisor, inbox) = mailbox("supervisor", 3 * ranks + 16);
         let (to_evaluator, for_evaluator) = mailbox("evaluator", 2 + parts_most(&workload));
-        let (to_checkpointer, for_checkpointer) = mailbox("checkpointer", 2);
+        let (to_checkpointer, for_checkpointer) = mailbox("checkpointer", 3);
         let (to_telemetry, for_telemetry) = mailbox("telemetry", 4096);
         let (end_port, end) = mailbox("starter", 1);
         let abandon = Arc::new(AtomicBool::new(false));
@@ -247,10 +252,17 @@ impl<'w> Life<'w> {
         }
         let evaluator = evaluator(&workload, &to_supervisor);
         let replies = to_supervisor.map(SupervisorMessage::Checkpoint);
-        let checkpointer = Checkpointer::new(store, slots, layout, clock.clone(), facts, replies);
-        let policy = Policy { skips_max: 3 };
-        let supervisor =
-            Supervisor::new(workload, world.schedule, policy, ports, handles, clock.clone());
+        let (own, trained) = (facts.clone(), workload.clone());
+        let checkpointer =
+            Checkpointer::new(store, slots, layout, clock.clone(), own, trained, replies);
+        let supervisor = Supervisor::new(
+            workload,
+            world.schedule,
+            POLICY,
+            ports,
+            (handles, &facts),
+            clock.clone(),
+        );
         let telemetry = world.telemetry(&clock);
         let step = state.step;
         to_telemetry.tell(TelemetryMessage::RewindLog { step });

@@ -8,7 +8,7 @@
 //!
 //! | Region | What | Bytes |
 //! |---|---|---|
-//! | header | numbers, hashes, the cursor as JSON | [`HEADER_BYTES`] |
+//! | header | numbers, hashes, the cursor and [`SlotFacts`] as JSON | [`HEADER_BYTES`] |
 //! | masters | flat f32 values of all trainable parameters | 4 × `layout.elements` |
 //! | first moments, second moments | as the masters | each 4 × `layout.elements` |
 //! | frozen | the tail of the parameter region, as stored | |
@@ -30,14 +30,18 @@ pub mod slots;
 pub(crate) mod tests;
 
 pub use digest::digest;
-pub use slots::{GoodSlot, NewestGood, SLOTS, Slot, SlotHead, SlotView, SnapshotSlots};
+pub use slots::{GoodSlot, NewestGood, SLOTS, Slot, SlotFacts, SlotHead, SlotView, SnapshotSlots};
 
-/// Bytes in front of a slot's regions: a page of fixed fields, three of cursor.
-pub const HEADER_BYTES: usize = PAGE_BYTES + CURSOR_BYTES_MAX;
+/// Bytes in front of a slot's regions: a page of fixed fields, three of cursor, the facts.
+pub const HEADER_BYTES: usize = PAGE_BYTES + CURSOR_BYTES_MAX + FACTS_BYTES_MAX;
 
 /// Longest cursor, as JSON: 64 sources of a mixture at 128 bytes each, 64 samples carried over at
 /// 48, and 1 KiB for the rest.
 pub const CURSOR_BYTES_MAX: usize = 12 * 1024;
+
+/// Longest facts, as JSON: 8 KiB for two windows of recent updates, 4 KiB for the roll-backs of a
+/// run, and 36 KiB for what its numbers depend on, 100 bytes a key.
+pub const FACTS_BYTES_MAX: usize = 48 * 1024;
 
 /// Regions start at multiples of this, so that ranks copy whole pages.
 const PAGE_BYTES: usize = 4096;
@@ -56,8 +60,22 @@ pub enum SnapshotError {
         /// Its words.
         why: std::io::Error,
     },
+    /// The host has less memory than both slots take.
+    #[error(
+        "snapshot memory takes {needed} bytes and the host has {available} left; a smaller model, \
+         or a host with more memory (octet plan shows what is needed)"
+    )]
+    Host {
+        /// Bytes of both slots that are not taken yet.
+        needed: u64,
+        /// What the host has.
+        available: u64,
+    },
     /// The inherited memory has another size than this run's layout.
-    #[error("snapshot memory has {found} bytes, this run needs {expected}")]
+    #[error(
+        "snapshot memory has {found} bytes, this run needs {expected}: the configuration was \
+         changed while the run was starting again; start it anew"
+    )]
     Size {
         /// What it has.
         found: u64,
@@ -77,6 +95,12 @@ pub enum SnapshotError {
         slot: usize,
         /// What does not fit.
         what: String,
+    },
+    /// The facts do not fit in the header.
+    #[error("facts of {bytes} bytes; a snapshot takes {FACTS_BYTES_MAX}")]
+    Facts {
+        /// Their length as JSON.
+        bytes: usize,
     },
     /// The cursor does not fit in the header.
     #[error("a cursor of {bytes} bytes; a snapshot takes {CURSOR_BYTES_MAX}")]

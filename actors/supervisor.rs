@@ -5,23 +5,25 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::actor::{Actor, Flow, Port};
-use crate::checkpointer::{CheckpointerMessage, CheckpointerReply};
+use crate::checkpointer::{CheckpointerMessage, CheckpointerReply, RunFacts};
 use crate::contract::Workload;
 use crate::evaluator::EvaluatorMessage;
-use crate::fault::{ActorName, Blame, Fault};
+use crate::fault::{ActorName, Fault};
 use crate::loader::{LoaderMessage, Order};
 use crate::outside::Clock;
-use crate::rank::{RankMessage, RankReply, StepOutcome};
+use crate::rank::{RankMessage, RankReply};
+use crate::recovery::{Policy, Recovery, RollBack};
 use crate::report::EvaluationReport;
 use crate::resume::FirstState;
 use crate::schedule::{STEPS_AHEAD, Schedule, Work};
 use crate::snapshot::Slot;
-use crate::step_report::{Times, step_report};
 use crate::telemetry::TelemetryMessage;
 use crate::telemetry::status::RunState;
 
 mod clock;
+mod saving;
 mod slot_table;
+mod stepping;
 #[cfg(test)]
 mod tests;
 
@@ -79,13 +81,6 @@ impl RunEnd {
     }
 }
 
-/// What a run does about trouble.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// Updates skipped in a row (non-finite norm) before the run stops.
-    pub skips_max: u32,
-}
-
 /// Everybody whom the supervisor tells.
 #[derive(Debug, Clone)]
 pub struct Ports {
@@ -128,7 +123,12 @@ pub struct Supervisor {
     digest: Option<String>,
     /// Digest of the checkpoint that the next one follows.
     parent: Option<String>,
-    skips: u32,
+    /// What decisions about bad updates depend on.
+    recovery: Recovery,
+    /// On the way back to an earlier state, until ranks are told to take it.
+    back: Option<RollBack>,
+    /// Saves, and then ends for this reason.
+    stopping: Option<Fault>,
     interrupted: bool,
     ended: bool,
     shown: Option<RunState>,
@@ -136,13 +136,13 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor that waits for [`SupervisorMessage::Start`].
+    /// A supervisor that waits for [`SupervisorMessage::Start`]. `facts` stand beside each state.
     pub fn new(
         workload: Arc<dyn Workload>,
         schedule: Schedule,
         policy: Policy,
         ports: Ports,
-        slots: Vec<Slot>,
+        (slots, facts): (Vec<Slot>, &RunFacts),
         clock: Arc<dyn Clock>,
     ) -> Self {
         let ranks = ports.ranks.len();
@@ -151,7 +151,7 @@ impl Supervisor {
             schedule,
             policy,
             ports,
-            slots: SlotTable::new(slots),
+            slots: SlotTable::new(slots, facts.identity.clone()),
             clock: ClockHandle::new(clock),
             done: 0,
             planned: 0,
@@ -164,7 +164,9 @@ impl Supervisor {
             saved_step: None,
             digest: None,
             parent: None,
-            skips: 0,
+            recovery: Recovery::default(),
+            back: None,
+            stopping: None,
             interrupted: false,
             ended: false,
             shown: None,
@@ -172,8 +174,11 @@ impl Supervisor {
         }
     }
 
-    fn start(&mut self, state: FirstState, first: Vec<Work>) {
-        let FirstState { slot, step, digest, on_disk, .. } = state;
+    /// Goes on from a state: at the start of the engine, or back to an earlier one.
+    fn start(&mut self, state: FirstState, first: Vec<Work>) -> Result<(), Fault> {
+        let FirstState { slot, step, digest, on_disk, recovery, .. } = state;
+        let recovery = Recovery::from_value(&recovery);
+        self.recovery = recovery.map_err(|e| Fault::ours(ActorName::Supervisor, e))?;
         self.done = step;
         self.planned = step;
         self.saved_step = on_disk.then_some(step);
@@ -185,6 +190,7 @@ impl Supervisor {
             self.plan(work);
         }
         self.tell_ranks(&RankMessage::Restore { slot });
+        Ok(())
     }
 
     fn tell_ranks(&mut self, message: &RankMessage) {
@@ -210,9 +216,12 @@ impl Supervisor {
         self.tickets += 1;
         let ticket = self.tickets;
         let order = match work {
-            Work::Step { step, attempt } => Some(Order::Step { ticket, step, attempt }),
+            Work::Step { step, attempt } => {
+                let batch = self.recovery.batch(step);
+                Some(Order::Step { ticket, batch, attempt })
+            }
             Work::Evaluate { task, .. } => Some(Order::Evaluate { ticket, task }),
-            Work::Drive { .. } | Work::Save { .. } => None,
+            Work::Drive { .. } | Work::Snapshot { .. } | Work::Save { .. } => None,
         };
         for port in order.iter().flat_map(|_| &self.ports.loaders) {
             port.tell(LoaderMessage::Order(order.expect("just checked")));
@@ -222,10 +231,10 @@ impl Supervisor {
 
     /// Takes the next piece of work, or ends the run.
     fn advance(&mut self) {
-        if self.ended {
+        if self.ended || self.back.is_some() {
             return;
         }
-        if self.interrupted {
+        if self.interrupted || self.stopping.is_some() {
             self.agenda.clear();
             self.planned = self.done;
         } else {
@@ -238,8 +247,19 @@ impl Supervisor {
             self.end_when_saved();
             return;
         };
+        if matches!(work, Work::Snapshot { .. } | Work::Save { .. })
+            && self.recovery.bad() > 0
+            && !self.is_ending()
+        {
+            // What may have to be given up does not take the place of what is good.
+            self.agenda.pop_front();
+            return self.advance();
+        }
         let message = match work {
-            Work::Step { step, attempt } => RankMessage::Step { ticket, step, attempt },
+            Work::Step { step, attempt } => {
+                let batch = self.recovery.batch(step);
+                RankMessage::Step { ticket, step, batch, attempt }
+            }
             Work::Evaluate { task, step } => {
                 self.report = None;
                 let parts = self.workload.evaluations()[task].parts;
@@ -253,13 +273,24 @@ impl Supervisor {
                 self.filling = Some(slot);
                 RankMessage::Snapshot { slot }
             }
+            Work::Snapshot { .. } => match self.slots.take_if_free() {
+                Some(slot) => {
+                    self.filling = Some(slot);
+                    RankMessage::Snapshot { slot }
+                }
+                // The run does not wait for what stays in memory: an older state will do.
+                None => {
+                    self.agenda.pop_front();
+                    return self.advance();
+                }
+            },
         };
         self.agenda.pop_front();
         self.current = Some(work);
         self.show(match work {
-            _ if self.interrupted => RunState::Draining,
+            _ if self.interrupted || self.stopping.is_some() => RunState::Draining,
             Work::Evaluate { .. } => RunState::Evaluating,
-            Work::Step { .. } | Work::Drive { .. } | Work::Save { .. } => RunState::Training,
+            _ => RunState::Training,
         });
         self.work_began = self.clock.seconds();
         self.tell_ranks(&message);
@@ -268,7 +299,8 @@ impl Supervisor {
     /// Whether the run ends with a state that is not on disk. A state of step 0 is made again from
     /// the seed; one that came from memory may never have been written.
     fn is_to_be_saved(&self) -> bool {
-        self.saved_step != Some(self.done) && (self.interrupted || self.done > 0)
+        let ends_early = self.interrupted || self.stopping.is_some();
+        self.saved_step != Some(self.done) && (ends_early || self.done > 0)
     }
 
     /// Tells what the run is doing, when that changes.
@@ -295,7 +327,9 @@ impl Supervisor {
             Some(Work::Step { .. }) => matches!(reply, RankReply::Stepped(_)),
             Some(Work::Evaluate { .. }) => matches!(reply, RankReply::Evaluated),
             Some(Work::Drive { .. }) => matches!(reply, RankReply::Drove),
-            Some(Work::Save { .. }) => matches!(reply, RankReply::Snapped { .. }),
+            Some(Work::Snapshot { .. } | Work::Save { .. }) => {
+                matches!(reply, RankReply::Snapped { .. })
+            }
         }
     }
 
@@ -332,118 +366,13 @@ impl Supervisor {
                 None => return Ok(()),
             },
             Some(Work::Drive { .. }) => {}
-            Some(Work::Save { step }) => self.snapped(step)?,
+            Some(Work::Snapshot { step }) => self.snapped(step, false)?,
+            Some(Work::Save { step }) => self.snapped(step, true)?,
         }
         self.current = None;
         self.replies.fill(None);
         self.advance();
         Ok(())
-    }
-
-    fn stepped(&mut self, step: u64, attempt: usize) {
-        let outcomes: Vec<StepOutcome> = self
-            .replies
-            .iter_mut()
-            .filter_map(|reply| match reply.take() {
-                Some(RankReply::Stepped(outcome)) => Some(*outcome),
-                _ => None,
-            })
-            .collect();
-        if outcomes.iter().any(|o| o.abandoned) {
-            self.interrupted = true;
-            return;
-        }
-        if outcomes.iter().any(|o| o.overflow) && attempt + 1 < self.workload.attempts() {
-            self.agenda.clear();
-            self.planned = step + 1;
-            self.plan(Work::Step { step, attempt: attempt + 1 });
-            let tasks = self.workload.evaluations().len();
-            for work in self.schedule.after(step + 1, tasks) {
-                self.plan(work);
-            }
-            return;
-        }
-        self.done = step + 1;
-        let skipped = outcomes.iter().any(|o| o.skipped);
-        self.skips = if skipped { self.skips + 1 } else { 0 };
-        let times = Times {
-            seconds: self.clock.seconds() - self.work_began,
-            checkpoint_ms: self.slots.take_wait_ms(),
-        };
-        let report = step_report(&*self.workload, step, &outcomes, times);
-        self.ports.telemetry.tell(TelemetryMessage::Step(report));
-        if self.skips >= self.policy.skips_max {
-            let what = format!("{} updates in a row were not finite", self.skips);
-            self.fail(Fault::world(ActorName::Supervisor, what));
-        }
-    }
-
-    fn snapped(&mut self, step: u64) -> Result<(), Fault> {
-        let slot = self.filling.take().expect("a snapshot fills a slot");
-        let took = |reply: &Option<RankReply>| match reply {
-            Some(RankReply::Snapped { ms }) => *ms,
-            _ => 0.0,
-        };
-        let longest_ms = self.replies.iter().map(took).fold(0.0, f64::max);
-        let cursor = self.cursor(step);
-        let commit = self.slots.commit(slot, step, &cursor, longest_ms);
-        commit.map_err(|error| Fault::ours(ActorName::Supervisor, error))?;
-        self.saved_step = Some(step);
-        let parent = self.parent.clone();
-        self.ports.checkpointer.tell(CheckpointerMessage::Save { slot, step, parent });
-        Ok(())
-    }
-
-    /// Where the run stands in its data: all that a resume needs, since order is a pure function.
-    fn cursor(&self, step: u64) -> serde_json::Value {
-        let samples = self.workload.samples_before(step);
-        let tokens = samples * self.workload.tokens_per_sample();
-        serde_json::json!({ "step": step, "samples": samples, "tokens": tokens })
-    }
-
-    fn checkpointed(&mut self, reply: CheckpointerReply) {
-        match reply {
-            CheckpointerReply::Saved { step, slot, digest, path, ms, .. } => {
-                self.slots.free(slot);
-                self.parent = Some(digest.clone());
-                self.digest = Some(digest);
-                let (ms, path) = (ms as f64, path.display().to_string());
-                self.ports.telemetry.tell(TelemetryMessage::Checkpoint { step, ms, path });
-            }
-            CheckpointerReply::Sealed { slot, digest, .. } => {
-                self.slots.free(slot);
-                self.digest = Some(digest);
-            }
-            CheckpointerReply::Failed { slot, step, fault } => {
-                self.slots.free(slot);
-                if self.saved_step == Some(step) {
-                    self.saved_step = None;
-                }
-                if fault.blame == Blame::Ours || (step == self.done && self.at_the_end()) {
-                    return self.fail(fault);
-                }
-                let what = format!("a checkpoint was not written, the run goes on: {fault}");
-                self.ports.telemetry.tell(TelemetryMessage::Note { what });
-            }
-            CheckpointerReply::NotTidied { fault } => {
-                self.ports.telemetry.tell(TelemetryMessage::Note { what: fault.to_string() });
-            }
-        }
-        if self.current.is_none() && self.filling.is_none() {
-            self.advance();
-        }
-    }
-
-    fn at_the_end(&self) -> bool {
-        self.agenda.is_empty() && (self.interrupted || self.done >= self.schedule.steps)
-    }
-
-    fn end_when_saved(&mut self) {
-        if self.slots.any_writing() {
-            return;
-        }
-        let finished = self.done >= self.schedule.steps;
-        self.end(if finished { Ending::Finished } else { Ending::Interrupted });
     }
 
     fn fail(&mut self, fault: Fault) {
@@ -472,10 +401,10 @@ impl Actor for Supervisor {
             return Ok(Flow::Continue);
         }
         match message {
-            SupervisorMessage::Start { state, first } => self.start(state, first),
+            SupervisorMessage::Start { state, first } => self.start(state, first)?,
             SupervisorMessage::Rank(rank, reply) => self.reply(rank, reply)?,
             SupervisorMessage::Evaluated(report) => self.evaluated(report)?,
-            SupervisorMessage::Checkpoint(reply) => self.checkpointed(reply),
+            SupervisorMessage::Checkpoint(reply) => self.checkpointed(reply)?,
             SupervisorMessage::Fault(fault) => self.fail(fault),
             SupervisorMessage::Interrupt => {
                 self.interrupted = true;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::actor::{Actor, Flow, Port};
 use crate::fault::{ActorName, Fault};
 use crate::outside::{Clock, Disk, DiskError};
-use crate::report::{EvaluationReport, StepReport};
+use crate::report::{EvaluationReport, RollBackReport, StepReport};
 use crate::run_folder::log::{Line, Log};
 use crate::run_folder::replace_json;
 
@@ -43,6 +43,13 @@ pub enum TelemetryMessage {
     Step(StepReport),
     /// An evaluation is done.
     Evaluation(EvaluationReport),
+    /// The run has gone back after bad updates; its [`Self::RewindLog`] came before.
+    RollBack(RollBackReport),
+    /// An update was bad, and was borne.
+    Bad {
+        /// Why.
+        what: String,
+    },
     /// Something that a person should know.
     Note {
         /// One sentence.
@@ -122,6 +129,8 @@ pub struct Telemetry {
     earlier_s: f64,
     timed: Duration,
     waiting: bool,
+    /// A rewind that the disk has refused so far: comes before the next line.
+    rewind: Option<u64>,
 }
 
 impl fmt::Debug for Telemetry {
@@ -150,6 +159,7 @@ impl Telemetry {
             started: now,
             timed: now,
             waiting: false,
+            rewind: None,
             setup,
         };
         telemetry.publish_time()?;
@@ -183,8 +193,10 @@ impl Telemetry {
 
     /// Appends what waits. A disk that refuses is noted once; a full backlog is a fault.
     fn write_backlog(&mut self) -> Result<(), Fault> {
-        let mut refused = None;
-        while let Some(line) = self.backlog.front() {
+        let mut refused = self.rewind_log().err();
+        while refused.is_none()
+            && let Some(line) = self.backlog.front()
+        {
             match self.log.append(line) {
                 Ok(()) => drop(self.backlog.pop_front()),
                 Err(error) => {
@@ -207,18 +219,27 @@ impl Telemetry {
     }
 
     fn rewind(&mut self, step: u64) -> Result<(), Fault> {
-        let mut totals = Totals::default();
-        let rewound = self.log.rewind(step, |line| totals.add(line)).map_err(world)?;
         self.backlog.retain(|line| line.step().is_none_or(|of| of <= step));
+        self.rewind = Some(self.rewind.map_or(step, |earlier| earlier.min(step)));
+        self.setup.status.step_done(step, self.setup.clock.monotonic());
+        self.write_backlog()
+    }
+
+    /// Drops what a rewind has made void. What waits came after it.
+    fn rewind_log(&mut self) -> Result<(), DiskError> {
+        let Some(step) = self.rewind else { return Ok(()) };
+        let mut totals = Totals::default();
+        let rewound = self.log.rewind(step, |line| totals.add(line))?;
+        self.rewind = None;
+        if rewound.unreadable > 0 {
+            let what =
+                format!("dropped {} lines of the log that cannot be read", rewound.unreadable);
+            self.backlog.push_front(Line::Note { step: totals.step(), what });
+        }
         for line in &self.backlog {
             totals.add(line);
         }
         self.totals = totals;
-        self.setup.status.step_done(self.totals.step(), self.setup.clock.monotonic());
-        if rewound.unreadable > 0 {
-            let dropped = rewound.unreadable;
-            self.note(format!("dropped {dropped} lines of the log that cannot be read"))?;
-        }
         Ok(())
     }
 
@@ -275,6 +296,14 @@ impl Actor for Telemetry {
             TelemetryMessage::Evaluation(report) => {
                 self.setup.metrics.evaluation(&report);
                 self.publish(Line::Evaluate(report))?;
+            }
+            TelemetryMessage::RollBack(report) => {
+                self.setup.metrics.rolled_back();
+                self.publish(Line::RollBack(report))?;
+            }
+            TelemetryMessage::Bad { what } => {
+                self.setup.metrics.bad_update();
+                self.note(format!("a bad update: {what}"))?;
             }
             TelemetryMessage::Note { what } => self.note(what)?,
             TelemetryMessage::Checkpoint { step, ms, path } => {

@@ -380,7 +380,7 @@ impl Stand {
         while let Ok(slot) = self.free.try_recv() {
             self.loader.apply(LoaderMessage::Free(slot))?;
         }
-        self.loader.apply(LoaderMessage::Order(Order::Step { ticket, step, attempt }))?;
+        self.loader.apply(LoaderMessage::Order(Order::Step { ticket, batch: step, attempt }))?;
         // What the message `Step` does, in its three parts.
         let ready = self.rank.make_ready(ticket, step, attempt)?;
         (self.watch)(step, Moment::Before);

@@ -34,10 +34,11 @@ use crate::loader::{BatchSlot, Loader, LoaderMessage, SLOTS, SlotShape, orders_m
 use crate::outside::{Clock, LocalDisk};
 use crate::rank::{DataPath, PEER_TIMEOUT, Rank, RankEnds, RankMessage};
 use crate::rank_memory::{RankMemory, Zero};
+use crate::recovery::Policy;
 use crate::resume::FirstState;
 use crate::schedule::{Schedule, Work};
 use crate::snapshot::{self, Slot, SnapshotLayout, SnapshotSlots};
-use crate::supervisor::{Ending, Policy, Ports, RunEnd, Supervisor, SupervisorMessage};
+use crate::supervisor::{Ending, Ports, RunEnd, Supervisor, SupervisorMessage};
 use crate::telemetry::totals::Summary;
 use crate::telemetry::{Telemetry, TelemetryMessage, TelemetrySetup};
 use crate::watchdog::{Activity, Heartbeats, Pulse, watch};
@@ -292,7 +293,8 @@ impl Seats {
             ("a fault of each loader", ranks),
             ("faults of host actors", 8),
             ("an evaluation", 1),
-            ("both snapshots", 2),
+            ("both snapshots, and that old ones stay", 4),
+            ("a way back", 1),
             ("start and interrupt", 2),
         ]);
         let supervisor = Seat::new(ActorName::Supervisor, &limit, own_faults);
@@ -301,7 +303,7 @@ impl Seats {
         let parts = tasks.iter().map(|task| task.parts as usize).max().unwrap_or(0);
         let limit = MailboxLimit::of(&[("begin", 1), ("abandon", 1), ("parts of a task", parts)]);
         let evaluator = Seat::new(ActorName::Evaluator, &limit, faults.clone());
-        let limit = MailboxLimit::of(&[("both snapshots", 2)]);
+        let limit = MailboxLimit::of(&[("both snapshots", 2), ("a way back", 1)]);
         let checkpointer = Seat::new(ActorName::Checkpointer, &limit, faults.clone());
         let limit = MailboxLimit::of(&[
             ("steps while a slow disk takes a line", 4096),
@@ -334,18 +336,20 @@ impl Seats {
         let replies = self.supervisor.port().map(SupervisorMessage::Checkpoint);
         let (store, slots, layout) =
             (setup.store.clone(), setup.slots.clone(), setup.layout.clone());
-        let (facts, clock) = (setup.facts.clone(), setup.clock.clone());
+        let (facts, clock, workload) =
+            (setup.facts.clone(), setup.clock.clone(), setup.workload.clone());
         host.start(self.checkpointer, restart(), move || {
             let (slots, layout) = (slots.clone(), layout.clone());
             let (clock, facts, replies) = (clock.clone(), facts.clone(), replies.clone());
-            Ok(Checkpointer::new(store.clone(), slots, layout, clock, facts, replies))
+            let (store, workload) = (store.clone(), workload.clone());
+            Ok(Checkpointer::new(store, slots, layout, clock, facts, workload, replies))
         })?;
         let mut supervisor = Some(Supervisor::new(
             setup.workload.clone(),
             setup.schedule,
             setup.policy,
             ports,
-            setup.handles(),
+            (setup.handles(), &setup.facts),
             setup.clock.clone(),
         ));
         host.start(self.supervisor, Restart::Never, move || {

@@ -21,7 +21,9 @@ use crate::schedule::ScheduleConfig;
 pub use batch::BatchConfig;
 pub use error::{ConfigError, Invalid, Place};
 pub use origins::Origins;
-pub use sections::{CheckpointConfig, Device, EvaluateConfig, RunConfig, SampleConfig, WebConfig};
+pub use sections::{
+    CheckpointConfig, Device, EvaluateConfig, RecoveryConfig, RunConfig, SampleConfig, WebConfig,
+};
 
 mod batch;
 pub mod bytes;
@@ -54,6 +56,8 @@ pub struct Config {
     pub schedule: ScheduleConfig,
     /// What is kept on disk.
     pub checkpoint: CheckpointConfig,
+    /// What is done about bad updates.
+    pub recovery: RecoveryConfig,
     /// The loss on held-out data.
     pub evaluate: EvaluateConfig,
     /// Text that the model writes while it is trained.
@@ -76,8 +80,15 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("data.cache", "where files lie"),
     ("model.recompute", "what is computed twice is computed alike"),
     ("model.recompute_budget", "likewise"),
-    ("checkpoint.every", "saving observes"),
+    ("checkpoint.every", "saving observes; where a roll-back leads is a part of the state"),
     ("checkpoint.keep", "saving observes"),
+    ("checkpoint.memory_every", "as checkpoint.every"),
+    ("recovery.bad_updates", "it acts on bad updates only, and what it did is a part of the state"),
+    ("recovery.rollbacks", "as recovery.bad_updates"),
+    ("recovery.skip_data", "as recovery.bad_updates"),
+    ("recovery.window", "as recovery.bad_updates"),
+    ("recovery.loss_z", "as recovery.bad_updates"),
+    ("recovery.norm_z", "as recovery.bad_updates"),
     ("evaluate.every", "evaluating observes"),
     ("evaluate.batches", "evaluating observes"),
     ("sample.every", "sampling observes, with random numbers of its own"),
@@ -158,6 +169,7 @@ impl Config {
         self.optimizer.validate()?;
         self.schedule.validate(self.run.steps)?;
         self.checkpoint.validate()?;
+        self.recovery.validate()?;
         self.evaluate.validate()?;
         self.sample.validate()?;
         self.web.validate()?;

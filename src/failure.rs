@@ -100,7 +100,7 @@ impl From<octet_kernels::error::Error> for Failure {
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
         match fault.blame {
-            Blame::World => Self::world(fault),
+            Blame::World | Blame::Lasting => Self::world(fault),
             Blame::Ours => Self::ours(fault),
         }
     }

@@ -228,12 +228,25 @@ fn look(
     });
     let first = works(step);
     let expected = first.iter().filter(|work| matches!(work, Work::Evaluate { .. })).count();
-    let state = FirstState { slot: 0, step, digest: None, on_disk: true, notes: Vec::new() };
+    let state = FirstState {
+        slot: 0,
+        step,
+        digest: None,
+        on_disk: true,
+        recovery: serde_json::Value::Null,
+        notes: Vec::new(),
+    };
     let begin = Begin { state, first };
     let place = Place { folder: scratch.0.clone(), disk, web: None };
     let saving = Saving { store, slots, layout, facts: RunFacts::default() };
     let setup = setup(config, Arc::new(experiment), place, saving, begin, observer);
-    let schedule = Schedule { steps: step, evaluate_every: 0, checkpoint_every: 0, drive_every: 0 };
+    let schedule = Schedule {
+        steps: step,
+        evaluate_every: 0,
+        checkpoint_every: 0,
+        memory_every: 0,
+        drive_every: 0,
+    };
     let finished = run(RunSetup { interrupts, schedule, ..setup })?;
     if let Ending::Failed(fault) = finished.end.ending {
         return Err(fault.into());

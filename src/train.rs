@@ -21,7 +21,6 @@ use octet_actors::run_folder::log::{Line, for_each_line};
 use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, replace};
 use octet_actors::schedule::{Schedule, Work};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
-use octet_actors::supervisor::Policy;
 use octet_actors::telemetry::metrics::Metrics;
 use octet_actors::telemetry::resources::{Floors, Resources};
 use octet_actors::telemetry::status::Status;
@@ -44,9 +43,6 @@ use crate::text::Text;
 pub const LOG: &str = "log.jsonl";
 /// The summary of a run, in its folder.
 pub const SUMMARY: &str = "summary.json";
-
-/// Updates in a row that may be skipped.
-const SKIPS_MAX: u32 = 10;
 
 /// A run without a step for this long is not well.
 const STEP_PATIENCE: Duration = Duration::from_secs(600);
@@ -135,6 +131,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
         Some(fd) => SnapshotSlots::from_fd(fd, layout.bytes())?,
         None => SnapshotSlots::create(layout.bytes())?,
     };
+    slots.take_pages(Resources::read(&LocalDisk, &job.folder).available_bytes)?;
     let facts = facts(&config, &experiment);
     let accept = job.accept_new_numerics;
     store.recover().map_err(Failure::world)?;
@@ -219,7 +216,7 @@ pub(crate) fn setup(
         backend: Backend::Cpu { threads },
         zero: if config.run.zero == 0 { Zero::Zero0 } else { Zero::Zero1 },
         schedule: schedule(config),
-        policy: Policy { skips_max: SKIPS_MAX },
+        policy: config.recovery.policy(),
         slots: saving.slots,
         layout: saving.layout,
         store: saving.store,
@@ -238,6 +235,7 @@ fn schedule(config: &Config) -> Schedule {
         steps: config.run.steps,
         evaluate_every: config.evaluate.every,
         checkpoint_every: config.checkpoint.every,
+        memory_every: config.checkpoint.memory_every,
         drive_every: config.sample.every,
     }
 }
@@ -249,7 +247,7 @@ fn missed(config: &Config, tasks: &[EvaluationTask], step: u64, folder: &RunFold
     due.retain(|work| match work {
         Work::Evaluate { .. } => step > 0,
         Work::Drive { step } => *step > 0 && !sample_file(&folder.samples(), *step).exists(),
-        Work::Step { .. } | Work::Save { .. } => false,
+        Work::Step { .. } | Work::Snapshot { .. } | Work::Save { .. } => false,
     });
     if due.is_empty() {
         return due;

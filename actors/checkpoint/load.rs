@@ -6,7 +6,7 @@ use crate::checkpoint::tensor_file::TensorFileReader;
 use crate::checkpoint::{CheckpointError, FileEntry, Manifest, TensorEntry, damaged, in_parallel};
 use crate::outside::Disk;
 use crate::snapshot::digest::{CHUNK_BYTES, TensorHasher};
-use crate::snapshot::{LogicalTensor, Region, Slot, SnapshotLayout, TensorKind};
+use crate::snapshot::{LogicalTensor, Region, Slot, SlotFacts, SnapshotLayout, TensorKind};
 
 /// What is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +154,9 @@ pub fn load(
             unsafe { slot.region(region).as_mut_slice::<u8>() }.fill(0);
         }
     }
-    slot.commit(manifest.step, &manifest.cursor, sequence)?;
+    let (recovery, identity) = (manifest.recovery.clone(), manifest.identity.clone());
+    let facts = SlotFacts { recovery, identity };
+    slot.commit_with(manifest.step, &manifest.cursor, &facts, sequence)?;
     if contents == Contents::All {
         slot.seal_with(&manifest.digest)?;
     }

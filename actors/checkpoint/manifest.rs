@@ -58,6 +58,9 @@ pub struct Manifest {
     pub step: u64,
     /// Where the data goes on.
     pub cursor: Value,
+    /// What decisions about bad updates depend on; absent before there were any.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub recovery: Value,
     /// Digest of the resolved configuration.
     pub config_digest: String,
     /// What a resume must reproduce to get the same bits: micro-batch, lanes, kernel choices.

@@ -161,26 +161,42 @@ impl Store {
     /// # Errors
     /// [`CheckpointError::Disk`] if the folder cannot be listed.
     pub fn find_newest_good(&self) -> Result<Search, CheckpointError> {
-        self.search(|folder| verify(&*self.disk, folder, self.settings.threads))
+        self.find_good_at_most(u64::MAX)
     }
 
-    /// Fills the slot from the newest good checkpoint and commits it, reading every file once. The
+    /// As [`Self::find_newest_good`] among those of at most `step` steps.
+    ///
+    /// # Errors
+    /// As [`Self::find_newest_good`].
+    pub fn find_good_at_most(&self, step: u64) -> Result<Search, CheckpointError> {
+        self.search(step, |folder| verify(&*self.disk, folder, self.settings.threads))
+    }
+
+    /// Fills the slot from the newest good checkpoint of at most `step` steps and commits it, reading every file once. The
     /// slot is the caller's alone.
     ///
     /// # Errors
     /// [`CheckpointError::Disk`] if the folder cannot be listed, [`CheckpointError::Layout`] if the
     /// newest one that is not damaged has other tensors, [`CheckpointError::Snapshot`].
-    pub fn load_newest_good(&self, slot: &Slot, sequence: u64) -> Result<Search, CheckpointError> {
+    pub fn load_good_at_most(
+        &self,
+        step: u64,
+        slot: &Slot,
+        sequence: u64,
+    ) -> Result<Search, CheckpointError> {
         let threads = self.settings.threads;
-        self.search(|folder| load(&*self.disk, folder, slot, sequence, Contents::All, threads))
+        self.search(step, |folder| {
+            load(&*self.disk, folder, slot, sequence, Contents::All, threads)
+        })
     }
 
     fn search(
         &self,
+        at_most: u64,
         try_one: impl Fn(&Path) -> Result<Manifest, CheckpointError>,
     ) -> Result<Search, CheckpointError> {
         let mut search = Search::default();
-        for step in self.steps()?.into_iter().rev() {
+        for step in self.steps()?.into_iter().rev().filter(|step| *step <= at_most) {
             let path = self.folder(step);
             match try_one(&path) {
                 Ok(manifest) => {

@@ -40,18 +40,20 @@ impl Store {
     }
 
     /// Removes what [`super::StoreSettings`] does not keep. `newest_good`, the step that was just
-    /// saved or loaded, always stays; so do damaged ones, for somebody to look at, which do not
-    /// count among the last. Returns the steps it removed.
+    /// saved or loaded, always stays; so does the newest of up to `back_to` steps, from which a
+    /// roll-back would start; so do damaged ones, for somebody to look at, which do not count among
+    /// the last. Returns the steps it removed.
     ///
     /// # Errors
     /// [`CheckpointError::Disk`].
-    pub fn retain(&self, newest_good: u64) -> Result<Vec<u64>, CheckpointError> {
+    pub fn retain(&self, newest_good: u64, back_to: u64) -> Result<Vec<u64>, CheckpointError> {
         let every = self.settings.keep_every;
         let whole: Vec<u64> =
             self.steps()?.into_iter().rev().filter(|s| self.looks_whole(*s)).collect();
+        let way_back = whole.iter().copied().find(|step| *step <= back_to);
         let old = whole.into_iter().skip(self.settings.keep_last.max(1));
-        let removable =
-            |step: &u64| *step != newest_good && (every == 0 || !step.is_multiple_of(every));
+        let stays = |step: &u64| *step == newest_good || Some(*step) == way_back;
+        let removable = |step: &u64| !stays(step) && (every == 0 || !step.is_multiple_of(every));
         let removed: Vec<u64> = old.filter(removable).collect();
         self.remove(&removed)?;
         Ok(removed)

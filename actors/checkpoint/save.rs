@@ -271,6 +271,7 @@ fn manifest(
         format_version: FORMAT_VERSION,
         step: view.head().step,
         cursor: view.head().cursor.clone(),
+        recovery: view.head().facts.recovery.clone(),
         config_digest: about.config_digest.clone(),
         identity: about.identity.clone(),
         digest: digest.to_hex().to_string(),

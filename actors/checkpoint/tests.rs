@@ -300,7 +300,7 @@ fn another_layout_is_an_error_and_not_damage() {
         let bytes = manifest.seal();
         disk.create(&path.join(MANIFEST)).expect("create").write_all(&bytes).expect("write");
         let slot = empty_slot(&layout(64), 0);
-        let refused = store.load_newest_good(&slot, 1).expect_err("another layout");
+        let refused = store.load_good_at_most(u64::MAX, &slot, 1).expect_err("another layout");
         assert!(matches!(refused, CheckpointError::Layout { .. }), "{refused}");
         refused.to_string()
     };
@@ -347,7 +347,7 @@ fn kept(settings: StoreSettings, steps: impl Iterator<Item = u64>) -> Vec<u64> {
     let store = store(&disk, settings);
     for step in steps {
         save(&store, step, 1).expect("save");
-        store.retain(step).expect("retain");
+        store.retain(step, u64::MAX).expect("retain");
     }
     store.steps().expect("steps")
 }
@@ -368,9 +368,9 @@ fn damaged_checkpoints_do_not_push_good_ones_out() {
     disk.rename(&path.join(MANIFEST), &path.join("elsewhere")).expect("rename");
     let store = store(&disk, StoreSettings { keep_last: 2, ..SETTINGS });
     save(&store, 3, 3).expect("save");
-    assert_eq!(store.retain(3).expect("retain"), Vec::<u64>::new());
+    assert_eq!(store.retain(3, u64::MAX).expect("retain"), Vec::<u64>::new());
     save(&store, 4, 4).expect("save");
-    assert_eq!(store.retain(4).expect("retain"), [1]);
+    assert_eq!(store.retain(4, u64::MAX).expect("retain"), [1]);
     assert_eq!(store.steps().expect("steps"), [2, 3, 4], "the damaged one stays to be looked at");
 }
 

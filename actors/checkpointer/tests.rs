@@ -14,6 +14,7 @@ use crate::checkpointer::{Checkpointer, CheckpointerMessage, CheckpointerReply, 
 use crate::fault::Blame;
 use crate::outside::ManualClock;
 use crate::outside::faulty::{FaultyDisk, Loss, Moment, Trouble};
+use crate::sim::toy::{Tiny, tiny};
 use crate::snapshot::tests::{cursor, fill, layout};
 use crate::snapshot::{SnapshotLayout, SnapshotSlots};
 
@@ -39,6 +40,7 @@ fn bench(settings: StoreSettings) -> Bench {
         layout.clone(),
         clock,
         facts,
+        Arc::new(tiny(&Tiny::default())),
         port,
     );
     Bench { disk, slots, layout, actor, replies }
@@ -52,7 +54,7 @@ impl Bench {
     }
 
     fn save(&mut self, slot: usize, step: u64) -> CheckpointerReply {
-        self.tell(CheckpointerMessage::Save { slot, step, parent: None })
+        self.tell(CheckpointerMessage::Save { slot, step, parent: None, back_to: step })
     }
 
     fn tell(&mut self, message: CheckpointerMessage) -> CheckpointerReply {
@@ -165,7 +167,7 @@ proptest! {
             for slot in [0, 1] {
                 step += 1;
                 bench.commit(slot, step);
-                let message = CheckpointerMessage::Save { slot, step, parent: None };
+                let message = CheckpointerMessage::Save { slot, step, parent: None, back_to: step };
                 prop_assert_eq!(bench.actor.apply(message), Ok(Flow::Continue));
                 let mut answers = 0;
                 for reply in bench.replies.try_iter() {

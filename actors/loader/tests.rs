@@ -50,10 +50,10 @@ fn contents(slot: &BatchSlot) -> Filled {
 
 /// Two steps, one of them twice, and both tasks.
 const ORDERS: [Order; 5] = [
-    Order::Step { ticket: 1, step: 6, attempt: 0 },
+    Order::Step { ticket: 1, batch: 6, attempt: 0 },
     Order::Evaluate { ticket: 2, task: 0 },
-    Order::Step { ticket: 3, step: 7, attempt: 0 },
-    Order::Step { ticket: 5, step: 7, attempt: 1 },
+    Order::Step { ticket: 3, batch: 7, attempt: 0 },
+    Order::Step { ticket: 5, batch: 7, attempt: 1 },
     Order::Evaluate { ticket: 8, task: 1 },
 ];
 
@@ -65,7 +65,7 @@ fn wanted(bench: &Bench, ranks: usize, rank: usize) -> Vec<Filled> {
     let mut slots = Vec::new();
     for order in ORDERS {
         match order {
-            Order::Step { ticket, step, attempt } => {
+            Order::Step { ticket, batch: step, attempt } => {
                 let of = |micro_batch| record(Purpose::Train { step, attempt, micro_batch }, 0);
                 slots.push((ticket, 0, owned.clone().map(of).collect()));
             }

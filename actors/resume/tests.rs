@@ -8,9 +8,9 @@ use crate::checkpointer::RunFacts;
 use crate::contract::Workload;
 use crate::outside::Disk;
 use crate::outside::faulty::FaultyDisk;
-use crate::resume::{FirstState, ResumeError, first_state};
+use crate::resume::{FirstState, ResumeError, earlier_state, first_state};
 use crate::sim::toy::{Tiny, tiny};
-use crate::snapshot::{Region, SnapshotLayout, SnapshotSlots};
+use crate::snapshot::{Region, SlotFacts, SnapshotLayout, SnapshotSlots};
 use crate::transfer::initialise;
 
 struct Bench {
@@ -42,7 +42,8 @@ impl Bench {
         initialise(&*self.workload, &slot);
         // SAFETY: the test alone knows the slot.
         unsafe { slot.region(Region::Masters).as_mut_slice::<f32>() }.fill(value);
-        slot.commit(step, &serde_json::json!({ "step": step }), sequence).unwrap();
+        let facts = SlotFacts { identity: self.facts.identity.clone(), ..SlotFacts::default() };
+        slot.commit_with(step, &serde_json::json!({ "step": step }), &facts, sequence).unwrap();
     }
 
     /// Brings a slot to disk, which seals it. Returns the digest.
@@ -95,7 +96,9 @@ impl Bench {
 fn a_new_run_is_a_resume_from_the_first_state() {
     let bench = bench();
     let first = bench.first().unwrap();
-    assert_eq!(first, FirstState { slot: 0, step: 0, digest: None, on_disk: false, notes: vec![] });
+    let (recovery, notes) = (serde_json::Value::Null, vec![]);
+    let wanted = FirstState { slot: 0, step: 0, digest: None, on_disk: false, recovery, notes };
+    assert_eq!(first, wanted);
     assert_eq!(bench.value(&first), 0.0);
 }
 
@@ -195,4 +198,39 @@ fn other_numerics_are_refused_by_name_or_accepted_and_told() {
     bench.facts.identity.insert("backend".to_string(), "x".to_string());
     let refused = bench.first().unwrap_err().to_string();
     assert!(refused.contains("backend is x and was absent"), "{refused}");
+}
+
+#[test]
+fn memory_alone_is_refused_under_other_numerics_too() {
+    let mut bench = bench();
+    bench.commit(1, 6, 9, 6.0);
+    bench.facts.identity.insert("lanes".to_string(), "8".to_string());
+    let refused = bench.first().unwrap_err();
+    assert!(matches!(&refused, ResumeError::Identity { key, .. } if key == "lanes"), "{refused}");
+    let first = bench.first_or(true).unwrap();
+    assert_eq!((first.step, first.notes.len()), (6, 1));
+}
+
+#[test]
+fn going_back_gives_up_what_lies_after_and_takes_the_newest_before() {
+    let mut bench = bench();
+    bench.on_disk(&[2, 4, 8]);
+    bench.commit(0, 5, 11, 5.0);
+    bench.commit(1, 9, 12, 9.0);
+    let back = |bench: &Bench, step| {
+        let (store, facts) = (bench.store(), &bench.facts);
+        earlier_state(&*bench.workload, &store, &bench.slots, &bench.layout, facts, step)
+    };
+    let first = back(&bench, 7).unwrap();
+    assert_eq!((first.step, bench.value(&first)), (5, 5.0));
+    assert_eq!(bench.store().steps().unwrap(), [2, 4]);
+    let first = back(&bench, 4).unwrap();
+    assert_eq!((first.step, first.on_disk, bench.value(&first)), (4, true, 4.0));
+    // Not the whole run, unless it is to begin again.
+    let refused = back(&bench, 1).unwrap_err();
+    assert!(matches!(refused, ResumeError::NothingEarlier { step: 1, newest: 4 }), "{refused}");
+    assert_eq!(bench.store().steps().unwrap(), [2, 4]);
+    let first = back(&bench, 0).unwrap();
+    assert_eq!((first.step, bench.value(&first)), (0, 0.0), "as if it were new");
+    assert_eq!(bench.store().steps().unwrap(), [0; 0]);
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::outside::{Disk, DiskError, DiskFile, DiskReader};
-use crate::report::{EvaluationReport, StepReport};
+use crate::report::{EvaluationReport, RollBackReport, StepReport};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub enum Line {
     Step(StepReport),
     /// An evaluation.
     Evaluate(EvaluationReport),
+    /// The run went back after bad updates. No rewind drops it: it has happened.
+    #[serde(rename = "rollback")]
+    RollBack(RollBackReport),
     /// Something a person should know.
     Note {
         /// Steps done.
@@ -52,7 +55,7 @@ impl Line {
     #[must_use]
     pub fn step(&self) -> Option<u64> {
         match self {
-            Self::Time { .. } => None,
+            Self::Time { .. } | Self::RollBack(_) => None,
             Self::Step(report) => Some(report.step),
             Self::Evaluate(report) => Some(report.step),
             Self::Note { step, .. } | Self::Checkpoint { step, .. } => Some(*step),

@@ -3,7 +3,7 @@
 use crate::schedule::{Schedule, Work};
 
 const SCHEDULE: Schedule =
-    Schedule { steps: 10, evaluate_every: 4, checkpoint_every: 3, drive_every: 5 };
+    Schedule { steps: 10, evaluate_every: 4, checkpoint_every: 3, memory_every: 0, drive_every: 5 };
 
 #[test]
 fn each_kind_comes_when_it_is_due_and_all_at_the_end() {
@@ -20,13 +20,20 @@ fn each_kind_comes_when_it_is_due_and_all_at_the_end() {
 
 #[test]
 fn evaluations_come_before_the_conversation_and_the_snapshot_is_last() {
-    let every = Schedule { steps: 10, evaluate_every: 1, checkpoint_every: 1, drive_every: 1 };
+    let every = Schedule {
+        steps: 10,
+        evaluate_every: 1,
+        checkpoint_every: 1,
+        memory_every: 0,
+        drive_every: 1,
+    };
     let kinds = |done| {
         let kind = |work: &Work| match work {
             Work::Step { .. } => panic!("steps are not due after a step"),
             Work::Evaluate { .. } => 'e',
             Work::Drive { .. } => 'd',
             Work::Save { .. } => 's',
+            Work::Snapshot { .. } => 'm',
         };
         every.after(done, 3).iter().map(kind).collect::<String>()
     };
@@ -36,7 +43,13 @@ fn evaluations_come_before_the_conversation_and_the_snapshot_is_last() {
 
 #[test]
 fn zero_means_never_but_the_last_snapshot_is_always_taken() {
-    let never = Schedule { steps: 3, evaluate_every: 0, checkpoint_every: 0, drive_every: 0 };
+    let never = Schedule {
+        steps: 3,
+        evaluate_every: 0,
+        checkpoint_every: 0,
+        memory_every: 0,
+        drive_every: 0,
+    };
     assert!((0..3).all(|done| never.after(done, 5).is_empty()));
     assert_eq!(never.after(3, 5), [Work::Save { step: 3 }]);
     // Every step of a run is saved at most once, whatever the period.
@@ -48,4 +61,23 @@ fn zero_means_never_but_the_last_snapshot_is_always_taken() {
         };
         assert!((1..=10).all(|done| saves(done) <= 1) && saves(10) == 1);
     }
+}
+
+#[test]
+fn snapshots_in_memory_lie_between_those_on_disk() {
+    let schedule = Schedule { memory_every: 2, checkpoint_every: 4, ..SCHEDULE };
+    let kept =
+        |done| schedule.after(done, 0).into_iter().find(|w| !matches!(w, Work::Drive { .. }));
+    assert_eq!(kept(2), Some(Work::Snapshot { step: 2 }));
+    assert_eq!(kept(3), None);
+    assert_eq!(kept(4), Some(Work::Save { step: 4 }));
+    assert_eq!(kept(6), Some(Work::Snapshot { step: 6 }));
+    assert_eq!(kept(10), Some(Work::Save { step: 10 }));
+    for done in 0..=10 {
+        let taken = |step: &u64| kept(*step).is_some();
+        let last = (1..=done).rev().find(taken).unwrap_or(0);
+        let wanted = if done == 10 { 10 } else { last };
+        assert_eq!(schedule.snapshot_at_or_before(done), wanted, "{done}");
+    }
+    assert_eq!(Schedule { checkpoint_every: 0, ..SCHEDULE }.snapshot_at_or_before(9), 0);
 }

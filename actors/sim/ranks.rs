@@ -25,8 +25,15 @@ use crate::testing::Toy;
 /// The state of a model: all zero before the first step.
 pub(crate) type Chain = [u64; STATE_WORDS - 1];
 
-/// Chains by steps done, of all lives of a run. A step that is done again must give the same.
-pub(crate) type History = BTreeMap<u64, Chain>;
+/// Chains by steps done and by the batch of the last, of all lives of a run. A step that is done
+/// again must give the same; one that is done after a roll-back has another batch.
+pub(crate) type History = BTreeMap<(u64, u64), Chain>;
+
+/// Batches whose update is not finite: single ones, a pair, and the two that a run ends with.
+const NOT_FINITE: [u64; 5] = [3, 6, 10, 12, 13];
+
+/// A batch whose loss is a spike: the first of a pair.
+const SPIKE: u64 = 5;
 
 /// Where ranks meet in a step.
 #[derive(Debug)]
@@ -70,8 +77,8 @@ impl Table {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Nothing,
-    Batch { ticket: u64, step: u64, attempt: usize },
-    Meeting { step: u64, attempt: usize },
+    Batch { ticket: u64, step: u64, batch: u64, attempt: usize },
+    Meeting { step: u64, batch: u64, attempt: usize },
     Parts { ticket: u64, task: usize, step: u64, done: usize },
 }
 
@@ -134,15 +141,17 @@ impl ModelRank {
                 let message = self.ends.inbox.try_recv().expect("it is ready");
                 self.begin(&message, history);
             }
-            Doing::Batch { ticket, step, attempt } => {
+            Doing::Batch { ticket, step, batch, attempt } => {
                 let slot = self.ends.full.try_recv().expect("it is ready");
                 if slot.ticket == ticket {
-                    table.laid[self.rank] = Some(self.learn(&slot, step, attempt));
-                    self.doing = Doing::Meeting { step, attempt };
+                    table.laid[self.rank] = Some(self.learn(&slot, batch, attempt));
+                    self.doing = Doing::Meeting { step, batch, attempt };
                 }
                 self.ends.free.try_send(slot).expect("the ring has room for its own slots");
             }
-            Doing::Meeting { step, attempt } => self.meet(table.leave(), step, attempt, history),
+            Doing::Meeting { step, batch, attempt } => {
+                self.meet(table.leave(), (step, batch), attempt, history);
+            }
             Doing::Parts { ticket, task, step, done } => self.evaluate(ticket, task, step, done),
         }
     }
@@ -153,9 +162,9 @@ impl ModelRank {
                 self.restore(slot, history);
                 self.ends.supervisor.tell(RankReply::Restored);
             }
-            RankMessage::Step { ticket, step, attempt } => {
+            RankMessage::Step { ticket, step, batch, attempt } => {
                 assert_eq!(step, self.step, "rank {} is told to skip or repeat", self.rank);
-                self.doing = Doing::Batch { ticket, step, attempt };
+                self.doing = Doing::Batch { ticket, step, batch, attempt };
             }
             RankMessage::Evaluate { ticket, task, step } => {
                 self.doing = Doing::Parts { ticket, task, step, done: 0 };
@@ -174,18 +183,19 @@ impl ModelRank {
     }
 
     /// Hashes of this rank's records, which are what the step's are.
-    fn learn(&mut self, slot: &BatchSlot, step: u64, attempt: usize) -> Laid {
-        let shape = self.workload.shape(step, attempt);
+    fn learn(&mut self, slot: &BatchSlot, batch: u64, attempt: usize) -> Laid {
+        let shape = self.workload.shape(batch, attempt);
         let records = records(&*self.workload, &shape, &self.lanes);
         assert_eq!(slot.filled, records.len());
         self.scalars.clear();
         let mut laid = Laid { hashes: Vec::new(), abandoned: self.abandons() };
         for (i, (micro_batch, program)) in records.into_iter().enumerate() {
-            let purpose = Purpose::Train { step, attempt, micro_batch };
+            let purpose = Purpose::Train { step: batch, attempt, micro_batch };
             let wanted = expected(&*self.workload, purpose, program);
-            assert_eq!(slot.record(i), wanted, "step {step} has the batch of another");
+            assert_eq!(slot.record(i), wanted, "batch {batch} is another");
             let hash = hash(slot.record(i));
-            let loss = (hash >> 40) as f32 / 1e6;
+            let spike = if batch == SPIKE { 1e6 } else { 0.0 };
+            let loss = spike + (hash >> 40) as f32 / 1e6;
             let words = vec![loss.to_bits(), (2.0 * loss).to_bits(), 4];
             self.scalars.push(RunScalars { micro_batch, program: program.0, words });
             laid.hashes.push((micro_batch, hash));
@@ -193,10 +203,17 @@ impl ModelRank {
         laid
     }
 
-    fn meet(&mut self, all: Laid, step: u64, attempt: usize, history: &mut History) {
+    fn meet(
+        &mut self,
+        all: Laid,
+        (step, batch): (u64, u64),
+        attempt: usize,
+        history: &mut History,
+    ) {
         // Some steps need a second attempt, and some have an update that is not finite.
         let overflow = step % 5 == 2 && attempt == 0;
-        let skipped = all.abandoned || overflow || step % 7 == 3;
+        let finite = !NOT_FINITE.contains(&batch);
+        let skipped = all.abandoned || overflow || !finite;
         if !skipped {
             for (_, hash) in all.hashes {
                 for word in &mut self.chain {
@@ -207,7 +224,7 @@ impl ModelRank {
         }
         if !all.abandoned && !overflow {
             self.step = step + 1;
-            let before = history.insert(self.step, self.chain);
+            let before = history.insert((self.step, batch), self.chain);
             assert!(before.is_none_or(|b| b == self.chain), "step {step} has another result now");
         }
         let fingerprint =
@@ -216,7 +233,7 @@ impl ModelRank {
         self.doing = Doing::Nothing;
         self.ends.supervisor.tell(RankReply::Stepped(Box::new(StepOutcome {
             runs: self.scalars.clone(),
-            norm: if step % 7 == 3 { f64::NAN } else { 1.0 },
+            norm: if finite { 1.0 } else { f64::NAN },
             skipped,
             overflow,
             abandoned: all.abandoned,
@@ -288,7 +305,8 @@ impl ModelRank {
         let words: &[u64] = unsafe { slot.region(Region::States).as_slice() };
         self.step = words[0];
         self.chain.copy_from_slice(&words[1..STATE_WORDS]);
-        let known = self.step == 0 || history.get(&self.step) == Some(&self.chain);
+        let mut there = history.range((self.step, 0)..=(self.step, u64::MAX));
+        let known = self.step == 0 || there.any(|(_, chain)| *chain == self.chain);
         assert!(known, "step {} was never in this state", self.step);
         for place in &self.workload.layout().placements {
             let range = place.start..place.start + place.elements;

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::fault::Blame;
 use crate::outside::Disk;
 use crate::outside::faulty::{Loss, Trouble};
+use crate::report::RollBackReport;
 use crate::run_folder::log::{Line, read_lines};
 use crate::schedule::Schedule;
 use crate::sim::ranks::History;
@@ -23,8 +24,13 @@ const SEEDS: u64 = 300;
 /// Lives with trouble; then comes one without.
 const TROUBLED_MAX: u64 = 7;
 
-const SCHEDULE: Schedule =
-    Schedule { steps: STEPS, evaluate_every: 4, checkpoint_every: 3, drive_every: 5 };
+const SCHEDULE: Schedule = Schedule {
+    steps: STEPS,
+    evaluate_every: 4,
+    checkpoint_every: 3,
+    memory_every: 2,
+    drive_every: 5,
+};
 
 fn world() -> World {
     World::new(&Tiny { tasks: vec![5, 2], ..Tiny::default() }, SCHEDULE)
@@ -48,6 +54,9 @@ fn timeless(line: &Line) -> Option<Line> {
             Some(Line::Step(report))
         }
         Line::Evaluate(_) => Some(line.clone()),
+        Line::RollBack(report) => {
+            Some(Line::RollBack(RollBackReport { loaded: 0, ..report.clone() }))
+        }
         Line::Time { .. } | Line::Note { .. } | Line::Checkpoint { .. } => None,
     }
 }
@@ -64,6 +73,8 @@ fn reference() -> Reference {
         panic!("{death:?}")
     };
     let lines = lines(&world);
+    let back = lines.iter().filter(|line| is_roll_back(line)).count();
+    assert_eq!(back, 2, "bad updates in the middle and at the end");
     Reference { digest: digest.expect("it was saved"), history: world.history, lines }
 }
 
@@ -97,7 +108,7 @@ fn simulate(seed: u64, reference: &Reference, world: &mut World) {
     }
     check_log(world, reference, gaps_max);
     for (step, chain) in &world.history {
-        assert_eq!(reference.history.get(step), Some(chain), "step {step} is another");
+        assert_eq!(reference.history.get(step), Some(chain), "step {step:?} is another");
     }
     let newest = world.store().find_newest_good().expect("a list").newest.expect("a checkpoint");
     assert_eq!(newest.manifest.digest, reference.digest);
@@ -117,6 +128,10 @@ fn fate(random: &mut Random) -> Fate {
         _ => fate.disk = Some((random.below(120), Trouble::Crash)),
     }
     fate
+}
+
+fn is_roll_back(line: &Line) -> bool {
+    matches!(line, Line::RollBack(_))
 }
 
 /// What is lost when a process dies: nothing but itself, or all that was not synced.
@@ -178,7 +193,9 @@ fn corrupt(world: &mut World, random: &mut Random) -> bool {
 /// missing only where a process ended with their lines still in its hands; an evaluation also where
 /// an interrupt came before it.
 fn check_log(world: &World, reference: &Reference, gaps_max: u64) {
-    let lines = lines(world);
+    // A roll-back may be decided again, after a kill, and is then the same one.
+    let (back, lines): (Vec<Line>, Vec<Line>) = lines(world).into_iter().partition(is_roll_back);
+    assert!(back.iter().all(|line| reference.lines.contains(line)), "{back:?}");
     let mut rest = reference.lines.iter();
     for line in &lines {
         let found = rest.any(|wanted| wanted == line);

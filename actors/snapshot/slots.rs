@@ -9,21 +9,24 @@
 //! Whoever writes through the [`DeviceSlice`]s handed out here vouches for that order; who may fill
 //! which slot when is the supervisor's business, by messages.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use bytemuck::{Pod, Zeroable};
 use memmap2::{MmapOptions, MmapRaw};
 use octet_kernels::memory::{DeviceSlice, Span};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::snapshot::{
-    CURSOR_BYTES_MAX, FLAT, LogicalTensor, PAGE_BYTES, Region, SnapshotError, SnapshotLayout,
-    digest,
+    CURSOR_BYTES_MAX, FACTS_BYTES_MAX, FLAT, LogicalTensor, PAGE_BYTES, Region, SnapshotError,
+    SnapshotLayout, digest,
 };
 
 /// One is filled while the other is good.
@@ -31,13 +34,15 @@ pub const SLOTS: usize = 2;
 
 /// "octetsnp"
 const MAGIC: u64 = u64::from_le_bytes(*b"octetsnp");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Offsets in the first page of a slot. The marks have cache lines of their own.
 const COMMITTED: usize = 0;
 const SEALED: usize = 64;
 const FIELDS: usize = 128;
 const SEAL: usize = 1024;
+/// And of the facts, behind the cursor.
+const FACTS: usize = PAGE_BYTES + CURSOR_BYTES_MAX;
 
 /// The fixed fields of a committed slot.
 #[repr(C)]
@@ -48,17 +53,19 @@ struct Fields {
     sequence: u64,
     step: u64,
     cursor_bytes: u64,
+    facts_bytes: u64,
     layout: [u8; 32],
-    /// blake3 of the fields above and of the cursor.
+    /// blake3 of the fields above, of the cursor and of the facts.
     check: [u8; 32],
 }
 
 impl Fields {
-    fn hash(&self, cursor: &[u8]) -> [u8; 32] {
+    fn hash(&self, cursor: &[u8], facts: &[u8]) -> [u8; 32] {
         let unchecked = Self { check: [0; 32], ..*self };
         let mut hasher = blake3::Hasher::new();
         hasher.update(bytemuck::bytes_of(&unchecked));
         hasher.update(cursor);
+        hasher.update(facts);
         hasher.finalize().into()
     }
 }
@@ -74,8 +81,9 @@ pub struct SnapshotSlots {
 }
 
 impl SnapshotSlots {
-    /// Takes memory for two slots of `slot_bytes` ([`SnapshotLayout::bytes`]). Pages that are never
-    /// touched cost nothing. Children inherit the descriptor.
+    /// Memory for two slots of `slot_bytes` ([`SnapshotLayout::bytes`]). Pages cost something once
+    /// they are touched, or all of them from [`Self::take_pages`] on. Children inherit the
+    /// descriptor.
     ///
     /// # Errors
     /// [`SnapshotError::Memory`].
@@ -140,6 +148,27 @@ impl SnapshotSlots {
         let all = unsafe { std::slice::from_raw_parts_mut(mapping.as_mut_ptr(), bytes) };
         let memory = DeviceSlice::from_host(all);
         Ok(Arc::new(Self { descriptor, _mapping: mapping, memory, slot_bytes }))
+    }
+
+    /// Takes every page now, so that no snapshot of the run finds the host without memory.
+    /// `available` is what the host has left, if that is known.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Host`] before anything is taken; [`SnapshotError::Memory`].
+    pub fn take_pages(&self, available: Option<u64>) -> Result<(), SnapshotError> {
+        let bytes = self.slot_bytes * SLOTS;
+        let refused = |why| SnapshotError::Memory { bytes, why };
+        let file = File::from(self.descriptor.try_clone().map_err(refused)?);
+        let taken = file.metadata().map_err(refused)?.blocks() * 512;
+        let needed = (bytes as u64).saturating_sub(taken);
+        if let Some(available) = available.filter(|available| needed > *available) {
+            return Err(SnapshotError::Host { needed, available });
+        }
+        // SAFETY: works on a descriptor; touches no memory of ours.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
+            0 => Ok(()),
+            code => Err(refused(io::Error::from_raw_os_error(code))),
+        }
     }
 
     /// The number by which a child opens the slots.
@@ -207,8 +236,19 @@ pub struct SlotHead {
     pub step: u64,
     /// Where the data goes on.
     pub cursor: Value,
+    /// What else a start from it must know.
+    pub facts: SlotFacts,
     /// The digest, once somebody computed it, as hexadecimal digits.
     pub digest: Option<String>,
+}
+
+/// What stands beside a state, and is no part of its digest.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SlotFacts {
+    /// What the run's decisions about bad updates depend on; its owner knows what it means.
+    pub recovery: Value,
+    /// What a resume must reproduce to get the same bits.
+    pub identity: BTreeMap<String, String>,
 }
 
 /// A handle to one slot. Cheap to clone; many threads may hold one.
@@ -264,17 +304,36 @@ impl Slot {
         fence(Ordering::SeqCst);
     }
 
+    /// As [`Self::commit_with`], without facts.
+    ///
+    /// # Errors
+    /// As [`Self::commit_with`].
+    pub fn commit(&self, step: u64, cursor: &Value, sequence: u64) -> Result<(), SnapshotError> {
+        self.commit_with(step, cursor, &SlotFacts::default(), sequence)
+    }
+
     /// Declares the content complete. Every filler has finished, and told the caller so. `sequence`
     /// is 1 or more and grows. Costs microseconds: the digest comes later, by [`Self::seal`].
     ///
     /// # Errors
-    /// [`SnapshotError::Cursor`] if the cursor is too long; the slot stays invalid.
-    pub fn commit(&self, step: u64, cursor: &Value, sequence: u64) -> Result<(), SnapshotError> {
+    /// [`SnapshotError::Cursor`], [`SnapshotError::Facts`] if they are too long; the slot stays
+    /// invalid.
+    pub fn commit_with(
+        &self,
+        step: u64,
+        cursor: &Value,
+        facts: &SlotFacts,
+        sequence: u64,
+    ) -> Result<(), SnapshotError> {
         assert!(sequence > 0, "sequence 0 marks an empty slot");
         self.invalidate();
         let cursor = digest::canonical(cursor).into_bytes();
         if cursor.len() > CURSOR_BYTES_MAX {
             return Err(SnapshotError::Cursor { bytes: cursor.len() });
+        }
+        let facts = serde_json::to_vec(facts).expect("plain data becomes JSON");
+        if facts.len() > FACTS_BYTES_MAX {
+            return Err(SnapshotError::Facts { bytes: facts.len() });
         }
         let mut fields = Fields {
             magic: MAGIC,
@@ -282,12 +341,14 @@ impl Slot {
             sequence,
             step,
             cursor_bytes: cursor.len() as u64,
+            facts_bytes: facts.len() as u64,
             layout: self.layout.digest(),
             check: [0; 32],
         };
-        fields.check = fields.hash(&cursor);
+        fields.check = fields.hash(&cursor, &facts);
         self.write(FIELDS, bytemuck::bytes_of(&fields));
         self.write(PAGE_BYTES, &cursor);
+        self.write(FACTS, &facts);
         self.mark(COMMITTED).store(sequence, Ordering::Release);
         Ok(())
     }
@@ -316,12 +377,13 @@ impl Slot {
         if (fields.magic, fields.version) != (MAGIC, VERSION) {
             return Err(self.damaged("not a snapshot of this version"));
         }
-        let length = fields.cursor_bytes as usize;
-        if length > CURSOR_BYTES_MAX || fields.sequence != committed {
+        let (length, facts) = (fields.cursor_bytes as usize, fields.facts_bytes as usize);
+        let fits = length <= CURSOR_BYTES_MAX && facts <= FACTS_BYTES_MAX;
+        if !fits || fields.sequence != committed {
             return Err(self.damaged("the header contradicts itself"));
         }
-        let cursor = self.read(PAGE_BYTES, length);
-        if fields.hash(cursor) != fields.check {
+        let (cursor, facts) = (self.read(PAGE_BYTES, length), self.read(FACTS, facts));
+        if fields.hash(cursor, facts) != fields.check {
             return Err(self.damaged("the header's hash is wrong"));
         }
         if fields.layout != self.layout.digest() {
@@ -329,12 +391,14 @@ impl Slot {
         }
         let cursor = serde_json::from_slice(cursor);
         let cursor = cursor.map_err(|e| self.damaged(&format!("the cursor: {e}")))?;
+        let facts = serde_json::from_slice(facts);
+        let facts = facts.map_err(|e| self.damaged(&format!("the facts: {e}")))?;
         let sealed = self.mark(SEALED).load(Ordering::Acquire) == committed;
         let digest = sealed.then(|| {
             let hash: [u8; 32] = bytemuck::pod_read_unaligned(self.read(SEAL, 32));
             blake3::Hash::from(hash).to_hex().to_string()
         });
-        Ok(SlotHead { sequence: fields.sequence, step: fields.step, cursor, digest })
+        Ok(SlotHead { sequence: fields.sequence, step: fields.step, cursor, facts, digest })
     }
 
     fn damaged(&self, what: &str) -> SnapshotError {

@@ -8,12 +8,13 @@ use std::thread;
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::variables::{Init, Parameter, State};
 use octet_kernels::graph::{Granularity, Layout, StateUse, Variables};
+use octet_kernels::memory::Span;
 use serde_json::{Value, json};
 
 use crate::snapshot::digest::{combine, digest, tensor_hashes};
 use crate::snapshot::{
-    CURSOR_BYTES_MAX, REGIONS, Region, Slot, SnapshotError, SnapshotLayout, SnapshotSlots,
-    TensorKind,
+    CURSOR_BYTES_MAX, FACTS_BYTES_MAX, HEADER_BYTES, LogicalTensor, REGIONS, Region, SLOTS, Slot,
+    SlotFacts, SnapshotError, SnapshotLayout, SnapshotSlots, TensorKind,
 };
 
 /// A small run with every kind of variable: f32 and bf16 parameters, a frozen one, three states.
@@ -430,4 +431,46 @@ fn a_child_fills_slots_that_outlive_it() {
         digest(&here.view().expect("view")),
         "the child's bytes"
     );
+}
+
+#[test]
+fn pages_are_taken_at_once_or_not_at_all() {
+    let layout = layout(256);
+    let slots = SnapshotSlots::create(layout.bytes()).expect("memory");
+    let bytes = (layout.bytes() * SLOTS) as u64;
+    let taken = || {
+        let path = format!("/proc/self/fd/{}", slots.fd());
+        std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(path).expect("a file")) * 512
+    };
+    let refused = slots.take_pages(Some(bytes - 1)).expect_err("too little");
+    assert!(matches!(refused, SnapshotError::Host { .. }), "{refused}");
+    assert!(refused.to_string().contains(&bytes.to_string()), "{refused}");
+    assert_eq!(taken(), 0);
+    slots.take_pages(Some(bytes)).expect("enough");
+    assert_eq!(taken(), bytes);
+    // What is taken already need not be there once more.
+    slots.take_pages(Some(0)).expect("nothing is needed");
+}
+
+#[test]
+fn facts_come_back_and_are_covered_by_the_header() {
+    let layout = layout(256);
+    let slot = filled_slot(&layout, 3, 1);
+    let digest = slot.seal().expect("seal");
+    let facts = SlotFacts {
+        recovery: json!({ "bad": 2 }),
+        identity: [("lanes".to_string(), "4".to_string())].into(),
+    };
+    slot.commit_with(3, &cursor(3), &facts, 4).expect("commit");
+    assert_eq!(slot.head().expect("good").facts, facts);
+    assert_eq!(slot.seal().expect("seal"), digest, "facts are no part of the state");
+    let span = Span { offset: HEADER_BYTES - FACTS_BYTES_MAX, bytes: 16 };
+    let tensor = LogicalTensor { span, ..layout.tensors()[0].clone() };
+    // SAFETY: the test alone knows the slot.
+    let bytes: &mut [u8] = unsafe { slot.tensor(&tensor).as_mut_slice() };
+    bytes[9] ^= 1;
+    assert!(matches!(slot.head(), Err(SnapshotError::Damaged { .. })));
+    let long = SlotFacts { recovery: Value::String("x".repeat(FACTS_BYTES_MAX)), ..facts };
+    let refused = slot.commit_with(3, &cursor(3), &long, 5).expect_err("too long");
+    assert!(matches!(refused, SnapshotError::Facts { .. }), "{refused}");
 }

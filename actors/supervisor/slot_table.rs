@@ -3,9 +3,11 @@
 //! Owns the headers of the slots, and the time that a run spends on them; ranks own the regions
 //! while they fill them.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
-use crate::snapshot::{Slot, SnapshotError};
+use crate::snapshot::{Slot, SlotFacts, SnapshotError};
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,8 @@ enum Use {
 pub(super) struct SlotTable {
     slots: Vec<Slot>,
     uses: Vec<Use>,
+    /// Of the run, beside every state.
+    identity: BTreeMap<String, String>,
     /// Of the last commit, by whichever engine.
     sequence: u64,
     /// Seconds: since when a run waits for a free slot.
@@ -33,15 +37,17 @@ pub(super) struct SlotTable {
 }
 
 impl SlotTable {
-    pub(super) fn new(slots: Vec<Slot>) -> Self {
+    pub(super) fn new(slots: Vec<Slot>, identity: BTreeMap<String, String>) -> Self {
         let committed = slots.iter().filter_map(|slot| slot.head().ok());
         let sequence = committed.map(|head| head.sequence).max().unwrap_or(0);
         let uses = vec![Use::Free; slots.len()];
-        Self { uses, slots, sequence, blocked_since: None, wait_ms: 0.0 }
+        Self { uses, slots, identity, sequence, blocked_since: None, wait_ms: 0.0 }
     }
 
     /// Ranks take their state from `slot`.
     pub(super) fn lend(&mut self, slot: usize) {
+        let committed = self.slots[slot].head().map_or(0, |head| head.sequence);
+        self.sequence = self.sequence.max(committed);
         self.uses[slot] = Use::Filling;
     }
 
@@ -54,15 +60,21 @@ impl SlotTable {
     /// finds the newest in the other. Without a free one the run waits from `now` (in seconds) to
     /// the call that finds one, and the wait is counted.
     pub(super) fn take_oldest(&mut self, now: f64) -> Option<usize> {
-        let free = (0..self.slots.len()).filter(|&i| self.uses[i] == Use::Free);
-        let age = |i: &usize| self.slots[*i].head().map_or(0, |head| head.sequence);
-        let Some(slot) = free.min_by_key(age) else {
+        let Some(slot) = self.take_if_free() else {
             self.blocked_since.get_or_insert(now);
             return None;
         };
         if let Some(since) = self.blocked_since.take() {
             self.wait_ms += (now - since) * 1e3;
         }
+        Some(slot)
+    }
+
+    /// As [`Self::take_oldest`] for somebody who does not wait.
+    pub(super) fn take_if_free(&mut self) -> Option<usize> {
+        let free = (0..self.slots.len()).filter(|&i| self.uses[i] == Use::Free);
+        let age = |i: &usize| self.slots[*i].head().map_or(0, |head| head.sequence);
+        let slot = free.min_by_key(age)?;
         self.slots[slot].invalidate();
         self.uses[slot] = Use::Filling;
         Some(slot)
@@ -76,13 +88,14 @@ impl SlotTable {
     pub(super) fn commit(
         &mut self,
         slot: usize,
-        step: u64,
-        cursor: &Value,
+        (step, cursor): (u64, &Value),
+        recovery: Value,
         ms: f64,
     ) -> Result<(), SnapshotError> {
         self.wait_ms += ms;
         self.sequence += 1;
-        self.slots[slot].commit(step, cursor, self.sequence)?;
+        let facts = SlotFacts { recovery, identity: self.identity.clone() };
+        self.slots[slot].commit_with(step, cursor, &facts, self.sequence)?;
         self.uses[slot] = Use::Writing;
         Ok(())
     }

@@ -47,7 +47,13 @@ fn work_comes_in_order_and_a_snapshot_last() {
 
 #[test]
 fn a_run_waits_for_a_free_slot_and_counts_the_wait() {
-    let schedule = Schedule { steps: 4, evaluate_every: 0, checkpoint_every: 1, drive_every: 0 };
+    let schedule = Schedule {
+        steps: 4,
+        evaluate_every: 0,
+        checkpoint_every: 1,
+        memory_every: 0,
+        drive_every: 0,
+    };
     let mut bench = Bench::new(schedule);
     bench.saves = Saves::Wait;
     bench.start(0, None);
@@ -113,7 +119,7 @@ fn a_step_that_overflows_is_tried_again_with_larger_programs() {
 }
 
 #[test]
-fn updates_may_be_skipped_but_not_too_many_in_a_row() {
+fn updates_may_be_bad_but_not_too_many_in_a_row() {
     let mut bench = Bench::begun();
     bench.skips = vec![0, 2];
     bench.play();
@@ -121,11 +127,71 @@ fn updates_may_be_skipped_but_not_too_many_in_a_row() {
     let mut bench = Bench::begun();
     bench.skips = vec![1, 2];
     bench.play();
-    let (Ending::Failed(fault), 3, Some("digest 2")) = bench.ending() else {
+    // Nothing is saved between the two, and the second leads back to before the first.
+    let steps: Vec<&str> = bench.works.iter().map(String::as_str).collect();
+    let wanted = ["step 1", "evaluate 0 at 2", "evaluate 1 at 2", "step 2", "rewind 0"];
+    assert_eq!(steps[2..7], wanted);
+    assert_eq!(steps[7..10], ["restore 0", "step 0 on 3", "step 1 on 4"]);
+    assert_eq!(bench.ending(), (&Ending::Finished, 4, Some("digest 4")));
+    let told = |m: &TelemetryMessage| match m {
+        TelemetryMessage::RollBack(report) => Some(report.clone()),
+        _ => None,
+    };
+    let reports: Vec<_> = bench.telemetry.iter().filter_map(told).collect();
+    let [report] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!((report.step, report.at, report.number), (0, 3, 1));
+    assert_eq!((report.first_batch, report.batches), (0, 3));
+}
+
+#[test]
+fn roll_backs_are_spent_and_the_run_stops_with_its_state_saved() {
+    let mut bench = Bench::begun();
+    bench.skips = vec![2, 3, 4, 5];
+    bench.play();
+    let (Ending::Failed(fault), 2, Some("digest 2")) = bench.ending() else {
         panic!("{:?}", bench.ending());
     };
-    assert!(fault.what.starts_with("2 updates in a row"), "{fault}");
-    assert_eq!(bench.works.last().unwrap(), "step 2", "it goes on after its end");
+    assert_eq!(fault.blame, Blame::Lasting);
+    assert!(fault.what.starts_with("2 bad updates in a row, the last at step 3"), "{fault}");
+    assert!(fault.what.contains("1 roll-backs are spent"), "{fault}");
+    let end = bench.works.iter().rposition(|work| work == "rewind 2").unwrap();
+    assert_eq!(bench.works[end + 1..], ["restore 0", "snapshot", "save 2 after None"]);
+}
+
+#[test]
+fn an_interrupt_on_the_way_back_saves_the_earlier_state() {
+    let mut bench = Bench::begun();
+    bench.skips = vec![1, 2];
+    bench.play_until("step 2");
+    while !bench.works.iter().any(|work| work == "step 2") {
+        bench.answer();
+    }
+    bench.interrupt();
+    bench.play();
+    assert!(bench.works.iter().any(|work| work == "rewind 0"), "{:?}", bench.works);
+    assert_eq!(bench.ending(), (&Ending::Interrupted, 0, Some("digest 0")));
+}
+
+#[test]
+fn snapshots_in_memory_are_sealed_and_never_waited_for() {
+    let schedule =
+        Schedule { checkpoint_every: 0, memory_every: 1, evaluate_every: 0, ..schedule() };
+    let mut bench = Bench::new(schedule);
+    bench.start(0, None);
+    bench.play();
+    let kept: Vec<_> = bench.works.iter().filter(|work| work.starts_with("se")).collect();
+    assert_eq!(kept, ["seal 1", "seal 2", "seal 3"]);
+    assert_eq!(bench.saved, [4]);
+    // While both slots are being written there is none, and steps go on.
+    let mut bench = Bench::new(Schedule { checkpoint_every: 1, memory_every: 0, ..schedule });
+    bench.saves = Saves::Wait;
+    bench.start(0, None);
+    bench.play_until("step 2");
+    bench.supervisor.schedule.checkpoint_every = 0;
+    bench.supervisor.schedule.memory_every = 3;
+    bench.play();
+    assert_eq!(bench.reported(), [1, 2, 3]);
+    assert!(!bench.works.iter().any(|work| work == "seal 3"), "{:?}", bench.works);
 }
 
 #[test]

@@ -43,9 +43,11 @@ const GAUGES: [(&str, &str); 20] = [
     ("octet_wall_time_seconds", "Seconds that the processes of this run have lived."),
 ];
 
-const COUNTERS: [(&str, &str); 3] = [
+const COUNTERS: [(&str, &str); 5] = [
     ("octet_tokens_total", "Tokens that the state of the run has seen."),
     ("octet_skipped_updates_total", "Updates skipped for a non-finite norm or an overflow."),
+    ("octet_bad_updates_total", "Updates not finite or with a spike, since the engine started."),
+    ("octet_rollbacks_total", "Returns to an earlier state after bad updates."),
     ("octet_restarts_total", "Restarts of actors since the engine started, by actor."),
 ];
 
@@ -102,6 +104,7 @@ impl Metrics {
         self.gauge("octet_step", totals.step() as f64);
         self.counter("octet_tokens_total").absolute(totals.tokens());
         self.counter("octet_skipped_updates_total").absolute(totals.skipped_updates());
+        self.counter("octet_rollbacks_total").absolute(totals.rollbacks());
     }
 
     /// A step is done.
@@ -142,6 +145,16 @@ impl Metrics {
     pub fn checkpoint(&self, step: u64, ms: f64) {
         self.gauge("octet_checkpoint_step", step as f64);
         self.gauge("octet_checkpoint_seconds", ms / 1e3);
+    }
+
+    /// An update was bad.
+    pub fn bad_update(&self) {
+        self.counter("octet_bad_updates_total").increment(1);
+    }
+
+    /// The run has gone back to an earlier state.
+    pub fn rolled_back(&self) {
+        self.counter("octet_rollbacks_total").increment(1);
     }
 
     /// An actor was started again.

@@ -256,6 +256,7 @@ fn the_summary_knows_final_and_best_and_how_time_was_spent() {
     let summary = finish(&mut telemetry);
     let at = |step, loss| Some(LossAt { step, loss });
     let expected = Summary {
+        rollbacks: 0,
         steps: 4,
         tokens: 4000,
         final_loss: Some(2.0),

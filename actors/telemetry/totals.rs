@@ -44,6 +44,9 @@ pub struct Summary {
     pub evaluations: Vec<TaskSummary>,
     /// Updates skipped for a non-finite norm or an overflow.
     pub skipped_updates: u64,
+    /// Roll-backs after bad updates.
+    #[serde(default)]
+    pub rollbacks: u64,
     /// Seconds that the processes of this run have lived, together.
     pub wall_time_s: f64,
     /// Time in accepted steps over wall time, 0 to 1.
@@ -59,6 +62,7 @@ pub struct Totals {
     best: Option<LossAt>,
     tokens: u64,
     skipped_updates: u64,
+    rollbacks: u64,
     accepted_s: f64,
     tasks: Vec<TaskSummary>,
     wall_time_s: f64,
@@ -71,6 +75,8 @@ impl Totals {
             Line::Time { wall_time_s, .. } => self.wall_time_s = *wall_time_s,
             Line::Step(report) => self.add_step(report),
             Line::Evaluate(report) => self.add_evaluation(report),
+            // Numbered: one that is decided again, after a kill, is the same one.
+            Line::RollBack(report) => self.rollbacks = report.number,
             Line::Note { .. } | Line::Checkpoint { .. } => {}
         }
     }
@@ -118,6 +124,12 @@ impl Totals {
         self.skipped_updates
     }
 
+    /// Roll-backs so far.
+    #[must_use]
+    pub fn rollbacks(&self) -> u64 {
+        self.rollbacks
+    }
+
     /// Wall time of the run at its last time line, in seconds.
     #[must_use]
     pub fn wall_time_s(&self) -> f64 {
@@ -141,6 +153,7 @@ impl Totals {
             best_step: self.best.map(|best| best.step),
             evaluations: self.tasks.clone(),
             skipped_updates: self.skipped_updates,
+            rollbacks: self.rollbacks,
             wall_time_s,
             goodput: self.goodput(wall_time_s),
             digest,

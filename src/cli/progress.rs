@@ -37,6 +37,10 @@ pub(crate) fn observer(steps: u64) -> Observer {
             ));
         }
         Line::Note { step, what } => say(&format!("step {step:>6}  {what}")),
+        Line::RollBack(report) => say(&format!(
+            "step {:>6}  rolled back to step {}: {}",
+            report.at, report.step, report.reason
+        )),
         Line::Checkpoint { .. } | Line::Time { .. } => {}
     })
 }

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use octet_actors::rank_memory::Zero;
+use octet_actors::recovery::{Policy, ROLLBACKS_MAX, WINDOW_MAX};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Invalid, require};
@@ -86,17 +87,70 @@ pub struct CheckpointConfig {
     pub every: u64,
     /// How many are kept.
     pub keep: usize,
+    /// Steps between snapshots that stay in memory, from which the run goes on when its engine
+    /// dies or when it rolls back; 0 for none but those that go to disk.
+    pub memory_every: u64,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 500, keep: 3 }
+        Self { every: 500, keep: 3, memory_every: 0 }
     }
 }
 
 impl CheckpointConfig {
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         require(self.keep > 0, "checkpoint.keep", || expected("at least 1", self.keep))
+    }
+}
+
+/// `[recovery]`: what is done about bad updates, those whose loss or gradient is not finite (they
+/// are skipped) or stands out among recent good ones.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecoveryConfig {
+    /// Bad updates in a row that roll the run back to its last snapshot before them.
+    pub bad_updates: u32,
+    /// Roll-backs of a run before it stops, saved; 0 stops at the first.
+    pub rollbacks: u32,
+    /// Pass over the data from that snapshot on, instead of learning from it again.
+    pub skip_data: bool,
+    /// Good updates that the next one is compared with.
+    pub window: usize,
+    /// Standard deviations above the window's mean that make a loss a spike; 0 for never.
+    pub loss_z: f64,
+    /// The same for the gradient norm.
+    pub norm_z: f64,
+}
+
+impl Default for RecoveryConfig {
+    fn default() -> Self {
+        let (bad_updates, rollbacks, skip_data) = (5, 3, true);
+        Self { bad_updates, rollbacks, skip_data, window: 128, loss_z: 8.0, norm_z: 20.0 }
+    }
+}
+
+impl RecoveryConfig {
+    /// In the words of the runtime.
+    pub fn policy(&self) -> Policy {
+        let Self { bad_updates, rollbacks, skip_data, window, loss_z, norm_z } = *self;
+        Policy { bad_updates, rollbacks, skip_data, window, loss_z, norm_z }
+    }
+
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        let updates = || expected("at least 1", self.bad_updates);
+        require(self.bad_updates > 0, "recovery.bad_updates", updates)?;
+        let most = format!("at most {ROLLBACKS_MAX}");
+        let rollbacks = || expected(&most, self.rollbacks);
+        require(self.rollbacks <= ROLLBACKS_MAX, "recovery.rollbacks", rollbacks)?;
+        let span = format!("2 to {WINDOW_MAX} updates");
+        let window = || expected(&span, self.window);
+        require((2..=WINDOW_MAX).contains(&self.window), "recovery.window", window)?;
+        for (key, z) in [("recovery.loss_z", self.loss_z), ("recovery.norm_z", self.norm_z)] {
+            let usable = (0.0..f64::INFINITY).contains(&z);
+            require(usable, key, || expected("a number of at least 0, and 0 for never", z))?;
+        }
+        Ok(())
     }
 }
 

@@ -55,7 +55,7 @@ impl Scenario {
     fn run(&self, disk: &FaultyDisk) -> Result<String, CheckpointError> {
         let store = store(disk, self.settings);
         let saved = save(&store, self.new.0, self.new.1)?;
-        store.retain(self.new.0)?;
+        store.retain(self.new.0, u64::MAX)?;
         Ok(saved.digest)
     }
 

@@ -7,23 +7,28 @@ use std::sync::Arc;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use crate::actor::{Actor, Closed, Port};
-use crate::checkpointer::{CheckpointerMessage, CheckpointerReply};
+use crate::checkpointer::{CheckpointerMessage, CheckpointerReply, RunFacts};
 use crate::contract::Workload;
 use crate::evaluator::EvaluatorMessage;
 use crate::fault::{ActorName, Fault};
 use crate::loader::LoaderMessage;
 use crate::outside::ManualClock;
 use crate::rank::{RankMessage, RankReply, StepOutcome};
+use crate::recovery::Policy;
 use crate::report::EvaluationReport;
 use crate::resume::FirstState;
 use crate::schedule::Schedule;
 use crate::sim::toy::{Tiny, tiny};
 use crate::snapshot::{SLOTS, SnapshotLayout, SnapshotSlots};
-use crate::supervisor::{Ending, Policy, Ports, RunEnd, Supervisor, SupervisorMessage};
+use crate::supervisor::{Ending, Ports, RunEnd, Supervisor, SupervisorMessage};
 use crate::telemetry::TelemetryMessage;
 
 pub(super) const RANKS: usize = 2;
 pub(super) const STEPS: u64 = 4;
+
+/// Two in a row, once.
+pub(super) const POLICY: Policy =
+    Policy { bad_updates: 2, rollbacks: 1, skip_data: true, window: 2, loss_z: 0.0, norm_z: 0.0 };
 
 /// What the supervisor tells.
 #[derive(Debug)]
@@ -58,6 +63,7 @@ pub(super) struct Bench {
     /// Requests that wait: slot and step.
     pub(super) held: Vec<(usize, u64)>,
     pub(super) overflows: Vec<(u64, usize)>,
+    /// Batches of bad updates.
     pub(super) skips: Vec<u64>,
     /// What rank 0 was told, in order.
     pub(super) works: Vec<String>,
@@ -69,7 +75,13 @@ pub(super) struct Bench {
 }
 
 pub(super) fn schedule() -> Schedule {
-    Schedule { steps: STEPS, evaluate_every: 2, checkpoint_every: 2, drive_every: 4 }
+    Schedule {
+        steps: STEPS,
+        evaluate_every: 2,
+        checkpoint_every: 2,
+        memory_every: 0,
+        drive_every: 4,
+    }
 }
 
 fn port<M: Send + 'static>(
@@ -104,9 +116,11 @@ impl Bench {
             end: port(&tell, Told::End),
         };
         let clock = Arc::new(ManualClock::new());
-        let handles = (0..SLOTS).map(|i| slots.slot(i, &layout)).collect();
-        let policy = Policy { skips_max: 2 };
-        let supervisor = Supervisor::new(workload, schedule, policy, ports, handles, clock.clone());
+        let handles: Vec<_> = (0..SLOTS).map(|i| slots.slot(i, &layout)).collect();
+        let facts = RunFacts::default();
+        let slots_of = (handles, &facts);
+        let supervisor =
+            Supervisor::new(workload, schedule, POLICY, ports, slots_of, clock.clone());
         Self {
             supervisor,
             clock,
@@ -138,7 +152,7 @@ impl Bench {
     /// Begins from a state on disk, or one that is only in memory.
     pub(super) fn start(&mut self, step: u64, digest: Option<&str>) {
         let (on_disk, digest) = (digest.is_some(), digest.map(ToString::to_string));
-        let state = FirstState { slot: 0, step, digest, on_disk, notes: vec![] };
+        let state = state(step, digest, on_disk);
         self.tell(SupervisorMessage::Start { state, first: vec![] });
     }
 
@@ -198,12 +212,23 @@ impl Bench {
                 self.tell(SupervisorMessage::Evaluated(evaluation(step, task)));
             }
             Told::Evaluator(_) => {}
-            Told::Checkpointer(CheckpointerMessage::Save { slot, step, parent }) => {
+            Told::Checkpointer(CheckpointerMessage::Save { slot, step, parent, .. }) => {
                 self.works.push(format!("save {step} after {parent:?}"));
                 self.held.push((slot, step));
                 if self.saves != Saves::Wait {
                     self.release(self.saves == Saves::Work);
                 }
+            }
+            Told::Checkpointer(CheckpointerMessage::Seal { slot, step }) => {
+                self.works.push(format!("seal {step}"));
+                let digest = format!("digest {step}");
+                let reply = CheckpointerReply::Sealed { step, slot, digest, ms: 1 };
+                self.tell(SupervisorMessage::Checkpoint(reply));
+            }
+            Told::Checkpointer(CheckpointerMessage::Rewind { step }) => {
+                self.works.push(format!("rewind {step}"));
+                let reply = CheckpointerReply::Rewound(state(step, None, false));
+                self.tell(SupervisorMessage::Checkpoint(reply));
             }
             Told::Checkpointer(other) => panic!("{other:?}"),
             Told::Telemetry(message) => self.telemetry.push(message),
@@ -231,10 +256,10 @@ impl Bench {
     pub(super) fn reply_to(&self, message: &RankMessage) -> Option<RankReply> {
         Some(match *message {
             RankMessage::Restore { .. } => RankReply::Restored,
-            RankMessage::Step { step, attempt, .. } => {
+            RankMessage::Step { step, attempt, batch, .. } => {
                 let mut outcome = outcome();
                 outcome.overflow = self.overflows.contains(&(step, attempt));
-                outcome.skipped = outcome.overflow || self.skips.contains(&step);
+                outcome.skipped = outcome.overflow || self.skips.contains(&batch);
                 RankReply::Stepped(Box::new(outcome))
             }
             RankMessage::Evaluate { .. } => RankReply::Evaluated,
@@ -266,10 +291,19 @@ impl Bench {
     }
 }
 
+/// As it is found, with nothing known of bad updates.
+fn state(step: u64, digest: Option<String>, on_disk: bool) -> FirstState {
+    let (recovery, notes) = (serde_json::Value::Null, vec![]);
+    FirstState { slot: 0, step, digest, on_disk, recovery, notes }
+}
+
 fn name(message: &RankMessage) -> String {
     match message {
         RankMessage::Restore { slot } => format!("restore {slot}"),
-        RankMessage::Step { step, attempt: 0, .. } => format!("step {step}"),
+        RankMessage::Step { step, attempt: 0, batch, .. } if step == batch => {
+            format!("step {step}")
+        }
+        RankMessage::Step { step, attempt: 0, batch, .. } => format!("step {step} on {batch}"),
         RankMessage::Step { step, attempt, .. } => format!("step {step} again {attempt}"),
         RankMessage::Evaluate { task, step, .. } => format!("evaluate {task} at {step}"),
         RankMessage::Drive { step } => format!("drive at {step}"),

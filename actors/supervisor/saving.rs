@@ -1,0 +1,97 @@
+//! Snapshots: declared good, handed to the checkpointer, and what comes back from it.
+
+use crate::checkpointer::{CheckpointerMessage, CheckpointerReply};
+use crate::fault::{ActorName, Blame, Fault};
+use crate::rank::RankReply;
+use crate::supervisor::{Ending, Supervisor};
+use crate::telemetry::TelemetryMessage;
+
+impl Supervisor {
+    /// Every rank has filled its part of the slot.
+    pub(super) fn snapped(&mut self, step: u64, to_disk: bool) -> Result<(), Fault> {
+        let slot = self.filling.take().expect("a snapshot fills a slot");
+        let took = |reply: &Option<RankReply>| match reply {
+            Some(RankReply::Snapped { ms }) => *ms,
+            _ => 0.0,
+        };
+        let longest_ms = self.replies.iter().map(took).fold(0.0, f64::max);
+        let cursor = self.cursor(step);
+        let recovery = self.recovery.to_value();
+        let commit = self.slots.commit(slot, (step, &cursor), recovery, longest_ms);
+        commit.map_err(|error| Fault::ours(ActorName::Supervisor, error))?;
+        let message = if to_disk {
+            self.saved_step = Some(step);
+            let back_to = self.recovery.back_to(&self.schedule, step);
+            CheckpointerMessage::Save { slot, step, parent: self.parent.clone(), back_to }
+        } else {
+            CheckpointerMessage::Seal { slot, step }
+        };
+        self.ports.checkpointer.tell(message);
+        Ok(())
+    }
+
+    /// Where the run stands in its data: all that a resume needs, since order is a pure function.
+    fn cursor(&self, step: u64) -> serde_json::Value {
+        let samples = self.workload.samples_before(self.recovery.batch(step));
+        let tokens = self.workload.samples_before(step) * self.workload.tokens_per_sample();
+        serde_json::json!({ "step": step, "samples": samples, "tokens": tokens })
+    }
+
+    /// The checkpointer answers.
+    pub(super) fn checkpointed(&mut self, reply: CheckpointerReply) -> Result<(), Fault> {
+        match reply {
+            CheckpointerReply::Saved { step, slot, digest, path, ms, .. } => {
+                self.slots.free(slot);
+                self.parent = Some(digest.clone());
+                self.digest = Some(digest);
+                let (ms, path) = (ms as f64, path.display().to_string());
+                self.ports.telemetry.tell(TelemetryMessage::Checkpoint { step, ms, path });
+            }
+            CheckpointerReply::Sealed { slot, .. } => self.slots.free(slot),
+            CheckpointerReply::Rewound(state) => return self.rewound(state),
+            CheckpointerReply::NotRewound { fault } => {
+                self.fail(fault);
+                return Ok(());
+            }
+            CheckpointerReply::Failed { slot, step, fault } => {
+                self.slots.free(slot);
+                if self.saved_step == Some(step) {
+                    self.saved_step = None;
+                }
+                if fault.blame == Blame::Ours || (step == self.done && self.at_the_end()) {
+                    self.fail(fault);
+                    return Ok(());
+                }
+                let what = format!("a checkpoint was not written, the run goes on: {fault}");
+                self.ports.telemetry.tell(TelemetryMessage::Note { what });
+            }
+            CheckpointerReply::NotTidied { fault } => {
+                self.ports.telemetry.tell(TelemetryMessage::Note { what: fault.to_string() });
+            }
+        }
+        if self.current.is_none() && self.filling.is_none() {
+            self.advance();
+        }
+        Ok(())
+    }
+
+    fn at_the_end(&self) -> bool {
+        self.back.is_none() && self.agenda.is_empty() && self.is_ending()
+    }
+
+    /// Whether no step comes any more.
+    pub(super) fn is_ending(&self) -> bool {
+        self.interrupted || self.stopping.is_some() || self.done >= self.schedule.steps
+    }
+
+    pub(super) fn end_when_saved(&mut self) {
+        if self.slots.any_writing() {
+            return;
+        }
+        if let Some(fault) = self.stopping.take() {
+            return self.fail(fault);
+        }
+        let finished = self.done >= self.schedule.steps;
+        self.end(if finished { Ending::Finished } else { Ending::Interrupted });
+    }
+}

@@ -87,10 +87,15 @@ pub struct RollBack {
     /// Batches that are passed over from now on: the first, and how many.
     pub passed_over: (u64, u64),
     number: u32,
-    skips: Vec<Skip>,
+    skips: Skips,
 }
 
 impl RollBack {
+    /// Data that is passed over from now on.
+    pub fn skips(&self) -> &Skips {
+        &self.skips
+    }
+
     /// Which roll-back of the run it is, from 1.
     pub fn number(&self) -> u32 {
         self.number
@@ -106,6 +111,26 @@ struct Skip {
     batches: u64,
 }
 
+/// All data that was passed over, in order of steps: which batch a step learns from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skips(Vec<Skip>);
+
+impl Skips {
+    /// The batch of the data's order that a step learns from.
+    pub fn batch(&self, step: u64) -> u64 {
+        step + self.before(step + 1)
+    }
+
+    /// As [`Self::batch`], where it is not the step's own.
+    pub fn other_batch(&self, step: u64) -> Option<u64> {
+        Some(self.batch(step)).filter(|batch| *batch != step)
+    }
+
+    fn before(&self, step: u64) -> u64 {
+        self.0.iter().filter(|skip| skip.from < step).map(|skip| skip.batches).sum()
+    }
+}
+
 /// What decisions depend on, saved with every state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -116,8 +141,7 @@ pub struct Recovery {
     first_bad: u64,
     /// Roll-backs so far.
     rollbacks: u32,
-    /// In order of steps.
-    skips: Vec<Skip>,
+    skips: Skips,
     #[serde(with = "bits")]
     losses: VecDeque<f64>,
     #[serde(with = "bits")]
@@ -144,13 +168,14 @@ impl Recovery {
         serde_json::to_value(self).expect("plain data becomes JSON")
     }
 
-    /// The batch of the data's order that a step learns from.
-    pub fn batch(&self, step: u64) -> u64 {
-        step + self.skipped_before(step + 1)
+    /// Data that was passed over.
+    pub fn skips(&self) -> &Skips {
+        &self.skips
     }
 
-    fn skipped_before(&self, step: u64) -> u64 {
-        self.skips.iter().filter(|skip| skip.from < step).map(|skip| skip.batches).sum()
+    /// The batch of the data's order that a step learns from.
+    pub fn batch(&self, step: u64) -> u64 {
+        self.skips.batch(step)
     }
 
     /// Bad updates in a row until now.
@@ -188,8 +213,8 @@ impl Recovery {
 
     fn roll_back(&self, policy: &Policy, schedule: &Schedule, step: u64, what: &str) -> RollBack {
         let to = self.back_to(schedule, step);
-        let (first, next) = (to + self.skipped_before(to), self.batch(step) + 1);
-        let mut skips: Vec<Skip> = self.skips.iter().filter(|s| s.from < to).copied().collect();
+        let (first, next) = (to + self.skips.before(to), self.batch(step) + 1);
+        let mut skips: Vec<Skip> = self.skips.0.iter().filter(|s| s.from < to).copied().collect();
         let batches = if policy.skip_data { next - first } else { self.batch(to) - first };
         skips.push(Skip { from: to, batches });
         RollBack {
@@ -199,7 +224,7 @@ impl Recovery {
             goes_on: self.rollbacks < policy.rollbacks,
             passed_over: (first, batches),
             number: self.rollbacks + 1,
-            skips,
+            skips: Skips(skips),
         }
     }
 

@@ -18,6 +18,9 @@ pub struct WaitMs {
 pub struct StepReport {
     /// Steps done, counting this one.
     pub step: u64,
+    /// The batch that it learned from, from 0, where data was passed over; else its own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub batch: Option<u64>,
     /// Tokens (or other elements that the workload counts) so far.
     pub tokens: u64,
     /// Mean loss per target.

@@ -30,7 +30,7 @@ use crate::evaluator::{Evaluator, EvaluatorMessage, TaskInfo};
 use crate::loader::{self, BatchSlot, Loader, LoaderMessage, SlotShape, orders_max};
 use crate::outside::faulty::{FaultyDisk, Moment, Trouble};
 use crate::outside::{Clock, Disk, ManualClock};
-use crate::recovery::Policy;
+use crate::recovery::{Policy, Recovery};
 use crate::resume::{FirstState, first_state};
 use crate::schedule::Schedule;
 use crate::snapshot::{self, SnapshotLayout, SnapshotSlots};
@@ -265,7 +265,8 @@ impl<'w> Life<'w> {
         );
         let telemetry = world.telemetry(&clock);
         let step = state.step;
-        to_telemetry.tell(TelemetryMessage::RewindLog { step });
+        let skips = Recovery::from_value(&state.recovery).expect("it can be read").skips().clone();
+        to_telemetry.tell(TelemetryMessage::RewindLog { step, skips });
         to_supervisor.tell(SupervisorMessage::Start { state, first: vec![] });
         world.trace.add(|| format!("a life on {ranks} ranks from step {step}: {fate:?}"));
         Self {

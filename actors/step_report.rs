@@ -62,6 +62,7 @@ pub fn step_report(
     }
     StepReport {
         step: step + 1,
+        batch: None,
         tokens: samples * workload.tokens_per_sample(),
         loss,
         losses: named.iter().map(mean).collect(),

@@ -20,6 +20,7 @@ use std::time::Duration;
 use crate::actor::{Actor, Flow, Port};
 use crate::fault::{ActorName, Fault};
 use crate::outside::{Clock, Disk, DiskError};
+use crate::recovery::Skips;
 use crate::report::{EvaluationReport, RollBackReport, StepReport};
 use crate::run_folder::log::{Line, Log};
 use crate::run_folder::replace_json;
@@ -64,10 +65,14 @@ pub enum TelemetryMessage {
         /// Its folder.
         path: String,
     },
-    /// The run continues from `step`: later lines are void.
+    /// The run continues from `step`: later lines are void, and so are all lines from the first
+    /// step on that did not learn from the batch that `skips` give it: they are of a future that
+    /// was given up, by a process that ended before its log said so.
     RewindLog {
         /// Steps done in the state that the run continues from.
         step: u64,
+        /// Data that was passed over.
+        skips: Skips,
     },
     /// The run is in another state now.
     State(RunState),
@@ -130,7 +135,7 @@ pub struct Telemetry {
     timed: Duration,
     waiting: bool,
     /// A rewind that the disk has refused so far: comes before the next line.
-    rewind: Option<u64>,
+    rewind: Option<(u64, Skips)>,
 }
 
 impl fmt::Debug for Telemetry {
@@ -218,23 +223,33 @@ impl Telemetry {
         Ok(())
     }
 
-    fn rewind(&mut self, step: u64) -> Result<(), Fault> {
+    fn rewind(&mut self, step: u64, skips: Skips) -> Result<(), Fault> {
         self.backlog.retain(|line| line.step().is_none_or(|of| of <= step));
-        self.rewind = Some(self.rewind.map_or(step, |earlier| earlier.min(step)));
+        let earlier = self.rewind.take().map_or(step, |(earlier, _)| earlier);
+        self.rewind = Some((step.min(earlier), skips));
         self.setup.status.step_done(step, self.setup.clock.monotonic());
         self.write_backlog()
     }
 
     /// Drops what a rewind has made void. What waits came after it.
     fn rewind_log(&mut self) -> Result<(), DiskError> {
-        let Some(step) = self.rewind else { return Ok(()) };
+        let Some((step, skips)) = &self.rewind else { return Ok(()) };
         let mut totals = Totals::default();
-        let rewound = self.log.rewind(step, |line| totals.add(line))?;
+        let mut given_up = false;
+        let is_void = |line: &Line| {
+            if let Line::Step(report) = line {
+                given_up |= report.batch != skips.other_batch(report.step - 1);
+            }
+            line.step().is_some_and(|of| given_up || of > *step)
+        };
+        let rewound = self.log.drop_lines(is_void, |line| totals.add(line))?;
         self.rewind = None;
         if rewound.unreadable > 0 {
             let what =
                 format!("dropped {} lines of the log that cannot be read", rewound.unreadable);
-            self.backlog.push_front(Line::Note { step: totals.step(), what });
+            let line = Line::Note { step: totals.step(), what };
+            (self.setup.observer)(&line);
+            self.backlog.push_front(line);
         }
         for line in &self.backlog {
             totals.add(line);
@@ -310,7 +325,7 @@ impl Actor for Telemetry {
                 self.setup.metrics.checkpoint(step, ms);
                 self.publish(Line::Checkpoint { step, ms, path })?;
             }
-            TelemetryMessage::RewindLog { step } => self.rewind(step)?,
+            TelemetryMessage::RewindLog { step, skips } => self.rewind(step, skips)?,
             TelemetryMessage::State(state) => self.setup.status.enter(state, now),
             TelemetryMessage::Restarted { fault } => {
                 self.setup.metrics.restarted(fault.actor);

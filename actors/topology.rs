@@ -34,7 +34,7 @@ use crate::loader::{BatchSlot, Loader, LoaderMessage, SLOTS, SlotShape, orders_m
 use crate::outside::{Clock, LocalDisk};
 use crate::rank::{DataPath, PEER_TIMEOUT, Rank, RankEnds, RankMessage};
 use crate::rank_memory::{RankMemory, Zero};
-use crate::recovery::Policy;
+use crate::recovery::{Policy, Recovery};
 use crate::resume::FirstState;
 use crate::schedule::{Schedule, Work};
 use crate::snapshot::{self, Slot, SnapshotLayout, SnapshotSlots};
@@ -206,7 +206,10 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
     })?;
     seats.start(&mut host, &mut setup, ports)?;
     let Begin { mut state, first } = setup.begin;
-    telemetry.tell(TelemetryMessage::RewindLog { step: state.step });
+    let recovery = Recovery::from_value(&state.recovery);
+    let recovery = recovery.map_err(|e| Fault::world(ActorName::Supervisor, e))?;
+    let skips = recovery.skips().clone();
+    telemetry.tell(TelemetryMessage::RewindLog { step: state.step, skips });
     for what in state.notes.drain(..).chain([taken]) {
         telemetry.tell(TelemetryMessage::Note { what });
     }

@@ -87,7 +87,11 @@ impl From<ResumeError> for Failure {
 
 impl From<SnapshotError> for Failure {
     fn from(error: SnapshotError) -> Self {
-        Self::world(error)
+        match error {
+            // Trying again finds the same memory: somebody has to decide.
+            SnapshotError::Size { .. } | SnapshotError::Host { .. } => Self::user(error),
+            _ => Self::world(error),
+        }
     }
 }
 

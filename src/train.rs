@@ -63,6 +63,8 @@ pub struct Job {
     pub accept_new_numerics: bool,
     /// Snapshot memory of a parent process.
     pub snapshots: Option<RawFd>,
+    /// Why the engine before this one ended, if there was one.
+    pub restarted: Option<String>,
 }
 
 /// Text that the model wrote while it was trained.
@@ -136,6 +138,9 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let accept = job.accept_new_numerics;
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
+    if let Some(why) = job.restarted {
+        state.notes.insert(0, format!("the engine was started again: {why}"));
+    }
     // A resume that is refused leaves the folder as it was.
     for path in store.set_aside_after(state.step).map_err(Failure::world)? {
         state.notes.push(format!("put aside: {}", path.display()));

@@ -157,14 +157,26 @@ impl Log {
     ///
     /// # Errors
     /// [`DiskError`]; the old file is then still there.
-    pub fn rewind(&mut self, step: u64, mut each: impl FnMut(&Line)) -> Result<Rewound, DiskError> {
+    pub fn rewind(&mut self, step: u64, each: impl FnMut(&Line)) -> Result<Rewound, DiskError> {
+        self.drop_lines(|line| line.step().is_some_and(|of| of > step), each)
+    }
+
+    /// Drops the lines that are void, in the same way.
+    ///
+    /// # Errors
+    /// As [`Self::rewind`].
+    pub fn drop_lines(
+        &mut self,
+        mut is_void: impl FnMut(&Line) -> bool,
+        mut each: impl FnMut(&Line),
+    ) -> Result<Rewound, DiskError> {
         let mut rewound = Rewound::default();
         self.rewrite(|line| match line {
             Err(_) => {
                 rewound.unreadable += 1;
                 false
             }
-            Ok(line) if line.step().is_some_and(|of| of > step) => {
+            Ok(line) if is_void(line) => {
                 rewound.dropped += 1;
                 false
             }

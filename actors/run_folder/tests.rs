@@ -22,6 +22,7 @@ fn run_in(folder: &TempDir) -> PathBuf {
 
 fn step(step: u64, loss: f64) -> Line {
     Line::Step(StepReport {
+        batch: None,
         step,
         tokens: step * 100,
         loss,

@@ -40,7 +40,8 @@ impl Supervisor {
             seconds: self.clock.seconds() - self.work_began,
             checkpoint_ms: self.slots.take_wait_ms(),
         };
-        let report = step_report(&*self.workload, step, &outcomes, times);
+        let mut report = step_report(&*self.workload, step, &outcomes, times);
+        report.batch = self.recovery.skips().other_batch(step);
         self.judge(&report);
     }
 
@@ -67,7 +68,8 @@ impl Supervisor {
         let nobody = || Fault::ours(ActorName::Supervisor, "nobody asked for an earlier state");
         let back = self.back.take().ok_or_else(nobody)?;
         let telemetry = &self.ports.telemetry;
-        telemetry.tell(TelemetryMessage::RewindLog { step: state.step });
+        let skips = if back.goes_on { back.skips() } else { self.recovery.skips() };
+        telemetry.tell(TelemetryMessage::RewindLog { step: state.step, skips: skips.clone() });
         for note in &state.notes {
             telemetry.tell(TelemetryMessage::Note { what: note.clone() });
         }

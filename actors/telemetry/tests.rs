@@ -16,6 +16,7 @@ use crate::actor::{Actor, Closed, Flow, Port};
 use crate::fault::{ActorName, Blame, Fault};
 use crate::outside::faulty::FaultyDisk;
 use crate::outside::{Clock, Disk, ManualClock};
+use crate::recovery::Skips;
 use crate::report::{EvaluationReport, StepReport, WaitMs};
 use crate::run_folder::log::{Line, read_lines};
 use crate::run_folder::read_json;
@@ -92,6 +93,7 @@ impl Bench {
 
 fn report(step: u64, loss: f64) -> StepReport {
     StepReport {
+        batch: None,
         step,
         tokens: step * 1000,
         loss,
@@ -294,7 +296,7 @@ fn another_process_goes_on_with_the_totals_of_the_log() {
     tell(&mut telemetry, TelemetryMessage::Tick);
     bench.clock.advance(Duration::from_secs(3600));
     let (bench, mut telemetry) = bench.restart(telemetry);
-    tell(&mut telemetry, TelemetryMessage::RewindLog { step: 3 });
+    tell(&mut telemetry, TelemetryMessage::RewindLog { step: 3, skips: Skips::default() });
     assert_eq!(bench.steps_in_log(), [1, 2, 3]);
     assert_eq!(bench.status.health(bench.clock.monotonic()).step, 3);
     step(&mut telemetry, 4, 0.5);
@@ -339,10 +341,39 @@ fn a_rewind_covers_lines_that_wait() {
     step(&mut telemetry, 2, 2.0);
     step(&mut telemetry, 3, 1.0);
     bench.disk.set_capacity(u64::MAX);
-    tell(&mut telemetry, TelemetryMessage::RewindLog { step: 2 });
+    tell(&mut telemetry, TelemetryMessage::RewindLog { step: 2, skips: Skips::default() });
     tell(&mut telemetry, TelemetryMessage::Tick);
     assert_eq!(bench.steps_in_log(), [1, 2]);
     assert_eq!(finish(&mut telemetry).best_loss, Some(2.0));
+}
+
+#[test]
+fn a_rewind_that_the_disk_refuses_comes_before_the_next_line() {
+    let (bench, mut telemetry) = Bench::new();
+    for number in 1..=4 {
+        step(&mut telemetry, number, 3.0);
+    }
+    bench.fill_disk();
+    tell(&mut telemetry, TelemetryMessage::RewindLog { step: 2, skips: Skips::default() });
+    step(&mut telemetry, 3, 2.0);
+    assert_eq!(bench.steps_in_log(), [1, 2, 3, 4], "the disk takes nothing");
+    bench.disk.set_capacity(u64::MAX);
+    tell(&mut telemetry, TelemetryMessage::Tick);
+    assert_eq!(bench.steps_in_log(), [1, 2, 3]);
+    assert_eq!(finish(&mut telemetry).best_loss, Some(2.0));
+}
+
+#[test]
+fn lines_of_a_future_that_was_given_up_go_with_the_next_start() {
+    let (bench, mut telemetry) = Bench::new();
+    for number in 1..=4 {
+        step(&mut telemetry, number, 3.0);
+    }
+    // Killed before the log heard of a roll-back to step 2, on from a snapshot of step 3.
+    let back = serde_json::json!([{ "from": 2, "batches": 5 }]);
+    let skips: Skips = serde_json::from_value(back).unwrap();
+    tell(&mut telemetry, TelemetryMessage::RewindLog { step: 3, skips });
+    assert_eq!(bench.steps_in_log(), [1, 2]);
 }
 
 #[test]
@@ -364,7 +395,7 @@ fn broken_lines_are_counted_at_the_start_and_dropped_by_a_rewind() {
     bench.disk.append(Path::new(LOG)).unwrap().write_all(torn).unwrap();
     let (bench, mut telemetry) = bench.restart(telemetry);
     assert_eq!(bench.notes_seen(), ["1 lines of the log cannot be read"]);
-    tell(&mut telemetry, TelemetryMessage::RewindLog { step: 1 });
+    tell(&mut telemetry, TelemetryMessage::RewindLog { step: 1, skips: Skips::default() });
     assert_eq!(bench.notes_seen(), ["dropped 1 lines of the log that cannot be read"]);
     assert_eq!(bench.steps_in_log(), [1]);
 }

@@ -12,6 +12,7 @@ mod doctor;
 mod evaluate;
 mod generate;
 mod inspect;
+mod parent;
 mod plan;
 mod prepare;
 mod progress;
@@ -80,7 +81,7 @@ pub(crate) fn main() -> ExitCode {
         end_with_the_reader();
     }
     let done = match command {
-        Command::Train(arguments) => train::parent(&arguments),
+        Command::Train(arguments) => parent::parent(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),

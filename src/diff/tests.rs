@@ -9,6 +9,7 @@ use crate::config::Config;
 
 fn log(steps: impl Iterator<Item = u64>) -> BTreeMap<u64, StepReport> {
     let report = |step| StepReport {
+        batch: None,
         step,
         tokens: step * 8,
         loss: 1.0 / step as f64,

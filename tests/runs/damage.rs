@@ -70,6 +70,9 @@ fn a_damaged_shard_is_named_and_never_trained_on() {
     flip_bit(&shard);
     let end = home.start("runs/one", &[]).wait();
     assert_eq!(end.code(), Some(75), "{end:?}");
+    // It is tried once more, and then it is no chance.
+    assert_eq!(end.stderr.matches("starting it again").count(), 1, "{}", end.stderr);
+    assert!(end.stderr.contains("the same failure twice, at step"), "{}", end.stderr);
     let name = shard.file_name().unwrap().to_str().unwrap();
     assert!(end.stderr.contains(name) && end.stderr.contains("chunk 0"), "{}", end.stderr);
     let stepped = log_lines(&home.path("runs/one"))[steps..].iter().any(|l| l["kind"] == "step");

@@ -8,7 +8,9 @@ mod kills;
 mod memory;
 mod preparing;
 mod ramp;
+
 mod ranks;
+mod recovery;
 mod refusals;
 mod signals;
 mod web;

@@ -13,7 +13,9 @@ use super::batch::BatchConfig;
 use super::error::{ConfigError, Invalid, Place};
 use super::fields::{fields_of, nearest};
 use super::origins::Origins;
-use super::sections::{CheckpointConfig, EvaluateConfig, RunConfig, SampleConfig, WebConfig};
+use super::sections::{
+    CheckpointConfig, EvaluateConfig, RecoveryConfig, RunConfig, SampleConfig, WebConfig,
+};
 use super::{Config, sections::expected};
 use crate::data::DataConfig;
 use crate::models::{FamilyConfig, ModelConfig};
@@ -215,6 +217,7 @@ fn keys_of(section: &str, table: &Table) -> Option<Vec<&'static str>> {
         "optimizer" => fields_of::<OptimizerConfig>().to_vec(),
         "schedule" => fields_of::<ScheduleConfig>().to_vec(),
         "checkpoint" => fields_of::<CheckpointConfig>().to_vec(),
+        "recovery" => fields_of::<RecoveryConfig>().to_vec(),
         "evaluate" => fields_of::<EvaluateConfig>().to_vec(),
         "sample" => fields_of::<SampleConfig>().to_vec(),
         "web" => fields_of::<WebConfig>().to_vec(),

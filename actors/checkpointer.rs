@@ -1,9 +1,10 @@
 //! Checkpointer: brings committed snapshot slots to disk while training goes on.
 //!
 //! A slot is lent to it by [`CheckpointerMessage::Save`] and free again when it answers; it owns
-//! the folder of checkpoints all the time, so it also finds the state that a run goes back to. A save that fails leaves the earlier checkpoints as they
-//! are, is told, and is over: whether to try again is the supervisor's decision. It never touches a
-//! device, and sees time and files only through [`Clock`] and the store's disk.
+//! the folder of checkpoints all the time, so it also finds the state that a run goes back to. A
+//! save that fails leaves the earlier checkpoints as they are, is told, and is over: whether to try
+//! again is the supervisor's decision. It never touches a device, and sees time and files only
+//! through [`Clock`] and the store's disk.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -114,6 +115,8 @@ pub struct RunFacts {
     pub config_digest: String,
     /// What a resume must reproduce to get the same bits.
     pub identity: BTreeMap<String, String>,
+    /// What its numbers come from; another one is told, and not refused.
+    pub provenance: BTreeMap<String, String>,
 }
 
 /// The actor.
@@ -152,6 +155,7 @@ impl Checkpointer {
         let about = About {
             config_digest: self.facts.config_digest.clone(),
             identity: self.facts.identity.clone(),
+            provenance: self.facts.provenance.clone(),
             parent,
             saved_unix_ms: self.clock.unix_ms(),
         };

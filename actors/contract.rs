@@ -237,7 +237,8 @@ pub trait Workload: Debug + Send + Sync + 'static {
     /// The run's seed.
     fn seed(&self) -> u64;
 
-    /// The phases of a step with the batch number `step`: a pure function. `attempt` grows when a step overflowed.
+    /// The phases of a step with the batch number `step`: a pure function. `attempt` grows when a
+    /// step overflowed.
     fn shape(&self, step: u64, attempt: usize) -> Arc<StepShape>;
 
     /// Shapes that memory is planned for: no step has more runs or records on a rank than one of

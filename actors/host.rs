@@ -30,6 +30,7 @@ use crate::actor::{Actor, Closed, Flow, Port};
 use crate::fault::{ActorName, Blame, Fault};
 use crate::outside::{Clock, Disk, DiskError};
 use crate::run_folder::replace_json;
+use crate::watchdog::{Activity, Pulse};
 
 pub use restart_budget::RestartBudget;
 use ring::Event;
@@ -71,7 +72,15 @@ impl fmt::Display for MailboxLimit {
 pub enum Restart {
     /// Its mailbox closes, and the fault goes to whoever decides.
     Never,
-    /// A fresh one takes over its mailbox, while the budget lasts.
+    /// As [`Self::Within`], for one that only observes: even a panic costs no more than its state.
+    Observer {
+        /// How often.
+        budget: RestartBudget,
+        /// Told why, each time.
+        told: Port<Fault>,
+    },
+    /// A fresh one takes over its mailbox, while the budget lasts. A panic still goes to whoever
+    /// decides: others wait for what was lost.
     Within {
         /// How often.
         budget: RestartBudget,
@@ -94,6 +103,7 @@ pub struct Seat<M: Mail> {
     faults: Port<Fault>,
     full: Arc<AtomicBool>,
     every: Option<Periodic<M>>,
+    pulse: Option<Pulse>,
 }
 
 type Periodic<M> = (Duration, fn() -> M);
@@ -130,13 +140,20 @@ impl<M: Mail> Seat<M> {
                 }
             })
         };
-        Self { name, addr, mailbox, port, faults, full, every: None }
+        Self { name, addr, mailbox, port, faults, full, every: None, pulse: None }
     }
 
     /// The right to tell this actor. Messages wait until it is started.
     #[must_use]
     pub fn port(&self) -> Port<M> {
         self.port.clone()
+    }
+
+    /// The actor shows the watchdog when it begins with a message and when it is done.
+    #[must_use]
+    pub fn beating(mut self, pulse: Option<Pulse>) -> Self {
+        self.pulse = pulse;
+        self
     }
 
     /// The actor is also told `message` every `period`.
@@ -188,7 +205,7 @@ impl Host {
     where
         A::Message: Debug,
     {
-        let Seat { name, addr, mailbox, faults, full, every, .. } = seat;
+        let Seat { name, addr, mailbox, faults, full, every, pulse, .. } = seat;
         let no_thread = |e| Fault::world(name, format!("cannot start a thread: {e}"));
         let arbiter = Arbiter::try_new().map_err(no_thread)?;
         let (stands, standing) = bounded(1);
@@ -212,6 +229,7 @@ impl Host {
                 ring,
                 clock,
                 every,
+                pulse,
                 _here: here,
             };
             Context::with_receiver(mailbox).run(hosted);
@@ -345,6 +363,7 @@ struct Hosted<M: Mail> {
     ring: Arc<Ring>,
     clock: Arc<dyn Clock>,
     every: Option<Periodic<M>>,
+    pulse: Option<Pulse>,
     /// Its disconnection tells the host that this is gone.
     _here: Sender<()>,
 }
@@ -354,7 +373,10 @@ impl<M: Mail> Hosted<M> {
         self.full.store(false, Ordering::Relaxed);
         self.ring.record(&message);
         let Some(actor) = &mut self.actor else { return };
-        match guarded(self.name, || actor.apply(message)) {
+        beat(&self.pulse, Activity::Handling);
+        let done = guarded(self.name, || actor.apply(message));
+        beat(&self.pulse, Activity::Idle);
+        match done {
             Ok(Flow::Continue) => {}
             Ok(Flow::Stop) => self.end(context),
             Err(fault) => self.recover(fault, context),
@@ -365,7 +387,10 @@ impl<M: Mail> Hosted<M> {
     fn recover(&mut self, mut fault: Fault, context: &mut Context<Self>) {
         self.ring.record(&fault);
         self.drop_actor();
-        while let Restart::Within { budget, told } = &mut self.restart {
+        let observes = matches!(self.restart, Restart::Observer { .. });
+        while let Restart::Within { budget, told } | Restart::Observer { budget, told } =
+            &mut self.restart
+        {
             if !budget.spend(self.clock.monotonic()) {
                 fault.what = format!("{} ({} are spent)", fault.what, budget.describe());
                 break;
@@ -374,7 +399,7 @@ impl<M: Mail> Hosted<M> {
                 Ok(actor) => {
                     self.actor = Some(actor);
                     // A broken assertion ends the run: the fresh actor only helps to end it well.
-                    let settled = fault.blame == Blame::World;
+                    let settled = observes || fault.blame == Blame::World;
                     if settled {
                         told.tell(fault)
                     } else {
@@ -431,6 +456,12 @@ impl<M: Mail> Handler<Close> for Hosted<M> {
 
     fn handle(&mut self, _: Close, context: &mut Context<Self>) {
         self.end(context);
+    }
+}
+
+fn beat(pulse: &Option<Pulse>, activity: Activity) {
+    if let Some(pulse) = pulse {
+        pulse.beat(activity);
     }
 }
 

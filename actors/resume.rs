@@ -128,7 +128,11 @@ fn find(
         let (slot, recovery) = (0, Value::Null);
         return Ok(FirstState { slot, step: 0, digest: None, on_disk: false, recovery, notes });
     };
-    notes.extend(compare(&found.manifest.identity, facts, accept_new_numerics)?);
+    let was = &found.manifest;
+    notes.extend(compare(&was.identity, facts, accept_new_numerics)?);
+    notes.extend(differences(&was.provenance, &facts.provenance).map(|(key, was, now)| {
+        format!("{key} is {now} and was {was}: numbers may differ in their last bits from here")
+    }));
     // What was good a moment ago may be so no more: what counts is what was loaded.
     let loaded = store.load_good_at_most(at_most, &slots.slot(0, layout), sequence)?;
     if loaded.newest.as_ref() != Some(&found) {
@@ -139,8 +143,8 @@ fn find(
     Ok(FirstState { slot: 0, step, digest: Some(digest), on_disk: true, recovery, notes })
 }
 
-/// The state to go back to: the newest good one of at most `step` steps. Whatever lies after `step`,
-/// in memory and on disk, is given up, so that no later start finds it.
+/// The state to go back to: the newest good one of at most `step` steps. Whatever lies after, in
+/// memory and on disk, is given up, so that no later start finds it.
 ///
 /// # Errors
 /// [`ResumeError`]; checkpoints are then as they were, or the last of them gone.
@@ -179,7 +183,7 @@ fn compare(
     accept_new_numerics: bool,
 ) -> Result<Vec<String>, ResumeError> {
     let mut accepted = Vec::new();
-    for (key, was, now) in differences(was, facts) {
+    for (key, was, now) in differences(was, &facts.identity) {
         if !accept_new_numerics {
             return Err(ResumeError::Identity { key, was, now });
         }
@@ -188,13 +192,15 @@ fn compare(
     Ok(accepted)
 }
 
-fn differences(was: &BTreeMap<String, String>, facts: &RunFacts) -> Vec<(String, String, String)> {
-    let keys = was.keys().chain(facts.identity.keys().filter(|key| !was.contains_key(*key)));
-    let absent = || "absent".to_string();
+/// What differs: its name, and both values.
+fn differences<'a>(
+    was: &'a BTreeMap<String, String>,
+    now: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = (String, String, String)> + 'a {
+    let keys = was.keys().chain(now.keys().filter(|key| !was.contains_key(*key)));
     keys.filter_map(|key| {
-        let (old, new) = (was.get(key), facts.identity.get(key));
-        let shown = |value: Option<&String>| value.cloned().unwrap_or_else(absent);
+        let (old, new) = (was.get(key), now.get(key));
+        let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "absent".to_string());
         (old != new).then(|| (key.clone(), shown(old), shown(new)))
     })
-    .collect()
 }

@@ -33,7 +33,7 @@ use crate::outside::{Clock, Disk, ManualClock};
 use crate::recovery::{Policy, Recovery};
 use crate::resume::{FirstState, first_state};
 use crate::schedule::Schedule;
-use crate::snapshot::{self, SnapshotLayout, SnapshotSlots};
+use crate::snapshot::{self, Slot, SnapshotLayout, SnapshotSlots};
 use crate::supervisor::{Ports, RunEnd, Supervisor, SupervisorMessage};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::resources::{Floors, Resources};
@@ -237,18 +237,10 @@ impl<'w> Life<'w> {
         let (mut models, mut loaders) = (Vec::new(), Vec::new());
         let tree = LaneTree::new(workload.batch().lanes, ranks).expect("ranks fit");
         for rank in 0..ranks {
-            let (to_rank, inbox) = mailbox("rank", 2);
-            let (to_loader, orders) = mailbox("loader", orders_max(workload.evaluations.len()));
-            ports.ranks.push(to_rank);
-            ports.loaders.push(to_loader);
-            let (full_port, full) = mailbox("ring of full slots", loader::SLOTS);
-            let (free_in, free) = ring(&workload, &tree, rank);
-            let loader = Loader::new(workload.clone(), &tree, rank, full_port);
-            loaders.push(LoaderSeat { loader, orders, free });
-            let supervisor = to_supervisor.map(move |m| SupervisorMessage::Rank(rank, m));
-            let (evaluator, abandon) = (to_evaluator.clone(), abandon.clone());
-            let ends = Ends { inbox, full, free: free_in, supervisor, evaluator, abandon };
-            models.push(ModelRank::new(workload.clone(), &tree, rank, handles.clone(), ends));
+            let told = (&to_supervisor, &to_evaluator, &abandon);
+            let (seat, model) = seat(&workload, (&tree, rank), &handles, told, &mut ports);
+            loaders.push(seat);
+            models.push(model);
         }
         let evaluator = evaluator(&workload, &to_supervisor);
         let replies = to_supervisor.map(SupervisorMessage::Checkpoint);
@@ -397,6 +389,29 @@ impl<'w> Life<'w> {
         self.world.trace.add(|| format!("{end:?}, summary refused: {refused}"));
         if self.world.disk.crashed() { Death::Killed } else { Death::Ended(end) }
     }
+}
+
+/// A rank and its loader, whose mailboxes are added to `ports`.
+fn seat(
+    workload: &Arc<Toy>,
+    (tree, rank): (&LaneTree, usize),
+    handles: &[Slot],
+    told: (&Port<SupervisorMessage>, &Port<EvaluatorMessage>, &Arc<AtomicBool>),
+    ports: &mut Ports,
+) -> (LoaderSeat, ModelRank) {
+    let (to_supervisor, to_evaluator, abandon) = told;
+    let (to_rank, inbox) = mailbox("rank", 2);
+    let (to_loader, orders) = mailbox("loader", orders_max(workload.evaluations.len()));
+    ports.ranks.push(to_rank);
+    ports.loaders.push(to_loader);
+    let (full_port, full) = mailbox("ring of full slots", loader::SLOTS);
+    let (free_in, free) = ring(workload, tree, rank);
+    let loader = Loader::new(workload.clone(), tree, rank, full_port);
+    let supervisor = to_supervisor.map(move |m| SupervisorMessage::Rank(rank, m));
+    let (evaluator, abandon) = (to_evaluator.clone(), abandon.clone());
+    let ends = Ends { inbox, full, free: free_in, supervisor, evaluator, abandon };
+    let model = ModelRank::new(workload.clone(), tree, rank, handles.to_vec(), ends);
+    (LoaderSeat { loader, orders, free }, model)
 }
 
 /// The state to begin from, found as a start of the program finds it.

@@ -7,7 +7,7 @@
 //! | loader r | thread | supervisor; slots from rank r | rank r |
 //! | evaluator | arbiter | supervisor, ranks | supervisor |
 //! | checkpointer | arbiter | supervisor | supervisor |
-//! | watchdog | thread | heartbeats of ranks and loaders | supervisor |
+//! | watchdog | thread | heartbeats of all above, and of telemetry | supervisor |
 //! | telemetry | arbiter | supervisor, host (restarts), its clock | nobody |
 //! | web | thread | HTTP | nobody |
 //!
@@ -39,6 +39,7 @@ use crate::resume::FirstState;
 use crate::schedule::{Schedule, Work};
 use crate::snapshot::{self, Slot, SnapshotLayout, SnapshotSlots};
 use crate::supervisor::{Ending, Ports, RunEnd, Supervisor, SupervisorMessage};
+use crate::telemetry::status::Status;
 use crate::telemetry::totals::Summary;
 use crate::telemetry::{Telemetry, TelemetryMessage, TelemetrySetup};
 use crate::watchdog::{Activity, Heartbeats, Pulse, watch};
@@ -60,6 +61,10 @@ const RESTART_WINDOW: Duration = Duration::from_secs(600);
 /// A rank or loader that shows no life for so long is stuck: a program of a micro-batch takes less.
 /// Shorter than what its peers wait, so that the culprit is named before they give up.
 const BEAT_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The checkpointer does not beat while it writes a snapshot, reads it back and hashes it: 360 GB
+/// at 100 MB/s.
+const WRITE_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// How often the watchdog looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -109,6 +114,8 @@ pub struct RunSetup {
     pub facts: RunFacts,
     /// Makes what telemetry needs, at the start and for every restart.
     pub telemetry: Box<dyn FnMut() -> TelemetrySetup + Send>,
+    /// What `/healthz` shows.
+    pub status: Arc<Status>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Given one message: save and end.
@@ -177,7 +184,8 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
         let end_port = end_port.clone();
         Port::new(move |fault| end_port.try_tell(RunEnd::failed(fault)))
     };
-    let seats = Seats::new(&setup, own_faults);
+    let heartbeats = heartbeats(&setup);
+    let seats = Seats::new(&setup, own_faults).beating(&heartbeats);
     let tasks = setup.workload.evaluations().len();
     let mail = |rank| RankMail::new(rank, tasks, &seats.faults);
     let mails: Vec<RankMail> = (0..setup.ranks).map(mail).collect();
@@ -194,14 +202,13 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
     let (rank_ports, telemetry) = (ports.ranks.clone(), ports.telemetry.clone());
     let web = setup.web.take().map(Web::start).transpose();
     let web = web.map_err(|e| Fault::world(ActorName::Web, e))?;
-    let heartbeats = heartbeats(&setup);
     let arenas = start_ranks(&mut host, &setup, &seats, &mails, &agreement, &heartbeats)?;
     let taken = describe(&setup, &arenas);
     drop(mails);
     let (watching, until) = bounded::<Infallible>(0);
-    let faults = seats.faults.clone();
+    let (faults, status) = (seats.faults.clone(), setup.status.clone());
     host.spawn_thread(ActorName::Watchdog, faults.clone(), move |_| {
-        watch(&heartbeats, LOOK_EVERY, &until, &faults);
+        watch(&heartbeats, LOOK_EVERY, &until, &faults, &status);
         Ok(())
     })?;
     seats.start(&mut host, &mut setup, ports)?;
@@ -243,11 +250,17 @@ fn describe(setup: &RunSetup, arenas: &[usize]) -> String {
     format!("{ranks} ranks on {backend:?}, {zero:?}; bytes of their arenas: {arenas:?}")
 }
 
-/// Ranks and loaders, which are what a run can hang in.
+/// Everybody whom a run can hang in: who computes, reads and writes.
 fn heartbeats(setup: &RunSetup) -> Heartbeats {
+    let behind = [
+        (ActorName::Supervisor, BEAT_DEADLINE),
+        (ActorName::Evaluator, BEAT_DEADLINE),
+        (ActorName::Telemetry, BEAT_DEADLINE),
+        (ActorName::Checkpointer, WRITE_DEADLINE),
+    ];
     let both = |rank| [ActorName::Rank(rank), ActorName::Loader(rank)];
     let actors: Vec<_> =
-        (0..setup.ranks).flat_map(both).map(|actor| (actor, BEAT_DEADLINE)).collect();
+        (0..setup.ranks).flat_map(both).map(|actor| (actor, BEAT_DEADLINE)).chain(behind).collect();
     Heartbeats::new(setup.clock.clone(), &actors)
 }
 
@@ -319,13 +332,25 @@ impl Seats {
         Self { supervisor, evaluator, checkpointer, telemetry, faults }
     }
 
+    /// The same, known to the watchdog.
+    fn beating(self, heartbeats: &Heartbeats) -> Self {
+        let pulse = |actor| heartbeats.pulse(actor);
+        Self {
+            supervisor: self.supervisor.beating(pulse(ActorName::Supervisor)),
+            evaluator: self.evaluator.beating(pulse(ActorName::Evaluator)),
+            checkpointer: self.checkpointer.beating(pulse(ActorName::Checkpointer)),
+            telemetry: self.telemetry.beating(pulse(ActorName::Telemetry)),
+            faults: self.faults,
+        }
+    }
+
     fn start(self, host: &mut Host, setup: &mut RunSetup, ports: Ports) -> Result<(), Fault> {
-        let restart = || Restart::Within {
-            budget: RestartBudget::new(RESTARTS, RESTART_WINDOW),
-            told: ports.telemetry.map(|fault| TelemetryMessage::Restarted { fault }),
-        };
+        let budget = || RestartBudget::new(RESTARTS, RESTART_WINDOW);
+        let told = ports.telemetry.map(|fault| TelemetryMessage::Restarted { fault });
+        let restart = || Restart::Within { budget: budget(), told: told.clone() };
+        let observer = Restart::Observer { budget: budget(), told: told.clone() };
         let mut make = std::mem::replace(&mut setup.telemetry, Box::new(|| unreachable!("taken")));
-        host.start(self.telemetry, restart(), move || Telemetry::start(make()))?;
+        host.start(self.telemetry, observer, move || Telemetry::start(make()))?;
         let tasks: Vec<TaskInfo> = setup
             .workload
             .evaluations()

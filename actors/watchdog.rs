@@ -17,6 +17,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 use crate::actor::Port;
 use crate::fault::{ActorName, Fault};
 use crate::outside::Clock;
+use crate::telemetry::status::Status;
 
 /// What somebody is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +40,15 @@ pub enum Activity {
     Saving,
     /// Writes to disk.
     Writing,
+    /// An actor behind a mailbox has taken a message and is not done with it.
+    Handling,
     /// Waits for this one.
     WaitingFor(ActorName),
     /// Is in a collective: waits until every rank has come to it.
     WaitingForRanks,
 }
 
-const SIMPLE: [Activity; 9] = [
+const SIMPLE: [Activity; 10] = [
     Activity::Idle,
     Activity::Starting,
     Activity::Loading,
@@ -55,6 +58,7 @@ const SIMPLE: [Activity; 9] = [
     Activity::Evaluating,
     Activity::Saving,
     Activity::Writing,
+    Activity::Handling,
 ];
 /// Code of [`Activity::WaitingForRanks`]; larger codes wait for one, by its place in the table.
 const RANKS: u64 = SIMPLE.len() as u64;
@@ -73,6 +77,7 @@ impl fmt::Display for Activity {
             Self::Evaluating => "evaluating",
             Self::Saving => "saving",
             Self::Writing => "writing",
+            Self::Handling => "handling a message",
             Self::WaitingFor(whom) => return write!(f, "waiting for {whom}"),
             Self::WaitingForRanks => "waiting for the other ranks",
         };
@@ -322,17 +327,20 @@ impl Watch {
 }
 
 /// Watches until the other end of `until` is dropped; for a thread of its own. Each stall is told
-/// to `faults` as a fault of the world that names the culprit.
+/// to `faults` as a fault of the world that names the culprit, and shown by `status`, since whoever
+/// would show it may be the culprit.
 pub fn watch(
     heartbeats: &Heartbeats,
     every: Duration,
     until: &Receiver<Infallible>,
     faults: &Port<Fault>,
+    status: &Status,
 ) {
     let mut watch = Watch::default();
     while until.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
         let now = heartbeats.clock.monotonic();
         if let Some(stall) = watch.look(heartbeats.snapshot(), now, every) {
+            status.stalled();
             faults.tell(Fault::world(ActorName::Watchdog, stall));
         }
     }

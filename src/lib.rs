@@ -15,6 +15,7 @@
 //! | [`plan`] | what a run will take, before anything is taken |
 //! | [`doctor`] | what this machine has and what is missing |
 //! | [`bench`] | training steps without a run around them |
+//! | [`provenance`] | what program, instructions and libraries numbers come from |
 //! | [`failure`] | how a command ends when it does not end well |
 
 pub mod bench;
@@ -30,6 +31,7 @@ pub mod models;
 pub mod objectives;
 pub mod optimizer;
 pub mod plan;
+pub mod provenance;
 pub mod run_data;
 pub mod sampling;
 pub mod schedule;

@@ -35,6 +35,7 @@ use crate::experiment::{Experiment, Talk};
 use crate::failure::Failure;
 use crate::models::RecomputeConfig;
 use crate::plan::vocabulary;
+use crate::provenance;
 use crate::run_data::{self, DataPlace};
 use crate::sampling::{Conversation, Decoder, Heard, Listener, Request, Sampler, read_prompt};
 use crate::text::Text;
@@ -226,7 +227,8 @@ pub(crate) fn setup(
         layout: saving.layout,
         store: saving.store,
         facts: saving.facts,
-        telemetry: telemetry(place, &clock, (metrics, status), observer),
+        telemetry: telemetry(place, &clock, (metrics, status.clone()), observer),
+        status,
         clock,
         interrupts: crossbeam::channel::never(),
         begin,
@@ -351,7 +353,7 @@ fn facts(config: &Config, experiment: &Experiment) -> RunFacts {
     let mut fact = |key: &str, value: String| identity.insert(key.to_string(), value);
     fact(DATA_FACT, experiment.data_identity().to_string());
     fact("the backend", "cpu".to_string());
-    RunFacts { config_digest: config.digest(), identity }
+    RunFacts { config_digest: config.digest(), identity, provenance: provenance::here() }
 }
 
 fn telemetry(

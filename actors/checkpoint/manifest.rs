@@ -65,6 +65,9 @@ pub struct Manifest {
     pub config_digest: String,
     /// What a resume must reproduce to get the same bits: micro-batch, lanes, kernel choices.
     pub identity: BTreeMap<String, String>,
+    /// What the numbers come from beside that: program, instruction set, libraries.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub provenance: BTreeMap<String, String>,
     /// Digest of the state: parameters, optimizer state, cursor.
     pub digest: String,
     /// The checkpoint from which the run came here; `None` at the beginning.

@@ -172,8 +172,8 @@ impl Store {
         self.search(step, |folder| verify(&*self.disk, folder, self.settings.threads))
     }
 
-    /// Fills the slot from the newest good checkpoint of at most `step` steps and commits it, reading every file once. The
-    /// slot is the caller's alone.
+    /// Fills the slot from the newest good checkpoint of at most `step` steps and commits it,
+    /// reading every file once. The slot is the caller's alone.
     ///
     /// # Errors
     /// [`CheckpointError::Disk`] if the folder cannot be listed, [`CheckpointError::Layout`] if the

@@ -26,6 +26,8 @@ pub struct About {
     pub config_digest: String,
     /// Facts that a resume must reproduce.
     pub identity: BTreeMap<String, String>,
+    /// Program and libraries.
+    pub provenance: BTreeMap<String, String>,
     /// The checkpoint from which the run came here.
     pub parent: Option<String>,
     /// Now, in milliseconds since 1970.
@@ -274,6 +276,7 @@ fn manifest(
         recovery: view.head().facts.recovery.clone(),
         config_digest: about.config_digest.clone(),
         identity: about.identity.clone(),
+        provenance: about.provenance.clone(),
         digest: digest.to_hex().to_string(),
         parent: about.parent.clone(),
         saved_unix_ms: about.saved_unix_ms,

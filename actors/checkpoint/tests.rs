@@ -37,6 +37,7 @@ pub(crate) fn save(store: &Store, step: u64, seed: u8) -> Result<Saved, Checkpoi
 
 fn about() -> About {
     About {
+        provenance: BTreeMap::new(),
         config_digest: "c0ffee".into(),
         identity: BTreeMap::from([("batch.micro".into(), "4".into())]),
         parent: Some("step-00000001".into()),

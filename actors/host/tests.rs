@@ -13,7 +13,8 @@ use super::{Host, MailboxLimit, Restart, Seat};
 use crate::actor::{Actor, Closed, Flow, Port};
 use crate::fault::{ActorName, Blame, Fault};
 use crate::outside::faulty::FaultyDisk;
-use crate::outside::{Disk, SystemClock};
+use crate::outside::{Clock, Disk, ManualClock, SystemClock};
+use crate::watchdog::{Activity, Heartbeats, check};
 
 const LONG: Duration = Duration::from_secs(10);
 const NAME: ActorName = ActorName::Evaluator;
@@ -148,6 +149,66 @@ fn a_full_mailbox_is_a_fault_said_once_and_not_a_wait() {
     cage.parrot.try_tell(Order::Say(11)).unwrap();
     assert_eq!(cage.heard(), (1, 11));
     assert!(cage.host.stop(LONG).is_empty());
+}
+
+#[test]
+fn an_observer_survives_its_panics_and_its_faults() {
+    let mut host = Host::new(Arc::new(SystemClock::new()));
+    let ((told, restarted), (faults_port, faults)) = (port(), port());
+    let (says, said) = unbounded();
+    let seat = Seat::<Order>::new(NAME, &MailboxLimit::of(&[("orders", 8)]), faults_port);
+    let parrot = seat.port();
+    let restart = Restart::Observer { budget: RestartBudget::new(3, LONG), told };
+    let mut life = 0;
+    let factory = move || {
+        life += 1;
+        Ok(Parrot { life: Rc::new(life), said: says.clone() })
+    };
+    host.start(seat, restart, factory).unwrap();
+    for order in [Order::Panic, Order::Fail, Order::Say(5)] {
+        parrot.tell(order);
+    }
+    let fault = restarted.recv_timeout(LONG).unwrap();
+    assert_eq!(fault.what, "panicked: two and two is five");
+    assert_eq!(restarted.recv_timeout(LONG).unwrap().what, "the disk is gone");
+    let heard: Vec<_> = (0..3).map(|_| said.recv_timeout(LONG).unwrap()).collect();
+    assert_eq!(heard, [(1, 0), (2, 0), (3, 5)]);
+    assert!(faults.is_empty(), "nobody has to decide anything");
+    assert!(host.stop(LONG).is_empty());
+}
+
+#[test]
+fn the_watchdog_names_an_actor_that_is_stuck_in_a_message() {
+    let clock = Arc::new(ManualClock::new());
+    let deadline = Duration::from_secs(60);
+    let table = Heartbeats::new(clock.clone(), &[(NAME, deadline)]);
+    let mut host = Host::new(Arc::new(SystemClock::new()));
+    let ((told, _restarted), (faults_port, _faults)) = (port(), port());
+    let (says, said) = unbounded();
+    let seat = Seat::<Order>::new(NAME, &MailboxLimit::of(&[("orders", 8)]), faults_port)
+        .beating(table.pulse(NAME));
+    let parrot = seat.port();
+    let restart = Restart::Within { budget: RestartBudget::new(3, LONG), told };
+    host.start(seat, restart, move || Ok(Parrot { life: Rc::new(1), said: says.clone() })).unwrap();
+    let (open, gate) = bounded::<()>(0);
+    parrot.tell(Order::Wait(gate));
+    let begun = Instant::now();
+    while table.snapshot().rows[0].activity != Activity::Handling {
+        assert!(begun.elapsed() < LONG, "it never takes the message");
+        std::thread::yield_now();
+    }
+    clock.advance(deadline);
+    assert_eq!(check(&table.snapshot(), clock.monotonic()), None);
+    clock.advance(Duration::from_secs(1));
+    let stall = check(&table.snapshot(), clock.monotonic()).expect("it is late");
+    let wanted = "evaluator has been handling a message for 61 s without moving";
+    assert_eq!(stall.to_string(), wanted);
+    drop(open);
+    parrot.tell(Order::Say(1));
+    assert_eq!(said.recv_timeout(LONG).unwrap(), (1, 1));
+    drop(parrot);
+    assert!(host.stop(LONG).is_empty());
+    assert_eq!(table.snapshot().rows[0].activity, Activity::Idle);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn bench() -> Bench {
     let slots = SnapshotSlots::create(layout.bytes()).unwrap();
     let identity = [("lanes", "4"), ("data", "a")];
     let identity = identity.map(|(key, value)| (key.to_string(), value.to_string())).into();
-    let facts = RunFacts { config_digest: "c".to_string(), identity };
+    let facts = RunFacts { config_digest: "c".to_string(), identity, ..RunFacts::default() };
     Bench { workload, disk: FaultyDisk::new(), slots, layout, facts }
 }
 
@@ -198,6 +198,16 @@ fn other_numerics_are_refused_by_name_or_accepted_and_told() {
     bench.facts.identity.insert("backend".to_string(), "x".to_string());
     let refused = bench.first().unwrap_err().to_string();
     assert!(refused.contains("backend is x and was absent"), "{refused}");
+}
+
+#[test]
+fn another_build_is_told_and_not_refused() {
+    let mut bench = bench();
+    bench.on_disk(&[2]);
+    bench.facts.provenance = [("the program".to_string(), "octet 2".to_string())].into();
+    let first = bench.first().unwrap();
+    let [note] = &first.notes[..] else { panic!("{:?}", first.notes) };
+    assert!(note.starts_with("the program is octet 2 and was absent"), "{note}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Telemetry writes it, the web server reads it; nobody waits for anybody.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -53,6 +53,8 @@ pub struct Status {
     state: AtomicU8,
     step: AtomicU64,
     moved_ms: AtomicU64,
+    /// The watchdog has named somebody.
+    stalled: AtomicBool,
     patience: Duration,
 }
 
@@ -64,6 +66,7 @@ impl Status {
             state: AtomicU8::new(0),
             step: AtomicU64::new(0),
             moved_ms: AtomicU64::new(milliseconds(now)),
+            stalled: AtomicBool::new(false),
             patience,
         }
     }
@@ -80,6 +83,11 @@ impl Status {
         self.moved_ms.fetch_max(milliseconds(now), Ordering::Relaxed);
     }
 
+    /// Somebody does not move any more: the run is unwell from now on, and will be ended.
+    pub fn stalled(&self) {
+        self.stalled.store(true, Ordering::Relaxed);
+    }
+
     /// How the run is.
     #[must_use]
     pub fn health(&self, now: Duration) -> Health {
@@ -87,6 +95,7 @@ impl Status {
         let age = now.saturating_sub(moved);
         let state = STATES[usize::from(self.state.load(Ordering::Relaxed))];
         let ok = match state {
+            _ if self.stalled.load(Ordering::Relaxed) => false,
             RunState::Failed => false,
             RunState::Finished => true,
             _ => age <= self.patience,

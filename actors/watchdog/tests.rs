@@ -11,6 +11,7 @@ use super::{Activity, Heartbeats, Row, SIMPLE, Snapshot, Watch, check, watch};
 use crate::actor::{Closed, Port};
 use crate::fault::{ActorName, Blame};
 use crate::outside::{Clock, ManualClock, SystemClock};
+use crate::telemetry::status::Status;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const NOW: Duration = Duration::from_secs(1000);
@@ -224,12 +225,16 @@ fn the_thread_tells_the_fault_and_ends_when_let_go() {
     let (sender, faults) = unbounded();
     let port = Port::new(move |fault| sender.send(fault).map_err(|_| Closed));
     let (go_on, until) = bounded::<Infallible>(0);
+    let status = Arc::new(Status::new(Duration::ZERO, Duration::from_secs(3600)));
+    assert!(status.health(Duration::ZERO).ok);
+    let shown = status.clone();
     let thread = std::thread::spawn(move || {
-        watch(&table, Duration::from_millis(5), &until, &port);
+        watch(&table, Duration::from_millis(5), &until, &port, &shown);
     });
     let fault = faults.recv_timeout(Duration::from_secs(10)).unwrap();
     assert_eq!((fault.actor, fault.blame), (ActorName::Watchdog, Blame::World));
     assert!(fault.what.starts_with("rank 0 has been reducing for"), "{fault}");
+    assert!(!status.health(Duration::ZERO).ok, "/healthz says so");
     drop(go_on);
     thread.join().unwrap();
 }

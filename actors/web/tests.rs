@@ -103,6 +103,18 @@ fn health_is_200_while_steps_come_and_503_when_they_do_not() {
 }
 
 #[test]
+fn health_is_503_from_a_stall_on() {
+    let bench = Bench::new();
+    let web = bench.start();
+    bench.status.enter(RunState::Training, bench.clock.monotonic());
+    let code = || get(web.address(), "/healthz").0.split(' ').nth(1).unwrap().to_owned();
+    assert_eq!(code(), "200");
+    bench.status.stalled();
+    assert_eq!(code(), "503");
+    web.stop();
+}
+
+#[test]
 fn other_paths_and_methods_are_refused() {
     let bench = Bench::new();
     let web = bench.start();

@@ -274,6 +274,9 @@ fn the_digest_changes_with_the_numbers_and_only_with_them() {
         "model.head_dim=32",
         "batch.lanes=4",
         "checkpoint.every=3",
+        "checkpoint.memory_every=3",
+        "recovery.bad_updates=1",
+        "recovery.loss_z=3",
         "evaluate.batches=3",
         "sample.every=3",
         "web.address=127.0.0.1:0",
@@ -300,6 +303,23 @@ fn the_digest_changes_with_the_numbers_and_only_with_them() {
     }
     let fixed = |steps| digest(&["schedule.steps=300", steps]);
     assert_eq!(fixed("run.steps=400"), fixed("run.steps=500"));
+}
+
+#[test]
+fn what_is_done_about_bad_updates_is_checked() {
+    for (set, wanted) in [
+        ("recovery.bad_updates=0", "expected at least 1, got 0"),
+        ("recovery.rollbacks=65", "expected at most 64, got 65"),
+        ("recovery.window=1", "expected 2 to 256 updates, got 1"),
+        ("recovery.window=257", "expected 2 to 256 updates, got 257"),
+        ("recovery.loss_z=-1", "expected a number of at least 0, and 0 for never, got -1"),
+        ("recovery.norm_z=inf", "expected a number of at least 0, and 0 for never, got inf"),
+    ] {
+        let refused = load(TEXT, &[set]).unwrap_err().to_string();
+        let key = set.split('=').next().unwrap();
+        assert!(refused.contains(key) && refused.ends_with(wanted), "{refused}");
+    }
+    assert!(load(TEXT, &["recovery.loss_z=0", "recovery.rollbacks=0"]).is_ok());
 }
 
 #[test]

@@ -14,7 +14,7 @@ const TOUCHY: [&str; 7] = [
     // Hardly anything is learned, so that losses differ by chance alone.
     "schedule.learning_rate=1e-7",
     "schedule.minimum=1e-8",
-    "recovery.loss_z=1.6",
+    "recovery.loss_z=1.2",
     "recovery.window=6",
     "recovery.rollbacks=64",
     "checkpoint.memory_every=2",
@@ -42,7 +42,7 @@ fn a_roll_back_is_the_same_on_any_ranks_and_through_kills() {
     let home = Home::new();
     let one = home.train("runs/one", &with(&[]));
     let back = roll_backs(&home, "runs/one");
-    assert!((2..20).contains(&back.len()), "{back:?}");
+    assert!((2..30).contains(&back.len()), "{back:?}");
     for line in &back {
         let number = |key: &str| line[key].as_u64().unwrap();
         assert!(number("step") < number("at") && number("batches") > 0, "{line}");

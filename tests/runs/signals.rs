@@ -68,3 +68,58 @@ fn a_signal_right_after_the_start_loses_nothing() {
     }
     assert_eq!(&home.train("runs/early", &[]), reference());
 }
+
+/// A home whose held-out text takes a while to evaluate.
+fn slow_home() -> Home {
+    let home = Home::new();
+    std::fs::write(home.path("text.txt"), crate::harness::text(1_500_000)).unwrap();
+    home
+}
+
+/// Sends a signal once the log holds `step`, and while what follows it goes on; the run must be
+/// saved there within seconds. The same command then ends where an undisturbed run does.
+fn interrupted_after(step: u64, sets: &[&str], signal: i32) {
+    let home = slow_home();
+    let mut run = home.start("runs/told", sets);
+    assert!(run.until_step(step), "it ended before step {step}");
+    std::thread::sleep(Duration::from_millis(30));
+    let told = Instant::now();
+    run.signal(signal);
+    let end = run.wait();
+    assert!(end.success() && told.elapsed() < SOON, "{:?}: {end:?}", told.elapsed());
+    assert!(end.stdout.contains(&format!("saved at step {step} ")), "{end:?}");
+    let newest = checkpoints(&home.path("runs/told")).pop().unwrap();
+    assert!(newest.ends_with(format!("step-{step:08}")), "{newest:?}");
+    // What was given up is done first by the next start; here it only must not be in its way.
+    let mut again =
+        home.start("runs/told", &[sets, &["evaluate.batches=1", "sample.tokens=8"]].concat());
+    assert!(again.until_step(step + 1), "it does not go on");
+    again.signal(signal);
+    assert!(again.wait().success());
+}
+
+#[test]
+fn a_signal_during_an_evaluation_gives_it_up_and_saves() {
+    let sets = ["data.validation_fraction=0.5", "evaluate.every=3", "evaluate.batches=100000"];
+    interrupted_after(3, &sets, libc::SIGINT);
+}
+
+#[test]
+fn a_signal_while_text_is_written_gives_it_up_and_saves() {
+    let sets = ["evaluate.every=0", "sample.every=3", "sample.tokens=1000000"];
+    interrupted_after(3, &sets, libc::SIGTERM);
+}
+
+#[test]
+fn a_signal_while_checkpoints_are_written_saves_the_last_step() {
+    let home = Home::new();
+    for step in [4, 9] {
+        let mut run = home.start("runs/told", &["checkpoint.every=1", "checkpoint.memory_every=1"]);
+        assert!(run.until_step(step), "it ended before step {step}");
+        let told = Instant::now();
+        run.signal(libc::SIGTERM);
+        let end = run.wait();
+        assert!(end.success() && told.elapsed() < SOON, "{:?}: {end:?}", told.elapsed());
+    }
+    assert_eq!(&home.train("runs/told", &[]), reference());
+}

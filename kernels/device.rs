@@ -89,9 +89,6 @@ pub struct UpdateSlice {
 /// device, that outputs overlap no input, and that, in the order of streams and events, nobody else
 /// touches them meanwhile. A step plan makes it so.
 pub trait Device {
-    /// Its kind, for the manifest: `"cpu"`.
-    fn name(&self) -> &'static str;
-
     /// Takes a rank's memory, zeroed, and events `0..events`.
     ///
     /// # Errors
@@ -231,6 +228,14 @@ pub enum Backend {
 }
 
 impl Backend {
+    /// Its name in manifests: bits are not promised across backends.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu { .. } => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+
     /// The devices of `ranks` ranks that can meet; whoever waits for a peer longer than `timeout`
     /// gives up.
     ///

@@ -15,7 +15,6 @@ use octet_actors::checkpointer::RunFacts;
 use octet_actors::contract::{EvaluationTask, Workload};
 use octet_actors::outside::{Clock, Disk, LocalDisk, SystemClock};
 use octet_actors::rank::threads_per_rank;
-use octet_actors::rank_memory::Zero;
 use octet_actors::resume::first_state;
 use octet_actors::run_folder::log::{Line, for_each_line};
 use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, replace};
@@ -213,14 +212,11 @@ pub(crate) fn setup(
         clock: clock.clone(),
     });
     let dump = place.folder.join("dump.json");
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let shared = || threads_per_rank(cores, config.run.ranks);
-    let threads = config.run.threads.unwrap_or_else(shared);
     RunSetup {
         workload,
         ranks: config.run.ranks,
-        backend: Backend::Cpu { threads },
-        zero: if config.run.zero == 0 { Zero::Zero0 } else { Zero::Zero1 },
+        backend: backend(config),
+        zero: config.run.placement(),
         schedule: schedule(config),
         policy: config.recovery.policy(),
         slots: saving.slots,
@@ -344,6 +340,13 @@ pub fn open_store(config: &Config, folder: &Path, disk: &Arc<dyn Disk>) -> Store
     Store::new(disk.clone(), folder, settings)
 }
 
+/// What a run computes on: the cores, shared among its ranks.
+fn backend(config: &Config) -> Backend {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let shared = || threads_per_rank(cores, config.run.ranks);
+    Backend::Cpu { threads: config.run.threads.unwrap_or_else(shared) }
+}
+
 /// The name of the prepared data's identity in a manifest.
 pub(crate) const DATA_FACT: &str = "the prepared data";
 
@@ -352,7 +355,7 @@ fn facts(config: &Config, experiment: &Experiment) -> RunFacts {
     let mut identity = config.identity();
     let mut fact = |key: &str, value: String| identity.insert(key.to_string(), value);
     fact(DATA_FACT, experiment.data_identity().to_string());
-    fact("the backend", "cpu".to_string());
+    fact("the backend", backend(config).name().to_string());
     RunFacts { config_digest: config.digest(), identity, provenance: provenance::here() }
 }
 

@@ -32,7 +32,7 @@ const GAUGES: [(&str, &str); 20] = [
     ("octet_evaluation_step", "Optimizer steps done at the last evaluation, by task."),
     ("octet_evaluation_loss", "Mean held-out loss per target, in nats, by task."),
     ("octet_evaluation_perplexity", "exp(octet_evaluation_loss), by task."),
-    ("octet_evaluation_bits_per_byte", "Held-out loss in bits per byte of text, by task."),
+    ("octet_evaluation_bpb", "Held-out loss in bits per byte of text, by task."),
     ("octet_checkpoint_step", "Optimizer steps in the last checkpoint on disk."),
     ("octet_checkpoint_seconds", "Seconds from the request to the last sync of that checkpoint."),
     ("octet_resident_memory_bytes", "Resident memory of the engine, in bytes."),
@@ -137,7 +137,7 @@ impl Metrics {
         gauge("octet_evaluation_loss", report.loss);
         gauge("octet_evaluation_perplexity", report.perplexity);
         if let Some(bits) = report.bits_per_byte {
-            gauge("octet_evaluation_bits_per_byte", bits);
+            gauge("octet_evaluation_bpb", bits);
         }
     }
 

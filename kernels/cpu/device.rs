@@ -35,10 +35,6 @@ pub(crate) fn open(ranks: usize, threads: usize, timeout: Duration) -> Vec<Open>
 }
 
 impl Device for CpuDevice {
-    fn name(&self) -> &'static str {
-        "cpu"
-    }
-
     fn allocate(&self, plan: &ArenaPlan, _events: usize) -> Result<Arena> {
         Arena::in_host_memory(plan)
     }

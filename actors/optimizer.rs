@@ -157,7 +157,7 @@ pub fn decision(engine: &Engine) -> Result<Decision, Fault> {
 /// A fault of the world from the device.
 pub fn fingerprints(engine: &Engine, decision: Decision) -> Result<Vec<u64>, Fault> {
     let mut sums = vec![0u64; engine.workload.layout().buckets.len()];
-    if decision.apply == 0 {
+    if decision.skip != 0 {
         return Ok(sums);
     }
     let own = engine.slice(engine.memory.fingerprints.part(0, size_of_val(&sums[..])));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use octet_kernels::device::Decision;
+use octet_kernels::device::{Decision, OVERFLOW};
 use octet_kernels::ops::Stream;
 
 use crate::actor::{Actor, Flow, Port};
@@ -240,7 +240,7 @@ impl Rank {
             }
         }
         stepped.decision = decision(engine)?;
-        if stepped.decision.apply == 1 {
+        if stepped.decision.skip == 0 {
             for &program in &plan.finally {
                 self.crew.forward(engine, program, None, step)?;
             }
@@ -282,8 +282,8 @@ impl Rank {
         Ok(RankReply::Stepped(Box::new(StepOutcome {
             runs: self.scalars(&ready.plan)?,
             norm: decision.norm,
-            skipped: decision.apply == 0,
-            overflow: decision.overflow == 1,
+            skipped: decision.skip != 0,
+            overflow: decision.skip & OVERFLOW != 0,
             abandoned,
             fingerprint: fingerprints(&self.engine, decision)?,
             loader_ms: ready.loader_ms,

@@ -27,6 +27,16 @@ pub enum Zero {
     Zero1,
 }
 
+impl Zero {
+    /// Its number, as the literature counts.
+    pub const fn stage(self) -> u8 {
+        match self {
+            Self::Zero0 => 0,
+            Self::Zero1 => 1,
+        }
+    }
+}
+
 /// Scalars are kept in words of four bytes, `F32` or `I32`.
 pub const METRIC_BYTES: usize = 4;
 

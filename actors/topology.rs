@@ -247,7 +247,9 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
 /// How the run is spread, and the bytes of the arenas that its ranks have taken.
 fn describe(setup: &RunSetup, arenas: &[usize]) -> String {
     let RunSetup { ranks, backend, zero, .. } = setup;
-    format!("{ranks} ranks on {backend:?}, {zero:?}; bytes of their arenas: {arenas:?}")
+    let (ranks, stage) =
+        (if *ranks == 1 { "1 rank" } else { &format!("{ranks} ranks") }, zero.stage());
+    format!("{ranks} on {backend}; ZeRO-{stage}; bytes of their arenas: {arenas:?}")
 }
 
 /// Everybody whom a run can hang in: who computes, reads and writes.

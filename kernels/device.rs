@@ -9,6 +9,7 @@
 //! there is only the order that [`Device::record`] and [`Device::wait`] make. A device that
 //! computes at once (the CPU) has finished a call when it returns, and needs no events.
 
+use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -45,13 +46,14 @@ pub struct Decision {
     pub norm: f64,
     /// What gradients are multiplied by: at most 1.
     pub factor: f32,
-    /// 1 if the update is to be made: the norm is finite and nothing overflowed; else 0.
-    pub apply: u32,
-    /// 1 if the norm is finite.
-    pub finite: u32,
-    /// 1 if a live extent overflowed on any rank.
-    pub overflow: u32,
+    /// Why the update is not to be made: [`NOT_FINITE`], [`OVERFLOW`] or both; 0 if it is.
+    pub skip: u32,
 }
+
+/// The norm is infinite or not a number.
+pub const NOT_FINITE: u32 = 1;
+/// A live extent overflowed on some rank.
+pub const OVERFLOW: u32 = 2;
 
 /// The sums of squares of all blocks, gathered.
 #[derive(Debug, Clone, Copy)]
@@ -225,6 +227,16 @@ pub enum Backend {
     },
     /// One NVIDIA GPU for each rank.
     Cuda,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu { threads: 1 } => f.write_str("the CPU, one thread each"),
+            Self::Cpu { threads } => write!(f, "the CPU, {threads} threads each"),
+            Self::Cuda => f.write_str("CUDA, a GPU each"),
+        }
+    }
 }
 
 impl Backend {

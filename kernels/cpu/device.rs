@@ -9,7 +9,9 @@ use half::{bf16, f16};
 use crate::collectives::{Communicator, LocalGroup};
 use crate::cpu::pool::Pool;
 use crate::cpu::{CpuDevice, CpuRun};
-use crate::device::{BlockSums, Decision, Device, Event, Open, Opened, UpdateSlice};
+use crate::device::{
+    BlockSums, Decision, Device, Event, NOT_FINITE, OVERFLOW, Open, Opened, UpdateSlice,
+};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext, Target};
@@ -116,9 +118,7 @@ impl Device for CpuDevice {
         decision[0] = Decision {
             norm: norm.norm,
             factor: norm.factor,
-            apply: u32::from(norm.finite && !overflow),
-            finite: u32::from(norm.finite),
-            overflow: u32::from(overflow),
+            skip: NOT_FINITE * u32::from(!norm.finite) + OVERFLOW * u32::from(overflow),
         };
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Device for CpuDevice {
         // SAFETY: the caller vouches for both.
         let (decision, total) =
             unsafe { (decision.as_slice::<Decision>()[0], fingerprint.as_mut_slice::<u64>()) };
-        if decision.apply == 0 {
+        if decision.skip != 0 {
             return Ok(());
         }
         let settings = AdamW { gradient_scale: decision.factor, ..*settings };

@@ -155,8 +155,8 @@ fn small_recipes_have_the_size_that_they_say() {
 fn the_character_recipe_is_the_published_setting() {
     let (_, config) = recipes().into_iter().find(|(name, _)| name == "shakespeare_char").unwrap();
     let (batch, schedule) = (&config.batch, &config.schedule);
-    assert_eq!((batch.micro, batch.global, batch.sequence_length), (3, 12, 64));
-    assert_eq!((batch.lanes(), config.run.steps), (4, 2000));
+    assert_eq!((batch.micro, batch.global, batch.sequence_length), (12, 12, 64));
+    assert_eq!((batch.lanes(), config.run.steps), (1, 2000));
     assert_eq!((schedule.rate(100, 2000), schedule.rate(2000, 2000)), (1e-3, 1e-4));
     let optimizer = &config.optimizer;
     let numbers = (optimizer.beta1, optimizer.beta2, optimizer.weight_decay, optimizer.clip_norm);

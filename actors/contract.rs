@@ -198,7 +198,7 @@ impl Record<'_> {
 
 /// The fetched results of one run.
 pub trait Results {
-    /// Copies a fetched tensor of four-byte elements out; `I32` as the bits that it has.
+    /// Copies a fetched tensor out: narrow floats widened, `I32` as the bits that it has.
     ///
     /// # Errors
     /// A fault of ours when nothing of that name is fetched; of the world from the device.

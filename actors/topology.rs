@@ -43,7 +43,7 @@ use crate::telemetry::status::Status;
 use crate::telemetry::totals::Summary;
 use crate::telemetry::{Telemetry, TelemetryMessage, TelemetrySetup};
 use crate::watchdog::{Activity, Heartbeats, Pulse, watch};
-use crate::web::{Web, WebSetup};
+use crate::web::Web;
 
 /// Parts of one evaluation, at most: what the evaluator's mailbox and table must hold.
 const PARTS_MAX: u64 = 1 << 20;
@@ -122,8 +122,8 @@ pub struct RunSetup {
     pub interrupts: Receiver<()>,
     /// Where the run begins.
     pub begin: Begin,
-    /// The web server, if there is to be one.
-    pub web: Option<WebSetup>,
+    /// The web server, if there is one; it goes with the run.
+    pub web: Option<Web>,
     /// Where the last messages of every actor go when the fault is ours.
     pub dump: PathBuf,
 }
@@ -200,8 +200,7 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
     };
     let supervisor = seats.supervisor.port();
     let (rank_ports, telemetry) = (ports.ranks.clone(), ports.telemetry.clone());
-    let web = setup.web.take().map(Web::start).transpose();
-    let web = web.map_err(|e| Fault::world(ActorName::Web, e))?;
+    let web = setup.web.take();
     let arenas = start_ranks(&mut host, &setup, &seats, &mails, &agreement, &heartbeats)?;
     let taken = describe(&setup, &arenas);
     drop(mails);

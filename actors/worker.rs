@@ -2,7 +2,9 @@
 //!
 //! It decides nothing: the step plan says what runs, in which order, on which record.
 
+use half::{bf16, f16};
 use octet_kernels::device::RunArguments;
+use octet_kernels::dtype::DType;
 use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{ParameterId, Program, RunContext, StateUse};
 
@@ -161,9 +163,26 @@ impl Results for Fetched<'_> {
         let program = &self.engine.workload.programs()[self.program.0];
         let found = program.fetched(name, &self.engine.bindings(0), 0);
         let slice = found.map_err(|e| Fault::ours(self.engine.name(), e))?;
-        into.resize(slice.bytes() / size_of::<f32>(), 0.0);
-        // SAFETY: the run is over, and no other begins meanwhile.
-        unsafe { self.engine.device.download(slice, bytemuck::cast_slice_mut(into)) }
-            .map_err(|e| self.engine.fault(e))
+        let dtype = program.fetches().find(|(of, _)| *of == name).map_or(DType::F32, |f| f.1.dtype);
+        let elements = slice.bytes() / dtype.bytes();
+        into.resize(elements, 0.0);
+        let download = |bytes: &mut [u8]| {
+            // SAFETY: the run is over, and no other begins meanwhile.
+            unsafe { self.engine.device.download(slice, bytes) }.map_err(|e| self.engine.fault(e))
+        };
+        if dtype.bytes() == size_of::<f32>() {
+            return download(bytemuck::cast_slice_mut(into));
+        }
+        let mut narrow = vec![0u16; elements];
+        download(bytemuck::cast_slice_mut(&mut narrow))?;
+        let widen = |bits| match dtype {
+            DType::Bf16 => Ok(bf16::from_bits(bits).to_f32()),
+            DType::F16 => Ok(f16::from_bits(bits).to_f32()),
+            _ => Err(Fault::ours(self.engine.name(), format!("{name} is {dtype}, not a result"))),
+        };
+        for (value, bits) in into.iter_mut().zip(narrow) {
+            *value = widen(bits)?;
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,7 @@ use octet_actors::fault::{Blame, Fault};
 use octet_actors::resume::ResumeError;
 use octet_actors::run_folder::RunFolderError;
 use octet_actors::snapshot::SnapshotError;
+use octet_actors::web::WebError;
 
 use crate::config::ConfigError;
 use crate::data::DataError;
@@ -90,6 +91,15 @@ impl From<SnapshotError> for Failure {
         match error {
             // Trying again finds the same memory: somebody has to decide.
             SnapshotError::Size { .. } | SnapshotError::Host { .. } => Self::user(error),
+            _ => Self::world(error),
+        }
+    }
+}
+
+impl From<WebError> for Failure {
+    fn from(error: WebError) -> Self {
+        match error {
+            WebError::Address { .. } => Self::user(error),
             _ => Self::world(error),
         }
     }

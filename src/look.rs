@@ -237,9 +237,9 @@ fn look(
         notes: Vec::new(),
     };
     let begin = Begin { state, first };
-    let place = Place { folder: scratch.0.clone(), disk, web: None };
+    let place = Place { folder: scratch.0.clone(), disk, web: None, begins: true };
     let saving = Saving { store, slots, layout, facts: RunFacts::default() };
-    let setup = setup(config, Arc::new(experiment), place, saving, begin, observer);
+    let setup = setup(config, Arc::new(experiment), place, saving, begin, observer)?;
     let schedule = Schedule {
         steps: step,
         evaluate_every: 0,

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use octet_actors::contract::{Drive, ProgramId, Record, Results};
-use octet_actors::fault::{ActorName, Fault};
+use octet_actors::fault::Fault;
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
 use octet_kernels::graph::{Goal, Graph, Layout, Policy, Program, Target, Variables};
@@ -177,6 +177,8 @@ pub fn read_prompt(
 pub enum Heard<'a> {
     /// Some more text.
     Piece(&'a str),
+    /// There is no more, for the model gives no finite logit.
+    Diverged,
     /// There is no more.
     End,
 }
@@ -228,7 +230,7 @@ impl Conversation {
     }
 
     /// Takes the token that the logits of the last row decide; false at the end.
-    fn take(&mut self, logits: &[f32]) -> std::result::Result<bool, Fault> {
+    fn take(&mut self, logits: &[f32]) -> bool {
         let tokenizer = &self.request.tokenizer;
         let width = logits.len() / self.program_rows();
         let row = &logits[(self.rows - 1) * width..self.rows * width];
@@ -242,17 +244,19 @@ impl Conversation {
                 self.request.sampler.draw(&capped, at)
             }
         };
-        let broken = || Fault::world(ActorName::Rank(0), "the model gives no finite logit");
-        let token = drawn.ok_or_else(broken)?;
+        let Some(token) = drawn else {
+            let _over = (self.listener)(Heard::Diverged);
+            return false;
+        };
         if tokenizer.end_of_document() == Some(token) {
-            return Ok(false);
+            return false;
         }
         self.tokens.push(token);
         if self.tokens.len() - self.first > self.decoder.positions {
             self.first = self.tokens.len() - self.decoder.positions.div_ceil(2);
             self.read = self.first;
         }
-        Ok(self.tell(false).is_continue() && self.drawn() < self.request.tokens)
+        self.tell(false).is_continue() && self.drawn() < self.request.tokens
     }
 
     fn program_rows(&self) -> usize {
@@ -293,7 +297,7 @@ impl Drive for Conversation {
             let answered = self.read == self.tokens.len();
             results.read("logits", &mut self.logits)?;
             let logits = std::mem::take(&mut self.logits);
-            let goes_on = !answered || self.take(&logits)?;
+            let goes_on = !answered || self.take(&logits);
             self.logits = logits;
             if !goes_on {
                 // It is over, whatever the listener says.

@@ -25,7 +25,7 @@ use octet_actors::telemetry::resources::{Floors, Resources};
 use octet_actors::telemetry::status::Status;
 use octet_actors::telemetry::{Observer, TelemetrySetup};
 use octet_actors::topology::{Begin, Finished, RunSetup, run};
-use octet_actors::web::WebSetup;
+use octet_actors::web::{Web, WebSetup};
 use octet_kernels::device::Backend;
 
 use crate::config::{Config, Device};
@@ -138,6 +138,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let accept = job.accept_new_numerics;
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
+    let begins = job.restarted.is_none();
     if let Some(why) = job.restarted {
         state.notes.insert(0, format!("the engine was started again: {why}"));
     }
@@ -148,11 +149,11 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     folder.write_config(&config.to_toml())?;
     run_data::store(folder.path(), &tokenizer, &place)?;
     let first = missed(&config, experiment.evaluations(), state.step, &folder);
-    let place = Place { folder: folder.path().to_owned(), disk, web: Some(folder.web()) };
+    let place = Place { folder: folder.path().to_owned(), disk, web: Some(folder.web()), begins };
     let begin = Begin { state, first };
     let saving = Saving { store, slots, layout, facts };
     let experiment = Arc::new(experiment);
-    let setup = setup(&config, experiment.clone(), place, saving, begin, watchers.observer);
+    let setup = setup(&config, experiment.clone(), place, saving, begin, watchers.observer)?;
     let finished = run(RunSetup { interrupts: watchers.interrupts, ..setup })?;
     if !config.data.sources.is_empty() && finished.summary.is_some() {
         let consumed = experiment.consumed(finished.end.step);
@@ -177,6 +178,8 @@ pub(crate) struct Place {
     pub(crate) disk: Arc<dyn Disk>,
     /// The file that names the web server; without it there is none.
     pub(crate) web: Option<PathBuf>,
+    /// Whether the run begins here, not an engine that is started again.
+    pub(crate) begins: bool,
 }
 
 /// Where a job's states lie.
@@ -197,9 +200,9 @@ pub(crate) fn setup(
     workload: Arc<Experiment>,
     place: Place,
     saving: Saving,
-    begin: Begin,
+    mut begin: Begin,
     observer: Box<dyn FnMut() -> Observer + Send>,
-) -> RunSetup {
+) -> Result<RunSetup, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Metrics::new();
     let status = Arc::new(Status::new(clock.monotonic(), STEP_PATIENCE));
@@ -211,8 +214,12 @@ pub(crate) fn setup(
         status: status.clone(),
         clock: clock.clone(),
     });
+    let web = match web {
+        Some(web) => serve(web, place.begins, &mut begin.state.notes)?,
+        None => None,
+    };
     let dump = place.folder.join("dump.json");
-    RunSetup {
+    Ok(RunSetup {
         workload,
         ranks: config.run.ranks,
         backend: backend(config),
@@ -230,6 +237,19 @@ pub(crate) fn setup(
         begin,
         web,
         dump,
+    })
+}
+
+/// The web server. A run does not begin without it; an engine that is started again does, since
+/// nobody may look on who could free the address.
+fn serve(web: WebSetup, begins: bool, notes: &mut Vec<String>) -> Result<Option<Web>, Failure> {
+    match Web::start(web) {
+        Ok(web) => Ok(Some(web)),
+        Err(error) if begins => Err(error.into()),
+        Err(error) => {
+            notes.push(format!("no web server: {error}"));
+            Ok(None)
+        }
     }
 }
 
@@ -290,9 +310,15 @@ fn talk(
         let path = sample_file(&folder, step);
         let sampled = sampled.clone();
         let mut text = request.tokenizer.decode(&request.prompt);
+        let mut diverged = false;
         let listener: Listener = Box::new(move |heard| {
             match heard {
                 Heard::Piece(piece) => text.push_str(piece),
+                Heard::Diverged => diverged = true,
+                Heard::End if diverged => {
+                    let refused = Some("the model gives no finite logit".to_string());
+                    sampled(&Sample { step, text: std::mem::take(&mut text), refused });
+                }
                 Heard::End => {
                     let written = replace(&LocalDisk, &path, text.as_bytes());
                     let refused = written.err().map(|error| error.to_string());

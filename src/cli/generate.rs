@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let printed = std::mem::replace(&mut *lock(&printed), Ok(()));
     match printed {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::world(format!("cannot print: {error}")))
+            Err(Failure::world(format!("the text ends early: {error}")))
         }
         _ => Ok(ExitCode::SUCCESS),
     }
@@ -127,6 +127,11 @@ fn printer(
         let mut text = before.take().unwrap_or_default();
         text.push_str(match heard {
             Heard::Piece(piece) => piece,
+            Heard::Diverged => {
+                stop.store(true, Ordering::Relaxed);
+                *lock(&printed) = Err(std::io::Error::other("the model gives no finite logit"));
+                ""
+            }
             Heard::End => "\n",
         });
         let mut out = std::io::stdout().lock();

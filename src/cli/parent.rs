@@ -16,9 +16,9 @@ use octet::failure::{self, Failure};
 use octet_actors::schedule::STEPS_AHEAD;
 use octet_actors::snapshot::SnapshotSlots;
 use serde::{Deserialize, Serialize};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::cli::signals;
 use crate::cli::train::Arguments;
 
 #[cfg(test)]
@@ -132,7 +132,7 @@ pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Config::load(&arguments.config, &arguments.sets)?;
     // It outlives engines; the first one decides how much there is.
     let memory = SnapshotSlots::reserve()?;
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::world)?;
+    let mut signals = Signals::new(signals::ending()).map_err(Failure::world)?;
     let mut failures = Failures::default();
     let mut restarted = None;
     loop {
@@ -141,7 +141,9 @@ pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
         match status.code().and_then(|code| u8::try_from(code).ok()) {
             Some(code) if code != failure::WORLD => return Ok(ExitCode::from(code)),
             // It was told to end before it could listen: nothing was begun, nothing is lost.
-            None if interrupted && status.signal().is_some_and(|s| s == SIGINT || s == SIGTERM) => {
+            None if interrupted
+                && status.signal().is_some_and(|s| signals::ending().contains(&s)) =>
+            {
                 return Ok(ExitCode::SUCCESS);
             }
             _ if interrupted => return Ok(ExitCode::from(failure::WORLD)),
@@ -155,7 +157,11 @@ pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
             Next::End => return Ok(ExitCode::from(failure::WORLD)),
             Next::GiveUp(what) => return Err(Failure::world(what)),
         }
-        eprintln!("octet: {why}; starting it again from the newest good state");
+        // Its terminal may be gone.
+        let _unread = writeln!(
+            std::io::stderr(),
+            "octet: {why}; starting it again from the newest good state"
+        );
         restarted = Some(reason);
     }
 }

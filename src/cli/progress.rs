@@ -73,14 +73,14 @@ fn clock(seconds: f64) -> String {
 
 /// Prints a sample.
 pub(crate) fn sampled(sample: &Sample) {
-    println!("step {:>6}  sample:", sample.step);
+    say(&format!("step {:>6}  sample:", sample.step));
     for line in sample.text.lines() {
         // A model that has learned little may write what a terminal obeys.
         let shown = |c: char| if c.is_control() && c != '\t' { '\u{FFFD}' } else { c };
-        println!("  | {}", line.chars().map(shown).collect::<String>());
+        say(&format!("  | {}", line.chars().map(shown).collect::<String>()));
     }
     if let Some(why) = &sample.refused {
-        println!("step {:>6}  the sample is not stored: {why}", sample.step);
+        say(&format!("step {:>6}  the sample is not stored: {why}", sample.step));
     }
 }
 

@@ -1,28 +1,46 @@
-//! SIGINT and SIGTERM: the first asks to end in order, the second ends at once.
+//! SIGINT, SIGTERM and SIGHUP ask to end in order; a second SIGINT or SIGTERM ends at once.
+//!
+//! A terminal that closes may send SIGHUP more than once, so it never counts as the second. Whoever
+//! started the program to ignore it (`nohup`) wants the run to go on, and it does.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use crossbeam::channel::{Receiver, bounded};
 use octet::failure::Failure;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Exit code of a process that was told twice.
 const IMPATIENT: i32 = 130;
 
+/// The signals that end a program in order.
+pub(crate) fn ending() -> Vec<i32> {
+    // SAFETY: asks for the present action and sets none; all zeros are a value of the struct.
+    let ignored = unsafe {
+        let mut present: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(SIGHUP, std::ptr::null(), &mut present) == 0
+            && present.sa_sigaction == libc::SIG_IGN
+    };
+    let mut signals = vec![SIGINT, SIGTERM];
+    signals.extend((!ignored).then_some(SIGHUP));
+    signals
+}
+
 /// Gives one message at the first signal, and says so; the second ends the process.
 pub(crate) fn interrupts(says: &'static str) -> Result<Receiver<()>, Failure> {
     let (told, interrupts) = bounded(1);
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Failure::world)?;
+    let mut signals = Signals::new(ending()).map_err(Failure::world)?;
     thread::spawn(move || {
         let mut signals = signals.forever();
         if signals.next().is_some() {
-            eprintln!("octet: {says}");
+            // The terminal that would show it may be what has gone.
+            let _unread = writeln!(std::io::stderr(), "octet: {says}");
             let _run_is_over = told.send(());
         }
-        if signals.next().is_some() {
+        if signals.any(|signal| signal != SIGHUP) {
             std::process::exit(IMPATIENT);
         }
     });
@@ -32,11 +50,13 @@ pub(crate) fn interrupts(says: &'static str) -> Result<Receiver<()>, Failure> {
 /// True from the first signal on; the second ends the process.
 pub(crate) fn flag() -> Result<Arc<AtomicBool>, Failure> {
     let told = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in ending() {
         // In this order: the second signal finds the flag set.
-        signal_hook::flag::register_conditional_shutdown(signal, IMPATIENT, told.clone())
-            .and_then(|_| signal_hook::flag::register(signal, told.clone()))
-            .map_err(Failure::world)?;
+        if signal != SIGHUP {
+            signal_hook::flag::register_conditional_shutdown(signal, IMPATIENT, told.clone())
+                .map_err(Failure::world)?;
+        }
+        signal_hook::flag::register(signal, told.clone()).map_err(Failure::world)?;
     }
     Ok(told)
 }

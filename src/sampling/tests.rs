@@ -137,6 +137,7 @@ fn converse(
     let listener = Box::new(move |piece: Heard<'_>| {
         heard.lock().unwrap().push_str(match piece {
             Heard::Piece(text) => text,
+            Heard::Diverged => "<diverged>",
             Heard::End => "<end>",
         });
         ControlFlow::Continue(())

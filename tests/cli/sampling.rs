@@ -165,3 +165,30 @@ fn samples_of_a_run_have_a_seed_and_a_share_of_their_own() {
     let set = ["train", "tiny.toml", "--run", "none", "--set", "sample.top_p=0"];
     assert!(place.refusal(&set).contains("sample.top_p: expected a number above 0 and at most 1"));
 }
+
+#[test]
+fn a_bf16_model_writes_what_it_has_learned() {
+    let place = Place::new();
+    fs::write(place.path("text.txt"), "abcde".repeat(400)).unwrap();
+    // Five characters: an odd number of narrow logits.
+    let learn = ["data.tokenizer=characters", "model.dtype=bf16", "run.steps=150"];
+    let quiet = ["schedule.learning_rate=1e-2", "sample.prompt=abc", "sample.every=150"];
+    place.train("run", &[&learn[..], &quiet, &["checkpoint.every=150"]].concat());
+    let sample = place.read("run/samples/step-00000150.txt");
+    assert!(sample.starts_with("abcdeabcdeab"), "{sample:?}");
+    let set = ["generate", "run", "--prompt", "cd", "--tokens", "8", "--temperature", "0"];
+    assert_eq!(place.prints(&set), "cdeabcdeab\n");
+}
+
+#[test]
+fn a_model_that_diverged_writes_nothing_and_its_run_goes_on() {
+    let place = Place::new();
+    let printed = place.train("run", &["schedule.learning_rate=1e38", "recovery.bad_updates=9"]);
+    assert!(printed.contains("step      3  the sample is not stored: the model gives no finite"));
+    assert!(printed.contains("done: 6 steps"), "{printed}");
+    assert!(!place.path("run/samples/step-00000003.txt").exists());
+    let output = place.run(&["generate", "run", "--prompt", "The"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(75), "{errors}");
+    assert!(errors.contains("the model gives no finite logit"), "{errors}");
+}

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::harness::Home;
+use crate::harness::{Home, send};
 
 /// Status and body of `GET path`.
 fn get(address: &str, path: &str) -> (u16, String) {
@@ -44,4 +44,33 @@ fn metrics_and_health_are_there_while_the_run_is() {
     assert!(end.success(), "{end:?}");
     assert!(!announce.exists(), "the address is gone with the server");
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_run_does_not_begin_with_a_taken_address_and_says_so_once() {
+    let home = Home::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("web.address={}", taken.local_addr().unwrap());
+    let end = home.start("runs/seen", &[&address]).wait();
+    assert_eq!(end.code(), Some(2), "{end:?}");
+    assert!(end.stderr.contains("cannot listen on"), "{end:?}");
+    assert_eq!(end.stderr.lines().count(), 1, "{end:?}");
+}
+
+#[test]
+fn an_engine_that_is_started_again_does_without_an_address_that_was_taken() {
+    let home = Home::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut run = home.start("runs/seen", &[&format!("web.address={free}"), "run.steps=60"]);
+    assert!(run.until_step(3), "it ended too early");
+    send(run.engine().unwrap(), libc::SIGKILL);
+    // Whoever is quicker has it; if it is the engine, the run goes on as well.
+    let taken = (0..2000).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        std::net::TcpListener::bind(free).ok()
+    });
+    let end = run.wait();
+    assert!(end.success(), "{end:?}");
+    let says = end.stdout.contains("no web server: web.address: cannot listen on");
+    assert_eq!(says, taken.is_some(), "{end:?}");
 }

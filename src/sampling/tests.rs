@@ -1,10 +1,11 @@
 //! Tests of drawing tokens and of the conversation, against a model that is a table.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use octet_actors::contract::{Drive, ProgramId, Record, Results};
-use octet_actors::fault::{ActorName, Fault};
+use octet_actors::fault::Fault;
 use octet_kernels::graph::{Layout, Program, Target, Variables};
 
 use super::{Conversation, Decoder, Heard, Place, Request, Sampler, read_prompt, unfinished};
@@ -225,11 +226,26 @@ fn whoever_stops_listening_ends_it() {
     logits[98] = 1.0;
     let end = conversation.next(&programs, Some(&Certain(logits)), &mut record).unwrap();
     assert_eq!(end, None);
-    // A model that is broken is a fault, not a text.
-    let request = Request { prompt: vec![97], ..conversation.request.clone() };
-    let listener = Box::new(|_: Heard<'_>| ControlFlow::Continue(()));
+}
+
+#[test]
+fn a_model_without_a_finite_logit_says_so_once() {
+    let (decoder, programs) = decoder();
+    let tokenizer = Arc::new(Tokenizer::bytes());
+    let request = Request { tokenizer, prompt: vec![97], tokens: 9, sampler: sampler(0.0) };
+    let diverged = Arc::new(AtomicUsize::new(0));
+    let count = diverged.clone();
+    let listener = Box::new(move |heard: Heard<'_>| {
+        if matches!(heard, Heard::Diverged) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        ControlFlow::Continue(())
+    });
     let mut conversation = Conversation::new(decoder, request, 0, listener);
-    conversation.next(&programs, None, &mut record).unwrap();
-    let broken = conversation.next(&programs, Some(&Certain(vec![f32::NAN; 260])), &mut record);
-    assert_eq!(broken.unwrap_err().actor, ActorName::Rank(0));
+    let mut memory = vec![0u64; 64];
+    let mut record = Record::new(bytemuck::cast_slice_mut(&mut memory));
+    assert!(conversation.next(&programs, None, &mut record).unwrap().is_some());
+    let broken = Certain(vec![f32::NAN; 260]);
+    assert_eq!(conversation.next(&programs, Some(&broken), &mut record).unwrap(), None);
+    assert_eq!(diverged.load(Ordering::Relaxed), 1);
 }

@@ -20,6 +20,10 @@ const UNROLL: usize = 4;
 /// longer over a row, and the hardware keeps up.
 const AHEAD: usize = 8;
 
+/// Blocks of k from which on a kernel fetches its part of C at its beginning: shorter ones are over
+/// before it comes.
+const LONG: usize = 256;
+
 /// Multiplies `MR` rows of A by `NV` vectors of columns of B over `k <= KC`.
 ///
 /// Row `i` of A starts at `a + i * A_STRIDE`, row `p` of B at `b + p * b_stride`, row `i` of C at
@@ -76,7 +80,7 @@ macro_rules! kernel {
     (
         $(#[$feature:meta])*
         $name:ident, $lanes:literal,
-        $zero:path, $load:path, $store:path, $splat:path, $fma:path, $plus:path, $prefetch:path
+        $zero:path, $load:path, $store:path, $splat:path, $fma:path, $plus:path, $ahead:path
     ) => {
         $(#[$feature])*
         unsafe fn $name<const MR: usize, const NV: usize>(
@@ -88,11 +92,16 @@ macro_rules! kernel {
             c_stride: usize,
             add: bool,
         ) {
+            if k >= LONG {
+                for i in 0..MR {
+                    prefetch(c.wrapping_add(i * c_stride));
+                }
+            }
             let mut sums = [[$zero(); NV]; MR];
             let mut step = |p: usize| {
                 let mut row = [$zero(); NV];
                 for v in 0..NV {
-                    $prefetch(b.wrapping_add((p + AHEAD) * b_stride + v * $lanes));
+                    $ahead(b.wrapping_add((p + AHEAD) * b_stride + v * $lanes));
                     // SAFETY: the caller has `k` rows of B with `NV` vectors each.
                     row[v] = unsafe { $load(b.add(p * b_stride + v * $lanes)) };
                 }
@@ -175,16 +184,21 @@ static AVX2: Kernels = Kernels {
     rows: 6,
     lanes: 8,
     group_rows: 48,
-    block_columns: 256,
+    block_columns: 384,
     narrow: table!(avx2, 1, 1 2 3 4 5 6),
     wide: table!(avx2, 2, 1 2 3 4 5 6),
 };
 
-#[cfg(target_arch = "x86_64")]
+/// Has the line with this address fetched.
 #[inline(always)]
-fn prefetch(at: *const f32) {
+pub(super) fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint that touches no memory and accepts every address.
-    unsafe { arch::_mm_prefetch::<{ arch::_MM_HINT_T0 }>(at.cast()) };
+    unsafe {
+        arch::_mm_prefetch::<{ arch::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 #[inline(always)]
@@ -241,7 +255,7 @@ static PLAIN: Kernels = Kernels {
     rows: 8,
     lanes: 4,
     group_rows: 48,
-    block_columns: 256,
+    block_columns: 384,
     narrow: table!(plain, 1, 1 2 3 4 5 6 7 8),
     wide: table!(plain, 2, 1 2 3 4 5 6 7 8),
 };

@@ -12,6 +12,7 @@
 //! panels (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",
 //! 2008, with A and B swapped since C is row-major). No call allocates.
 
+mod ahead;
 mod kernel;
 mod pack;
 mod scratch;
@@ -29,7 +30,7 @@ pub use scratch::{Panels, Scratch};
 use tile::Product;
 
 /// Rows of C in the largest tile: how often a packed column of B is used.
-const TILE_ROWS: usize = 1024;
+const TILE_ROWS: usize = 2048;
 
 /// Multiplications that are worth a tile of their own: some ten microseconds.
 const TILE_PRODUCTS: usize = 1 << 19;

@@ -5,6 +5,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::ahead::Ahead;
 use super::kernel::{A_STRIDE, KC, Kernels};
 use super::pack::{Window, pack_a, pack_b};
 use super::{Block, Epilogue, Extent, Matrix, Output, Panels, Size, Tiling, Trim};
@@ -121,11 +122,15 @@ impl<'a> Product<'a> {
                 let rows = group_rows.min(tile.rows - group);
                 let window = Window { row: tile.row + group, rows, column: start, columns: depth };
                 pack_a(isa, &self.a, window, packed_a);
+                let calls = rows.div_ceil(height) * tile.columns.div_ceil(panel);
+                let next = self.next_group(tile, window, group_rows);
+                let mut ahead = Ahead::new(&self.a, next, calls);
                 for strip in (0..rows).step_by(height) {
                     let strip_rows = height.min(rows - strip);
+                    let packed_a = &packed_a[strip * A_STRIDE..];
                     // SAFETY: the caller's tile; A's strip and B's panels are packed.
                     unsafe {
-                        self.strip(&block, group + strip, strip_rows, &packed_a[strip * A_STRIDE..])
+                        self.strip(&block, group + strip, strip_rows, packed_a, &mut ahead);
                     };
                 }
             }
@@ -145,6 +150,18 @@ impl<'a> Product<'a> {
         (height, height)
     }
 
+    /// The rows of A that are packed after those of `now`: further down, or in the next block of k.
+    fn next_group(&self, tile: Window, now: Window, group_rows: usize) -> Option<Window> {
+        let (below, right) = (now.row + now.rows, now.column + now.columns);
+        let left = tile.row + tile.rows - below;
+        if left > 0 {
+            return Some(Window { row: below, rows: group_rows.min(left), ..now });
+        }
+        let columns = KC.min(self.k - right);
+        let rows = group_rows.min(tile.rows);
+        (columns > 0).then_some(Window { row: tile.row, rows, column: right, columns })
+    }
+
     /// Few rows or a small B do not repay packing, if B's rows are whole vectors.
     fn reads_b_in_place(&self, tile: Window, kernels: &Kernels) -> bool {
         let few = tile.rows <= STRIPS_UNPACKED * kernels.rows;
@@ -156,7 +173,14 @@ impl<'a> Product<'a> {
     ///
     /// # Safety
     /// The rows lie in the tile, which nobody else touches; `block.b` holds the tile's panels.
-    unsafe fn strip(&self, block: &Depth<'_>, first: usize, rows: usize, a: &[f32]) {
+    unsafe fn strip(
+        &self,
+        block: &Depth<'_>,
+        first: usize,
+        rows: usize,
+        a: &[f32],
+        ahead: &mut Ahead,
+    ) {
         let Depth { kernels, tile, depth, add, .. } = *block;
         let row = tile.row + first;
         let Extent { columns: wanted, depth } = self.extent(tile, row..row + rows, depth);
@@ -168,6 +192,7 @@ impl<'a> Product<'a> {
         for index in first_panel..wanted.end.div_ceil(kernels.panel()) {
             let column = index * kernels.panel();
             let columns = kernels.panel().min(tile.columns - column);
+            ahead.fetch();
             let kernel = kernels.get(rows, columns > kernels.lanes);
             // SAFETY: the caller's panels and rows. A kernel writes whole vectors: where columns
             // are missing it writes to `part`, from which those that exist are taken.

@@ -108,6 +108,8 @@ pub struct Trial<'t> {
     pub step: u64,
     /// Number of the first sample within the run.
     pub first_sample: u64,
+    /// How the graph is compiled.
+    pub policy: Policy,
 }
 
 impl Default for Trial<'_> {
@@ -120,6 +122,7 @@ impl Default for Trial<'_> {
             isa: Isa::detect(),
             step: 0,
             first_sample: 0,
+            policy: Policy::default(),
         }
     }
 }
@@ -135,6 +138,8 @@ pub struct Outcome {
     pub states: Vec<Array>,
     /// Whether an op said that a live extent would exceed its capacity.
     pub overflow: bool,
+    /// The names of what ran, in order.
+    pub ops: Vec<&'static str>,
 }
 
 impl Trial<'_> {
@@ -171,7 +176,8 @@ impl Trial<'_> {
             read(bindings.states.part(byte, s.bytes()), &s.shape, s.dtype)
         };
         let states = variables.states().iter().zip(&layout.states).map(state).collect();
-        Ok(Outcome { outputs, gradients, states, overflow: memory.overflow[0] != 0 })
+        let ops = program.costs().map(|node| node.op).collect();
+        Ok(Outcome { outputs, gradients, states, overflow: memory.overflow[0] != 0, ops })
     }
 
     fn variables(&self) -> (Variables, Vec<Option<ParameterId>>) {
@@ -225,7 +231,7 @@ impl Trial<'_> {
         for (i, &output) in outputs.iter().enumerate() {
             g.fetch(&format!("y{i}"), output);
         }
-        Program::compile("trial", g, &goal, Policy::default(), layout)
+        Program::compile("trial", g, &goal, self.policy, layout)
     }
 
     fn memory(&self, program: &Program, layout: &Layout, ids: &[Option<ParameterId>]) -> Memory {

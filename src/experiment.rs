@@ -95,7 +95,7 @@ impl Experiment {
         };
         let mut g = Graph::new(&variables);
         let goal = objective.train(&mut g, &*model, shape)?;
-        let policy = Policy { recompute, target };
+        let policy = Policy { recompute, target, ..Policy::default() };
         let train = Program::compile("train", g, &goal, policy, &layout)?;
         let mut g = Graph::new(&variables);
         let goal = objective.evaluate(&mut g, &*model, shape)?;
@@ -144,7 +144,7 @@ impl Experiment {
         };
         let mut g = Graph::new(&self.variables);
         let goal = self.config.objective.get().train(&mut g, &*self.model, shape)?;
-        let policy = Policy { recompute, target: self.target };
+        let policy = Policy { recompute, target: self.target, ..Policy::default() };
         Program::compile("train", g, &goal, policy, &self.layout)
     }
 

@@ -12,6 +12,7 @@ use crate::random::Site;
 use crate::shape::Spec;
 
 pub mod cost;
+mod fuse;
 mod gradient;
 pub mod layout;
 pub mod plan;

@@ -11,6 +11,7 @@ use crate::collectives::Communicator;
 use crate::device::RunArguments;
 use crate::error::{Error, Result};
 use crate::graph::cost::Cost;
+use crate::graph::fuse::fuse;
 use crate::graph::gradient::differentiate;
 use crate::graph::layout::{Layout, Placement};
 use crate::graph::plan::{Lifetime, lifetimes, pack, until};
@@ -47,6 +48,8 @@ pub struct Policy {
     pub recompute: Mix,
     /// What it will run on; decides scratch.
     pub target: Target,
+    /// One node for every op, though the target could run some in one pass: for tests and profiles.
+    pub unfused: bool,
 }
 
 /// Where a tensor lies, as an offset into one of the run's regions.
@@ -178,7 +181,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Differentiates, applies the recompute policy, and gives every tensor its place.
+    /// Differentiates, applies the recompute policy, fuses nodes, and gives every tensor its place.
     ///
     /// # Errors
     /// [`Error::NoGradient`] and [`Error::Plan`] from backward.
@@ -189,9 +192,12 @@ impl Program {
         policy: Policy,
         layout: &Layout,
     ) -> Result<Self> {
-        let Policy { recompute, target } = policy;
+        let Policy { recompute, target, unfused } = policy;
         let blocks = graph.blocks().len();
         differentiate(&mut graph, goal, recompute)?;
+        if !unfused {
+            fuse(&mut graph, target);
+        }
         let mut lives = lifetimes(&graph);
         let scratch_at = lives.len();
         let ios: Vec<Io> = graph.nodes.iter().map(|n| graph.io(n)).collect();

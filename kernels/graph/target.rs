@@ -55,6 +55,11 @@ impl Target {
         matches!(self, Self::Cpu)
     }
 
+    /// Whether it runs fused pairs of ops. A GPU's plan has none until its kernels exist.
+    pub const fn fuses(self) -> bool {
+        matches!(self, Self::Cpu)
+    }
+
     /// Workspaces of libraries inside the arena, each by reason.
     pub fn libraries(self) -> &'static [(&'static str, usize)] {
         match self {

@@ -4,10 +4,12 @@
 //! An op never allocates, never keeps state between runs and never looks beyond a live extent.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use crate::cpu::CpuRun;
 use crate::error::{Error, Result};
 use crate::graph::{Backward, Cost};
+use crate::ops::epilogue::Epilogue;
 use crate::shape::Spec;
 
 pub mod activation;
@@ -26,6 +28,7 @@ pub mod cross_entropy;
 pub mod dispatch;
 pub mod dropout;
 pub mod embedding;
+pub mod epilogue;
 pub mod exponential_average;
 pub mod fill;
 pub mod fold;
@@ -143,6 +146,20 @@ pub trait Op: Debug + Send + Sync {
     /// For recompute policies.
     fn class(&self) -> Class {
         Class::Other
+    }
+
+    /// What it does to its first input, if whoever makes that input could do it in the same pass.
+    fn epilogue(&self) -> Option<Epilogue> {
+        None
+    }
+
+    /// This op, which has one output, and `next` on that output, in one pass that gives the same
+    /// bits.
+    ///
+    /// Inputs are those of this op, then those of the next but its first. Outputs are those of the
+    /// next, then this op's own if it `keeps` it. `None` if there is no such pass.
+    fn with_epilogue(&self, _next: Epilogue, _keeps: bool) -> Option<Arc<dyn Op>> {
+        None
     }
 
     /// Where it runs.

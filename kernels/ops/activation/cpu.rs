@@ -1,6 +1,6 @@
 //! Activation functions on the CPU, by chunks of elements.
 
-use crate::cpu::isa::dispatch;
+use crate::cpu::isa::{Isa, dispatch};
 use crate::cpu::{CpuRun, vector};
 use crate::ops::activation::Activation;
 
@@ -12,13 +12,17 @@ pub(super) fn forward(run: &CpuRun<'_>, kind: Activation) {
     let (x, y) = (run.input::<f32>(0), &mut run.output::<f32>(0)[..live]);
     let device = run.device();
     device.pool.map_chunks(y, CHUNK, |chunk, y| {
-        let x = &x[chunk * CHUNK..][..y.len()];
-        match kind {
-            Activation::Gelu => gelu(device.isa, x, y),
-            Activation::GeluErf => gelu_erf(device.isa, x, y),
-            Activation::Silu => silu(device.isa, x, y),
-        }
+        value(device.isa, kind, &x[chunk * CHUNK..][..y.len()], y);
     });
+}
+
+/// `y = f(x)`.
+pub(crate) fn value(isa: Isa, kind: Activation, x: &[f32], y: &mut [f32]) {
+    match kind {
+        Activation::Gelu => gelu(isa, x, y),
+        Activation::GeluErf => gelu_erf(isa, x, y),
+        Activation::Silu => silu(isa, x, y),
+    }
 }
 
 pub(super) fn gradient(run: &CpuRun<'_>, kind: Activation) {

@@ -7,15 +7,19 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::epilogue::Epilogue;
 use crate::ops::rows::{Shapes, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
-mod cpu;
+pub(crate) mod cpu;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod tests;
+
+/// FLOPs of an element, roughly.
+pub(crate) const FLOPS: f64 = 20.0;
 
 /// Which function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,11 +83,15 @@ impl Op for Activation {
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 20.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+        Cost { flops: FLOPS * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
     }
 
     fn class(&self) -> Class {
         Class::Activation
+    }
+
+    fn epilogue(&self) -> Option<Epilogue> {
+        Some(Epilogue::Activation(*self))
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

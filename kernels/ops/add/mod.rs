@@ -1,12 +1,17 @@
-//! `add`: the elementwise sum of two tensors of one shape. `f32[..], f32[..] -> f32[..]`.
+//! `add`: the elementwise sum of two tensors of one shape. `f32[..], f32[..] -> f32[..]`. A norm of
+//! the sum's rows can be part of the same pass (`fused`).
+
+use std::sync::Arc;
 
 use crate::cpu::CpuRun;
 use crate::cpu::isa::dispatch;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::epilogue::Epilogue;
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
+mod fused;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +62,16 @@ impl Op for Add {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: io.outputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn with_epilogue(&self, next: Epilogue, keeps: bool) -> Option<Arc<dyn Op>> {
+        match next {
+            // Without the sum there is no residual stream to save a pass over.
+            _ if !keeps => None,
+            Epilogue::LayerNorm { eps } => Some(Arc::new(fused::AddLayerNorm { eps })),
+            Epilogue::RmsNorm { eps } => Some(Arc::new(fused::AddRmsNorm { eps })),
+            _ => None,
+        }
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -10,15 +10,19 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::column_sum::ColumnSum;
+use crate::ops::epilogue::Epilogue;
 use crate::ops::rows::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
-mod cpu;
+pub(crate) mod cpu;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod tests;
+
+/// FLOPs of an element, roughly.
+pub(crate) const FLOPS: f64 = 8.0;
 
 /// Normalises rows.
 #[derive(Debug)]
@@ -74,11 +78,15 @@ impl Op for LayerNorm {
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 8.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+        Cost { flops: FLOPS * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
     }
 
     fn class(&self) -> Class {
         Class::Norm
+    }
+
+    fn epilogue(&self) -> Option<Epilogue> {
+        Some(Epilogue::LayerNorm { eps: self.eps })
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

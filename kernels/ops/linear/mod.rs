@@ -2,19 +2,23 @@
 //!
 //! Gradients: `dx = dy w` overwrites or accumulates; `dw = dyᵀ x` and `db = Σ dy` over the live
 //! rows are `f32` and overwrite or accumulate. Every element is one sum in ascending order of its
-//! inner index (`cpu::gemm` says where it is cut). Dead rows are neither read nor written.
+//! inner index (`cpu::gemm` says where it is cut). Dead rows are neither read nor written. An
+//! activation function behind it can be part of the product's store (`fused`).
+
+use std::sync::Arc;
 
 use crate::cpu::CpuRun;
-use crate::cpu::gemm::{Matrix, Output, Size, gemm_with};
-use crate::cpu::vector;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::column_sum::ColumnSum;
+use crate::ops::epilogue::Epilogue;
 use crate::ops::rows::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
+mod cpu;
+mod fused;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -44,9 +48,10 @@ pub fn linear(g: &mut Graph<'_>, x: Tensor, w: Tensor, bias: Option<Tensor>) -> 
     }
 }
 
-/// FLOPs and bytes of a product of `m x k` and `k x n`.
-fn product_cost(m: usize, n: usize, k: usize, io: &Io) -> Cost {
-    Cost { flops: 2.0 * m as f64 * n as f64 * k as f64, bytes: io.bytes() as f64 }
+/// FLOPs and bytes of a product of every row of the first operand with the weight, the second.
+fn product_cost(io: &Io) -> Cost {
+    let products = io.inputs[0].leading() as f64 * io.inputs[1].elements() as f64;
+    Cost { flops: 2.0 * products, bytes: io.bytes() as f64 }
 }
 
 impl Op for Linear {
@@ -70,39 +75,34 @@ impl Op for Linear {
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let dy = backward.need(0)?;
-        if backward.wants(0) {
-            let w = backward.input(1)?;
-            backward.give(0, LinearInputGradient, &[dy, w])?;
+        if backward.inputs() > 2 && backward.wants(2) {
+            backward.give(2, ColumnSum, &[dy])?;
         }
         if backward.wants(1) {
             let x = backward.input(0)?;
             backward.give(1, LinearWeightGradient, &[dy, x])?;
         }
-        if backward.inputs() > 2 && backward.wants(2) {
-            backward.give(2, ColumnSum, &[dy])?;
+        // Last: by now x is no longer needed beside dx.
+        if backward.wants(0) {
+            let w = backward.input(1)?;
+            backward.give(0, LinearInputGradient, &[dy, w])?;
         }
         Ok(())
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        product_cost(io.inputs[0].leading(), io.inputs[1].leading(), io.inputs[1].columns(), io)
+        product_cost(io)
+    }
+
+    fn with_epilogue(&self, next: Epilogue, keeps: bool) -> Option<Arc<dyn Op>> {
+        match next {
+            Epilogue::Activation(function) if !keeps => Some(Arc::new(fused::Activated(function))),
+            _ => None,
+        }
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let [n, k] = [run.input_spec(1).leading(), run.input_spec(1).columns()];
-        let (x, w) = (run.input::<f32>(0), run.input::<f32>(1));
-        let bias = (run.inputs() > 2).then(|| run.input::<f32>(2));
-        let (device, size) = (run.device(), Size { m: run.live_input(0), n, k });
-        let y = Output::new(run.output::<f32>(0), n, false);
-        let (a, b) = (Matrix::rows(x, k), Matrix::transposed(w, k));
-        gemm_with(&device.pool, &device.scratch, size, a, b, y, &|mut block| {
-            let Some(bias) = bias else { return };
-            for row in 0..block.rows() {
-                let first = block.first_column;
-                let y = block.row(row);
-                vector::add_scaled(device.isa, y, 1.0, &bias[first..first + y.len()]);
-            }
-        });
+        cpu::product(run, &|_| ());
         Ok(())
     }
 }
@@ -130,15 +130,11 @@ impl Op for LinearInputGradient {
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        product_cost(io.inputs[0].leading(), io.inputs[1].columns(), io.inputs[1].leading(), io)
+        product_cost(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let [k, n] = [run.input_spec(1).leading(), run.input_spec(1).columns()];
-        let (dy, w) = (run.input::<f32>(0), run.input::<f32>(1));
-        let dx = Output::new(run.output::<f32>(0), n, run.accumulate(0));
-        let size = Size { m: run.live_input(0), n, k };
-        run.device().gemm(size, Matrix::rows(dy, k), Matrix::rows(w, n), dx);
+        cpu::input_gradient(run);
         Ok(())
     }
 }
@@ -166,15 +162,12 @@ impl Op for LinearWeightGradient {
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        product_cost(io.inputs[0].columns(), io.inputs[1].columns(), io.inputs[0].leading(), io)
+        let products = io.inputs[0].elements() as f64 * io.inputs[1].columns() as f64;
+        Cost { flops: 2.0 * products, bytes: io.bytes() as f64 }
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let [m, n] = [run.input_spec(0).columns(), run.input_spec(1).columns()];
-        let (dy, x) = (run.input::<f32>(0), run.input::<f32>(1));
-        let dw = Output::new(run.output::<f32>(0), n, run.accumulate(0));
-        let size = Size { m, n, k: run.live_input(0) };
-        run.device().gemm(size, Matrix::transposed(dy, m), Matrix::rows(x, n), dw);
+        cpu::weight_gradient(run);
         Ok(())
     }
 }

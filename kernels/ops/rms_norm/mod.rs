@@ -9,6 +9,7 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::epilogue::Epilogue;
 use crate::ops::rows::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
@@ -18,6 +19,9 @@ pub(crate) mod cpu;
 pub(crate) mod oracle;
 #[cfg(test)]
 mod tests;
+
+/// FLOPs of an element, roughly.
+pub(crate) const FLOPS: f64 = 4.0;
 
 /// Normalises rows.
 #[derive(Debug)]
@@ -67,11 +71,15 @@ impl Op for RmsNorm {
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 4.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+        Cost { flops: FLOPS * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
     }
 
     fn class(&self) -> Class {
         Class::Norm
+    }
+
+    fn epilogue(&self) -> Option<Epilogue> {
+        Some(Epilogue::RmsNorm { eps: self.eps })
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

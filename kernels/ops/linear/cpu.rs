@@ -1,0 +1,43 @@
+//! The products of `linear` on the CPU.
+
+use crate::cpu::CpuRun;
+use crate::cpu::gemm::{Block, Epilogue, Matrix, Output, Size, gemm_with};
+use crate::cpu::vector;
+
+/// `y = x wᵀ + b` for the operands `x, w, b?`, and then `next` on each finished part of it.
+pub(super) fn product(run: &CpuRun<'_>, next: &Epilogue<'_>) {
+    let [n, k] = [run.input_spec(1).leading(), run.input_spec(1).columns()];
+    let (x, w) = (run.input::<f32>(0), run.input::<f32>(1));
+    let bias = (run.inputs() > 2).then(|| run.input::<f32>(2));
+    let (device, size) = (run.device(), Size { m: run.live_input(0), n, k });
+    let (a, b, c) =
+        (Matrix::rows(x, k), Matrix::transposed(w, k), Output::new(run.output(0), n, false));
+    gemm_with(&device.pool, &device.scratch, size, a, b, c, &|mut block: Block<'_>| {
+        if let Some(bias) = bias {
+            for row in 0..block.rows() {
+                let first = block.first_column;
+                let y = block.row(row);
+                vector::add_scaled(device.isa, y, 1.0, &bias[first..first + y.len()]);
+            }
+        }
+        next(block);
+    });
+}
+
+/// `dx = dy w` for the operands `dy, w`.
+pub(super) fn input_gradient(run: &CpuRun<'_>) {
+    let [k, n] = [run.input_spec(1).leading(), run.input_spec(1).columns()];
+    let (dy, w) = (run.input::<f32>(0), run.input::<f32>(1));
+    let dx = Output::new(run.output::<f32>(0), n, run.accumulate(0));
+    let size = Size { m: run.live_input(0), n, k };
+    run.device().gemm(size, Matrix::rows(dy, k), Matrix::rows(w, n), dx);
+}
+
+/// `dw = dyᵀ x` for the operands `dy, x`.
+pub(super) fn weight_gradient(run: &CpuRun<'_>) {
+    let [m, n] = [run.input_spec(0).columns(), run.input_spec(1).columns()];
+    let (dy, x) = (run.input::<f32>(0), run.input::<f32>(1));
+    let dw = Output::new(run.output::<f32>(0), n, run.accumulate(0));
+    let size = Size { m, n, k: run.live_input(0) };
+    run.device().gemm(size, Matrix::transposed(dy, m), Matrix::rows(x, n), dw);
+}

@@ -21,6 +21,16 @@ pub enum DType {
     U8,
 }
 
+/// To what the operands of a linear layer's products are rounded. Sums are `F32` either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// Not at all: they are what they are stored as.
+    #[default]
+    F32,
+    /// To bfloat16, what is below its normal range to zero.
+    Bf16,
+}
+
 impl DType {
     /// Bytes of one element.
     pub const fn bytes(self) -> usize {

@@ -95,17 +95,17 @@ impl Experiment {
         };
         let mut g = Graph::new(&variables);
         let goal = objective.train(&mut g, &*model, shape)?;
-        let policy = Policy { recompute, target, ..Policy::default() };
+        let plain = Policy { target, matmul: config.model.matmul.into(), ..Policy::default() };
+        let policy = Policy { recompute, ..plain };
         let train = Program::compile("train", g, &goal, policy, &layout)?;
         let mut g = Graph::new(&variables);
         let goal = objective.evaluate(&mut g, &*model, shape)?;
-        let policy = Policy { target, ..Policy::default() };
-        let evaluate = Program::compile("evaluate", g, &goal, policy, &layout)?;
+        let evaluate = Program::compile("evaluate", g, &goal, plain, &layout)?;
         let mut all = vec![train, evaluate];
         let mut decoder = None;
         if let Some(caches) = caches {
             let first = all.len();
-            let made = Decoder::compile(&*model, &caches, &variables, &layout, target, first)?;
+            let made = Decoder::compile(&*model, &caches, &variables, &layout, plain, first)?;
             let (found, decode) = made;
             all.extend(decode);
             decoder = Some(Decoder { softcap: objective.logit_softcap(), ..found });
@@ -144,7 +144,8 @@ impl Experiment {
         };
         let mut g = Graph::new(&self.variables);
         let goal = self.config.objective.get().train(&mut g, &*self.model, shape)?;
-        let policy = Policy { recompute, target: self.target, ..Policy::default() };
+        let matmul = self.config.model.matmul.into();
+        let policy = Policy { recompute, target: self.target, matmul, ..Policy::default() };
         Program::compile("train", g, &goal, policy, &self.layout)
     }
 

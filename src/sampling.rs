@@ -10,7 +10,7 @@ use octet_actors::contract::{Drive, ProgramId, Record, Results};
 use octet_actors::fault::Fault;
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Goal, Graph, Layout, Policy, Program, Target, Variables};
+use octet_kernels::graph::{Goal, Graph, Layout, Policy, Program, Variables};
 use octet_kernels::random::{Site, Stream};
 
 use crate::config::SampleConfig;
@@ -109,8 +109,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Compiles prefill and single step over caches of one sequence for a target; they become
-    /// programs number `first` and the next.
+    /// Compiles prefill and single step over caches of one sequence; they become programs number
+    /// `first` and the next.
     ///
     /// # Errors
     /// [`octet_kernels::error::Error`] when model and caches do not fit together.
@@ -119,7 +119,7 @@ impl Decoder {
         caches: &KvCaches,
         variables: &Variables,
         layout: &Layout,
-        target: Target,
+        policy: Policy,
         first: usize,
     ) -> Result<(Self, [Program; 2])> {
         let compile = |name: &str, rows: usize| {
@@ -128,7 +128,6 @@ impl Decoder {
                 ["tokens", "positions"].map(|name| g.input(name, &[rows], DType::I32));
             let logits = model.decode(&mut g, caches, tokens, positions)?;
             g.fetch("logits", logits);
-            let policy = Policy { target, ..Policy::default() };
             Program::compile(name, g, &Goal::Forward, policy, layout)
         };
         let rows = PREFILL_ROWS.min(caches.positions);

@@ -14,7 +14,12 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, VL, BW and DQ.
     Avx512,
+    /// AVX-512 with dot products of bf16 pairs.
+    Avx512Bf16,
 }
+
+/// All of them.
+const LEVELS: [Level; 4] = [Level::Plain, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
 
 /// A level that this CPU has: the proof that its instructions may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +34,7 @@ impl Isa {
 
     /// All levels of this CPU, from the plainest.
     pub fn supported() -> impl Iterator<Item = Self> {
-        [Level::Plain, Level::Avx2, Level::Avx512].into_iter().filter(|&level| has(level)).map(Self)
+        LEVELS.into_iter().filter(|&level| has(level)).map(Self)
     }
 
     /// The level.
@@ -44,18 +49,19 @@ impl fmt::Display for Isa {
             Level::Plain => "plain",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512_bf16",
         })
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 fn has(level: Level) -> bool {
-    let avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     match level {
         Level::Plain => true,
-        Level::Avx2 => avx2(),
+        Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        Level::Avx512Bf16 => has(Level::Avx512) && is_x86_feature_detected!("avx512bf16"),
         Level::Avx512 => {
-            avx2()
+            has(Level::Avx2)
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512bw")
@@ -90,7 +96,9 @@ macro_rules! dispatch {
             match isa.level() {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: an `Isa` of this level exists only if the CPU has the features.
-                $crate::cpu::isa::Level::Avx512 => unsafe { avx512($($arg),*) },
+                $crate::cpu::isa::Level::Avx512 | $crate::cpu::isa::Level::Avx512Bf16 => unsafe {
+                    avx512($($arg),*)
+                },
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: as above.
                 $crate::cpu::isa::Level::Avx2 => unsafe { avx2($($arg),*) },

@@ -13,7 +13,7 @@ use half::{bf16, f16};
 use crate::collectives::Communicator;
 use crate::cpu::CpuDevice;
 use crate::device::RunArguments;
-use crate::dtype::DType;
+use crate::dtype::{DType, Precision};
 use crate::error::{Error, Result};
 use crate::graph::program::Planned;
 use crate::graph::{Bindings, Program, RunContext, Tensor, Write};
@@ -59,6 +59,11 @@ impl<'a> CpuRun<'a> {
     /// The device: its threads and packing scratch.
     pub fn device(&self) -> &'a CpuDevice {
         self.device
+    }
+
+    /// To what an op rounds the operands of a linear layer's products.
+    pub fn matmul(&self) -> Precision {
+        self.program.matmul
     }
 
     /// Input `i`, its whole capacity. `T` is `f32` for every narrow float.

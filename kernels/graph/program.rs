@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::collectives::Communicator;
 use crate::device::RunArguments;
+use crate::dtype::Precision;
 use crate::error::{Error, Result};
 use crate::graph::cost::Cost;
 use crate::graph::fuse::fuse;
@@ -50,6 +51,8 @@ pub struct Policy {
     pub target: Target,
     /// One node for every op, though the target could run some in one pass: for tests and profiles.
     pub unfused: bool,
+    /// To what the operands of linear layers' products are rounded.
+    pub matmul: Precision,
 }
 
 /// Where a tensor lies, as an offset into one of the run's regions.
@@ -176,6 +179,8 @@ pub struct Program {
     pub activation_bytes: usize,
     /// What it was compiled for.
     pub target: Target,
+    /// To what the operands of linear layers' products are rounded.
+    pub matmul: Precision,
     /// Block regions of its forward part.
     pub blocks: usize,
 }
@@ -192,7 +197,7 @@ impl Program {
         policy: Policy,
         layout: &Layout,
     ) -> Result<Self> {
-        let Policy { recompute, target, unfused } = policy;
+        let Policy { recompute, target, unfused, matmul } = policy;
         let blocks = graph.blocks().len();
         differentiate(&mut graph, goal, recompute)?;
         if !unfused {
@@ -250,6 +255,7 @@ impl Program {
             input_bytes,
             activation_bytes,
             target,
+            matmul,
             blocks,
         })
     }

@@ -1,14 +1,16 @@
-//! All ops of a transformer block together: the same bits for every number of threads and every
-//! instruction set, forward and backward.
+//! Ops together: a transformer block gives the same bits for every number of threads and every
+//! instruction set, forward and backward; every linear layer has its products in bf16 if asked.
 
 use crate::cpu::isa::Isa;
+use crate::dtype::Precision;
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Policy, Tensor};
 use crate::ops::activation::{gelu, gelu_erf, silu};
 use crate::ops::add::add;
 use crate::ops::attention::{AttentionSpec, Mask, attention};
 use crate::ops::dropout::dropout;
 use crate::ops::embedding::embedding;
+use crate::ops::grouped_linear::GroupedLinear;
 use crate::ops::head_norm::{HeadNorm, head_norm};
 use crate::ops::layer_norm::layer_norm;
 use crate::ops::linear::linear;
@@ -114,5 +116,46 @@ fn a_block_has_the_same_bits_on_every_machine() {
         for threads in [1, 2, 5] {
             assert_eq!(bits(&base), bits(&run(threads, isa)), "{isa}, {threads} threads");
         }
+    }
+}
+
+#[test]
+fn products_in_bf16_are_those_of_rounded_operands() {
+    let [rows, inner, out] = [30, 33, 40];
+    let start = Array::i32(&[3], vec![0, 13, 30]);
+    let labels = Array::i32(&[rows], (0..rows).map(|i| (i * 7 % out) as i32).collect());
+    let operands = [[rows, inner], [out, inner]].map(|s| Array::f32(&s, noise(7, s[0] * s[1])));
+    let [x, w] = operands;
+    let experts = Array::f32(&[2, out, inner], noise(9, 2 * out * inner));
+    let inputs = [x, w, experts, Array::f32(&[], vec![0.5]), start, labels];
+    let trace = |g: &mut Graph<'_>, x: &[Tensor]| {
+        let y = linear(g, x[0], x[1], None)?;
+        let grouped = g.apply_one(GroupedLinear, &[x[0], x[2], x[4]])?;
+        let loss = linear_cross_entropy(g, x[0], x[1], None, x[5], x[3], LossOptions::default())?;
+        Ok(vec![y, grouped, loss.loss])
+    };
+    let seeds = [10, 11].map(|seed| Array::f32(&[rows, out], noise(seed, rows * out)));
+    let round = |array: &Array| match array {
+        Array::Float(shape, data, dtype) => {
+            let nearest = |&x: &f32| half::bf16::from_f32(x).to_f32();
+            Array::Float(shape.clone(), data.iter().map(nearest).collect(), *dtype)
+        }
+        Array::Int(..) => array.clone(),
+    };
+    let [rounded, rounded_seeds] =
+        [&inputs[..], &seeds].map(|arrays| arrays.iter().map(round).collect::<Vec<_>>());
+    let policy = Policy { matmul: Precision::Bf16, ..Policy::default() };
+    for isa in Isa::supported() {
+        let run = |inputs: &[Array], seeds: &[Array], policy| {
+            let trial = Trial { inputs, seeds: Some(seeds), isa, policy, ..Trial::default() };
+            let Outcome { outputs, mut gradients, .. } = trial.run(&trace).unwrap();
+            // The loss scale has none.
+            gradients.truncate(3);
+            (outputs, gradients)
+        };
+        let narrow = run(&inputs, &seeds, policy);
+        let wide = run(&rounded, &rounded_seeds, Policy::default());
+        assert_eq!(narrow, wide, "{isa}");
+        assert_ne!(narrow, run(&inputs, &seeds, Policy::default()), "{isa}");
     }
 }

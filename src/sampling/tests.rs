@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use octet_actors::contract::{Drive, ProgramId, Record, Results};
 use octet_actors::fault::Fault;
-use octet_kernels::graph::{Layout, Program, Target, Variables};
+use octet_kernels::graph::{Layout, Policy, Program, Variables};
 
 use super::{Conversation, Decoder, Heard, Place, Request, Sampler, read_prompt, unfinished};
 use crate::data::Tokenizer;
@@ -117,7 +117,7 @@ fn decoder() -> (Decoder, Vec<Program>) {
     let model = config.build(size, &mut variables).unwrap();
     let caches = model.caches(&mut variables, 1, POSITIONS);
     let layout = Layout::new(&variables, octet_kernels::graph::Granularity::default());
-    let made = Decoder::compile(&*model, &caches, &variables, &layout, Target::Cpu, 0);
+    let made = Decoder::compile(&*model, &caches, &variables, &layout, Policy::default(), 0);
     let (decoder, programs) = made.unwrap();
     (decoder, programs.into())
 }

@@ -2,8 +2,12 @@
 //!
 //! Every element's sum is one chain of fma from 0 in ascending k, so all kernels give the same bits
 //! whatever their size. Nothing here packs, blocks or checks.
+//!
+//! Kernels for bf16 take two steps of k at once: an element of A or B is then a pair, the earlier
+//! step in the upper half, because that is what the instruction adds first.
 
 use crate::cpu::isa::{Isa, Level};
+use crate::dtype::Precision;
 
 /// Depth of a k block. It decides where sums are cut, so it is part of the results: one value for
 /// every instruction set.
@@ -24,7 +28,7 @@ const AHEAD: usize = 8;
 /// before it comes.
 const LONG: usize = 256;
 
-/// Multiplies `MR` rows of A by `NV` vectors of columns of B over `k <= KC`.
+/// Multiplies `MR` rows of A by `NV` vectors of columns of B over `k <= KC` steps.
 ///
 /// Row `i` of A starts at `a + i * A_STRIDE`, row `p` of B at `b + p * b_stride`, row `i` of C at
 /// `c + i * c_stride`. C is overwritten, or added to if `add`.
@@ -48,20 +52,30 @@ pub(super) struct Kernels {
     pub(super) group_rows: usize,
     /// Columns of B that a worker packs at a time: what its second-level cache holds.
     pub(super) block_columns: usize,
+    /// Whether elements are pairs of bf16.
+    pub(super) pairs: bool,
     narrow: &'static [Kernel],
     wide: &'static [Kernel],
 }
 
 impl Kernels {
-    /// The kernels for an instruction set.
-    pub(super) fn of(isa: Isa) -> &'static Self {
-        match isa.level() {
+    /// The kernels for an instruction set. Without instructions for bf16 its products are those of
+    /// rounded `F32`, with the same bits; see [`super`].
+    pub(super) fn of(isa: Isa, precision: Precision) -> &'static Self {
+        match (isa.level(), precision) {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => &AVX512,
+            (Level::Avx512Bf16, Precision::Bf16) => &AVX512_BF16,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => &AVX2,
+            (Level::Avx512 | Level::Avx512Bf16, _) => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx2, _) => &AVX2,
             _ => &PLAIN,
         }
+    }
+
+    /// Steps of a block of k that is `depth` deep.
+    pub(super) const fn steps(&self, depth: usize) -> usize {
+        if self.pairs { depth.div_ceil(2) } else { depth }
     }
 
     /// Columns of a panel of B.
@@ -161,8 +175,41 @@ static AVX512: Kernels = Kernels {
     lanes: 16,
     group_rows: 56,
     block_columns: 512,
+    pairs: false,
     narrow: table!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
     wide: table!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+};
+
+/// `z + x y` of pairs of bf16: the upper halves first. Subnormal terms and sums are zero.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn add_pairs(x: arch::__m512, y: arch::__m512, z: arch::__m512) -> arch::__m512 {
+    // SAFETY: vectors of the same size, of which every pattern of bits is valid.
+    let pairs = |x: arch::__m512| unsafe { std::mem::transmute::<arch::__m512, arch::__m512bh>(x) };
+    arch::_mm512_dpbf16_ps(z, pairs(x), pairs(y))
+}
+
+#[cfg(target_arch = "x86_64")]
+kernel!(
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    avx512_bf16,
+    16,
+    arch::_mm512_setzero_ps,
+    arch::_mm512_loadu_ps,
+    arch::_mm512_storeu_ps,
+    arch::_mm512_set1_ps,
+    add_pairs,
+    arch::_mm512_add_ps,
+    prefetch
+);
+
+#[cfg(target_arch = "x86_64")]
+static AVX512_BF16: Kernels = Kernels {
+    pairs: true,
+    narrow: table!(avx512_bf16, 1, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    wide: table!(avx512_bf16, 2, 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+    ..AVX512
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -185,6 +232,7 @@ static AVX2: Kernels = Kernels {
     lanes: 8,
     group_rows: 48,
     block_columns: 384,
+    pairs: false,
     narrow: table!(avx2, 1, 1 2 3 4 5 6),
     wide: table!(avx2, 2, 1 2 3 4 5 6),
 };
@@ -256,6 +304,7 @@ static PLAIN: Kernels = Kernels {
     lanes: 4,
     group_rows: 48,
     block_columns: 384,
+    pairs: false,
     narrow: table!(plain, 1, 1 2 3 4 5 6 7 8),
     wide: table!(plain, 2, 1 2 3 4 5 6 7 8),
 };

@@ -7,6 +7,11 @@
 //! payload of a NaN may). Tiles of C are therefore free to fit the machine, and k is never split
 //! between threads.
 //!
+//! Operands can be rounded to bf16 on the way ([`Matrix::rounded`]): then the sum is the same chain
+//! over the rounded elements. Where the CPU has an instruction that takes two steps of k at once, it
+//! does the same; but a term or a sum below the normal range, 2^-126, is zero there and not
+//! elsewhere.
+//!
 //! A tile goes through the k blocks one by one. Per block its columns of B are packed into panels
 //! that stay in the second-level cache, then rows of A are packed, and each strip of them meets all
 //! panels (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication",
@@ -14,6 +19,7 @@
 
 mod ahead;
 mod kernel;
+mod narrow;
 mod pack;
 mod scratch;
 #[cfg(test)]
@@ -24,6 +30,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::cpu::pool::Pool;
+use crate::dtype::Precision;
 use kernel::{KC, Kernels};
 use pack::Window;
 pub use scratch::{Panels, Scratch};
@@ -52,12 +59,13 @@ pub struct Matrix<'a> {
     data: &'a [f32],
     row_stride: usize,
     column_stride: usize,
+    precision: Precision,
 }
 
 impl<'a> Matrix<'a> {
     /// A matrix with any strides; fast if one of them is 1.
     pub fn strided(data: &'a [f32], row_stride: usize, column_stride: usize) -> Self {
-        Self { data, row_stride, column_stride }
+        Self { data, row_stride, column_stride, precision: Precision::F32 }
     }
 
     /// A row-major matrix whose rows are `row_stride` apart.
@@ -68,6 +76,11 @@ impl<'a> Matrix<'a> {
     /// The transpose of a row-major matrix whose rows are `row_stride` apart.
     pub fn transposed(data: &'a [f32], row_stride: usize) -> Self {
         Self::strided(data, 1, row_stride)
+    }
+
+    /// The matrix of its elements rounded, without a copy. Both operands of a product must be.
+    pub fn rounded(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     fn at(&self, row: usize, column: usize) -> f32 {
@@ -155,7 +168,7 @@ pub fn gemm_with(
     epilogue: &Epilogue<'_>,
 ) {
     let Some(product) = Product::new(size, a, b, c, epilogue) else { return };
-    let tiling = Tiling::choose(size, pool.threads(), scratch.kernels());
+    let tiling = Tiling::choose(size, pool.threads(), scratch.kernels(a.precision));
     pool.run(tiling.tiles(), &|tile, worker| {
         // SAFETY: tiles are disjoint parts of C, and each runs once.
         unsafe { product.tile(tiling.tile(tile), &mut scratch.panels(worker)) };
@@ -187,6 +200,7 @@ pub fn gemm_trimmed(
     trim: &Trim<'_>,
 ) {
     assert!(size.k <= KC, "a trimmed product over {} elements", size.k);
+    assert_eq!(a.precision, Precision::F32, "a trimmed product of rounded operands");
     let Some(product) = Product::new(size, a, b, c, &|_| ()) else { return };
     product.trimmed(trim).inline(size, panels);
 }

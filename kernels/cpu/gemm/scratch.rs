@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::kernel::{A_STRIDE, KC, Kernels};
 use crate::cpu::isa::Isa;
+use crate::dtype::Precision;
 use crate::error::Result;
 use crate::memory::{Arena, ArenaPlan, DeviceSlice};
 
@@ -60,8 +61,8 @@ impl Scratch {
         Panels { isa: self.isa, worker }
     }
 
-    pub(super) fn kernels(&self) -> &'static Kernels {
-        Kernels::of(self.isa)
+    pub(super) fn kernels(&self, precision: Precision) -> &'static Kernels {
+        Kernels::of(self.isa, precision)
     }
 }
 
@@ -76,8 +77,8 @@ impl Panels<'_> {
         self.isa
     }
 
-    pub(super) fn kernels(&self) -> &'static Kernels {
-        Kernels::of(self.isa)
+    pub(super) fn kernels(&self, precision: Precision) -> &'static Kernels {
+        Kernels::of(self.isa, precision)
     }
 
     /// Room for a group of rows of A and for a block of columns of B, both `KC` deep.
@@ -94,7 +95,8 @@ impl Drop for Panels<'_> {
 }
 
 fn plan(isa: Isa, threads: usize) -> ArenaPlan {
-    let kernels = Kernels::of(isa);
+    // Those for other precisions need no more.
+    let kernels = Kernels::of(isa, Precision::F32);
     let mut plan = ArenaPlan::new();
     for worker in 0..threads {
         let bytes = |elements: usize| elements * size_of::<f32>();

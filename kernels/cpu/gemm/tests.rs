@@ -9,6 +9,7 @@ use super::{
 };
 use crate::cpu::isa::{Isa, Level};
 use crate::cpu::pool::Pool;
+use crate::dtype::Precision;
 use crate::random::{Site, Stream};
 
 /// How an operand lies in memory.
@@ -47,6 +48,21 @@ impl Operand {
     }
 }
 
+/// What an element counts as. A bf16 is an F32 whose lower half is empty.
+fn counted(x: f32, precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => x,
+        Precision::Bf16 => {
+            let nearest = half::bf16::from_f32(x);
+            if nearest.is_normal() || nearest.is_nan() || nearest.is_infinite() {
+                nearest.to_f32()
+            } else {
+                0f32.copysign(x)
+            }
+        }
+    }
+}
+
 /// The promised sum, one element at a time.
 fn promised(size: Size, a: Matrix<'_>, b: Matrix<'_>, c: &[f32], accumulate: bool) -> Vec<f32> {
     let element = |at: usize| {
@@ -54,7 +70,8 @@ fn promised(size: Size, a: Matrix<'_>, b: Matrix<'_>, c: &[f32], accumulate: boo
         let mut total = accumulate.then_some(c[at]);
         for start in (0..size.k).step_by(KC) {
             let block = start..size.k.min(start + KC);
-            let sum = block.fold(0.0, |sum, p| a.at(i, p).mul_add(b.at(p, j), sum));
+            let [x, y] = [a, b].map(|m| move |i, j| counted(m.at(i, j), m.precision));
+            let sum = block.fold(0.0, |sum, p| x(i, p).mul_add(y(p, j), sum));
             total = Some(total.map_or(sum, |total| total + sum));
         }
         total.unwrap_or(0.0)
@@ -71,18 +88,24 @@ fn check(pool: &Pool, isa: Isa, size: Size, layouts: [Layout; 2]) {
     let b = Operand::new("b", size.k, size.n, layouts[1]);
     let old = Operand::new("c", size.m, size.n, Layout::Rows);
     let scratch = Scratch::new(isa, pool.threads()).unwrap();
-    for accumulate in [false, true] {
+    for (precision, accumulate) in [
+        (Precision::F32, false),
+        (Precision::F32, true),
+        (Precision::Bf16, false),
+        (Precision::Bf16, true),
+    ] {
+        let [a, b] = [&a, &b].map(|operand| operand.matrix().rounded(precision));
         let old_c: Vec<f32> =
             (0..size.m * size.n).map(|at| old.matrix().at(at / size.n, at % size.n)).collect();
-        let want = promised(size, a.matrix(), b.matrix(), &old_c, accumulate);
+        let want = promised(size, a, b, &old_c, accumulate);
         let (mut c, stride) = (old.data.clone(), old.strides[0]);
-        gemm(pool, &scratch, size, a.matrix(), b.matrix(), Output::new(&mut c, stride, accumulate));
+        gemm(pool, &scratch, size, a, b, Output::new(&mut c, stride, accumulate));
         for (i, row) in c.chunks(stride).enumerate() {
             let (row, gap) = row.split_at(size.n);
             assert_eq!(
                 bits(row),
                 bits(&want[i * size.n..(i + 1) * size.n]),
-                "{isa} {size:?} {layouts:?} accumulate {accumulate} row {i}"
+                "{isa} {precision:?} {size:?} {layouts:?} accumulate {accumulate} row {i}"
             );
             assert!(gap.iter().all(|value| value.is_nan()), "wrote between the rows");
         }
@@ -121,6 +144,26 @@ fn bits_are_the_promised_sum() {
                     check(pool, isa, Size { m, n, k }, layouts);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn an_element_is_the_nearest_bf16_and_zero_below_the_normal_range() {
+    let least = f32::MIN_POSITIVE;
+    // The ties are half way between 1 and its neighbours, once to the even and once from the odd.
+    let ties = [0x3F80_8000, 0x3F81_8000, 0x3F80_8001, 0x3F80_7FFF].map(f32::from_bits);
+    let edges = [0.0, -0.0, least, -least, least / 2.0, -least / 4.0, f32::MAX, -f32::MAX];
+    let odd = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::from_bits(0x7F80_0001)];
+    for isa in Isa::supported() {
+        let scratch = Scratch::new(isa, 1).unwrap();
+        for x in ties.into_iter().chain(edges).chain(odd) {
+            let (a, b, mut c) = ([x], [1.0], [0.0]);
+            let [a, b] = [&a, &b].map(|x| Matrix::rows(x, 1).rounded(Precision::Bf16));
+            let size = Size { m: 1, n: 1, k: 1 };
+            gemm_inline(&mut scratch.panels(0), size, a, b, Output::new(&mut c, 1, false));
+            let want = counted(x, Precision::Bf16);
+            assert!(c[0] == want || c[0].is_nan() && x.is_nan(), "{isa}: {x:e} became {:e}", c[0]);
         }
     }
 }
@@ -235,7 +278,7 @@ fn the_epilogue_sees_every_element_once_and_finished() {
 #[test]
 fn tiles_cover_c_once_and_suit_the_threads() {
     for isa in Isa::supported() {
-        let kernels = Kernels::of(isa);
+        let kernels = Kernels::of(isa, Precision::F32);
         for [m, n, k] in [[1, 1, 1], [192, 384, 128], [1024, 3072, 768], [1, 50_000, 64]] {
             for threads in [1, 2, 16] {
                 let tiling = Tiling::choose(Size { m, n, k }, threads, kernels);

@@ -7,8 +7,10 @@ use std::ops::Range;
 
 use super::ahead::Ahead;
 use super::kernel::{A_STRIDE, KC, Kernels};
+use super::narrow::{narrow_a, narrow_b};
 use super::pack::{Window, pack_a, pack_b};
 use super::{Block, Epilogue, Extent, Matrix, Output, Panels, Size, Tiling, Trim};
+use crate::dtype::Precision;
 
 /// Tiles with at most this many strips of rows read a row-major B in place.
 const STRIPS_UNPACKED: usize = 2;
@@ -38,7 +40,8 @@ unsafe impl Sync for Product<'_> {}
 struct Depth<'a> {
     kernels: &'a Kernels,
     tile: Window,
-    depth: usize,
+    /// Of k, or pairs of them.
+    steps: usize,
     add: bool,
     last: bool,
     b: *const f32,
@@ -58,6 +61,7 @@ impl<'a> Product<'a> {
         if m == 0 || n == 0 {
             return None;
         }
+        assert_eq!(a.precision, b.precision, "operands of different precision");
         if k > 0 {
             a.check("A", m, k);
             b.check("B", k, n);
@@ -75,7 +79,7 @@ impl<'a> Product<'a> {
 
     /// Computes all of C on the calling thread.
     pub(super) fn inline(&self, size: Size, panels: &mut Panels<'_>) {
-        let tiling = Tiling::choose(size, 1, panels.kernels());
+        let tiling = Tiling::choose(size, 1, panels.kernels(self.a.precision));
         for tile in 0..tiling.tiles() {
             // SAFETY: tiles are disjoint parts of C, and each runs once.
             unsafe { self.tile(tiling.tile(tile), panels) };
@@ -101,7 +105,8 @@ impl<'a> Product<'a> {
             // SAFETY: the caller's tile.
             return unsafe { self.tile_without_sum(tile) };
         }
-        let (isa, kernels) = (panels.isa(), panels.kernels());
+        let (isa, kernels) = (panels.isa(), panels.kernels(self.a.precision));
+        let narrow = self.a.precision == Precision::Bf16;
         let (packed_a, packed_b) = panels.buffers();
         let (height, group_rows) = self.strips(tile, kernels);
         for start in (0..self.k).step_by(KC) {
@@ -114,14 +119,22 @@ impl<'a> Product<'a> {
                 (first.as_ptr(), self.b.row_stride, panel)
             } else {
                 pack_b(isa, &self.b, window, panel, packed_b);
+                if narrow {
+                    let packed = tile.columns.next_multiple_of(panel) * depth;
+                    narrow_b(isa, kernels, &mut packed_b[..packed], depth);
+                }
                 (packed_b.as_ptr(), panel, depth * panel)
             };
             let (add, last) = (start > 0 || self.accumulate, start + depth == self.k);
-            let block = Depth { kernels, tile, depth, add, last, b, b_stride, panel_stride };
+            let steps = kernels.steps(depth);
+            let block = Depth { kernels, tile, steps, add, last, b, b_stride, panel_stride };
             for group in (0..tile.rows).step_by(group_rows) {
                 let rows = group_rows.min(tile.rows - group);
                 let window = Window { row: tile.row + group, rows, column: start, columns: depth };
                 pack_a(isa, &self.a, window, packed_a);
+                if narrow {
+                    narrow_a(isa, kernels, &mut packed_a[..rows * A_STRIDE], depth);
+                }
                 let calls = rows.div_ceil(height) * tile.columns.div_ceil(panel);
                 let next = self.next_group(tile, window, group_rows);
                 let mut ahead = Ahead::new(&self.a, next, calls);
@@ -164,9 +177,13 @@ impl<'a> Product<'a> {
 
     /// Few rows or a small B do not repay packing, if B's rows are whole vectors.
     fn reads_b_in_place(&self, tile: Window, kernels: &Kernels) -> bool {
+        let whole = self.b.precision == Precision::F32;
         let few = tile.rows <= STRIPS_UNPACKED * kernels.rows;
         let small = self.k.min(KC) * self.b.row_stride <= ELEMENTS_UNPACKED;
-        (few || small) && self.b.column_stride == 1 && tile.columns.is_multiple_of(kernels.lanes)
+        whole
+            && (few || small)
+            && self.b.column_stride == 1
+            && tile.columns.is_multiple_of(kernels.lanes)
     }
 
     /// Adds a block of k to `rows` rows of a tile, from its row `first` on.
@@ -181,10 +198,10 @@ impl<'a> Product<'a> {
         a: &[f32],
         ahead: &mut Ahead,
     ) {
-        let Depth { kernels, tile, depth, add, .. } = *block;
+        let Depth { kernels, tile, steps, add, .. } = *block;
         let row = tile.row + first;
-        let Extent { columns: wanted, depth } = self.extent(tile, row..row + rows, depth);
-        assert!(a.len() >= (rows - 1) * A_STRIDE + depth.end && depth.end <= block.depth);
+        let Extent { columns: wanted, depth } = self.extent(tile, row..row + rows, steps);
+        assert!(a.len() >= (rows - 1) * A_STRIDE + depth.end && depth.end <= steps);
         // SAFETY: the caller's rows.
         let c = unsafe { self.c.add(row * self.c_stride + tile.column) };
         let mut part = [0.0; PART_ELEMENTS];

@@ -14,6 +14,7 @@ pub(super) fn forward(run: &CpuRun<'_>) {
         let a = Matrix::rows(&x[rows.start * k..rows.end * k], k);
         let b = Matrix::transposed(&w[expert * n * k..][..n * k], k);
         let c = Output::new(&mut y[rows.start * n..rows.end * n], n, false);
+        let [a, b] = [a, b].map(|m| m.rounded(run.matmul()));
         run.device().gemm(size, a, b, c);
     }
 }
@@ -27,6 +28,7 @@ pub(super) fn input_gradient(run: &CpuRun<'_>) {
         let a = Matrix::rows(&dy[rows.start * k..rows.end * k], k);
         let b = Matrix::rows(&w[expert * n * k..][..n * k], n);
         let c = Output::new(&mut dx[rows.start * n..rows.end * n], n, accumulate);
+        let [a, b] = [a, b].map(|m| m.rounded(run.matmul()));
         run.device().gemm(size, a, b, c);
     }
 }
@@ -39,6 +41,7 @@ pub(super) fn weight_gradient(run: &CpuRun<'_>) {
         let size = Size { m, n, k: rows.len() };
         let a = Matrix::transposed(&dy[rows.start * m..rows.end * m], m);
         let b = Matrix::rows(&x[rows.start * n..rows.end * n], n);
+        let [a, b] = [a, b].map(|m| m.rounded(run.matmul()));
         run.device().gemm(size, a, b, Output::new(dw, n, accumulate));
     }
 }

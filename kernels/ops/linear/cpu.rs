@@ -10,8 +10,8 @@ pub(super) fn product(run: &CpuRun<'_>, next: &Epilogue<'_>) {
     let (x, w) = (run.input::<f32>(0), run.input::<f32>(1));
     let bias = (run.inputs() > 2).then(|| run.input::<f32>(2));
     let (device, size) = (run.device(), Size { m: run.live_input(0), n, k });
-    let (a, b, c) =
-        (Matrix::rows(x, k), Matrix::transposed(w, k), Output::new(run.output(0), n, false));
+    let [a, b] = [Matrix::rows(x, k), Matrix::transposed(w, k)].map(|m| m.rounded(run.matmul()));
+    let c = Output::new(run.output(0), n, false);
     gemm_with(&device.pool, &device.scratch, size, a, b, c, &|mut block: Block<'_>| {
         if let Some(bias) = bias {
             for row in 0..block.rows() {
@@ -30,7 +30,8 @@ pub(super) fn input_gradient(run: &CpuRun<'_>) {
     let (dy, w) = (run.input::<f32>(0), run.input::<f32>(1));
     let dx = Output::new(run.output::<f32>(0), n, run.accumulate(0));
     let size = Size { m: run.live_input(0), n, k };
-    run.device().gemm(size, Matrix::rows(dy, k), Matrix::rows(w, n), dx);
+    let [a, b] = [Matrix::rows(dy, k), Matrix::rows(w, n)].map(|m| m.rounded(run.matmul()));
+    run.device().gemm(size, a, b, dx);
 }
 
 /// `dw = dyᵀ x` for the operands `dy, x`.
@@ -39,5 +40,6 @@ pub(super) fn weight_gradient(run: &CpuRun<'_>) {
     let (dy, x) = (run.input::<f32>(0), run.input::<f32>(1));
     let dw = Output::new(run.output::<f32>(0), n, run.accumulate(0));
     let size = Size { m, n, k: run.live_input(0) };
-    run.device().gemm(size, Matrix::transposed(dy, m), Matrix::rows(x, n), dw);
+    let [a, b] = [Matrix::transposed(dy, m), Matrix::rows(x, n)].map(|m| m.rounded(run.matmul()));
+    run.device().gemm(size, a, b, dw);
 }

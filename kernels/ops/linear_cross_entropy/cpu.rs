@@ -6,6 +6,7 @@ use std::ops::Range;
 use crate::cpu::gemm::{Matrix, Output, Size, gemm_with};
 use crate::cpu::isa::dispatch;
 use crate::cpu::{CpuDevice, CpuRun, vector};
+use crate::dtype::Precision;
 use crate::ops::column_sum::add_column_sums;
 use crate::ops::linear_cross_entropy::{Gradient, LinearCrossEntropy, LossOptions};
 use crate::ops::loss::softmax_parts;
@@ -23,6 +24,7 @@ pub(super) fn record_bytes(rows: usize) -> usize {
 /// The operands that make logits.
 struct Layer<'a> {
     device: &'a CpuDevice,
+    matmul: Precision,
     hidden: &'a [f32],
     w: &'a [f32],
     bias: Option<&'a [f32]>,
@@ -39,6 +41,7 @@ impl<'a> Layer<'a> {
         let last = op.operands() - 1;
         Self {
             device: run.device(),
+            matmul: run.matmul(),
             hidden: run.input(0),
             w: run.input(1),
             bias: op.bias.then(|| run.input(2)),
@@ -59,13 +62,14 @@ impl<'a> Layer<'a> {
 
     /// `hidden` from a row on.
     fn hidden_from(&self, row: usize) -> Matrix<'a> {
-        Matrix::rows(&self.hidden[row * self.columns..], self.columns)
+        Matrix::rows(&self.hidden[row * self.columns..], self.columns).rounded(self.matmul)
     }
 
     /// Writes the logits of a chunk.
     fn logits(&self, rows: &Range<usize>, logits: &mut [f32]) {
         let size = Size { m: rows.len(), n: self.classes, k: self.columns };
-        let (a, b) = (self.hidden_from(rows.start), Matrix::transposed(self.w, self.columns));
+        let a = self.hidden_from(rows.start);
+        let b = Matrix::transposed(self.w, self.columns).rounded(self.matmul);
         let c = Output::new(logits, self.classes, false);
         let CpuDevice { pool, scratch, isa, .. } = self.device;
         gemm_with(pool, scratch, size, a, b, c, &|mut block| {
@@ -172,12 +176,13 @@ pub(super) fn gradient(run: &CpuRun<'_>, op: &Gradient) {
                 row_gradient(&layer, layer.label(row), logsumexp[row], factor, z);
             }
         });
-        let dz = Matrix::rows(dlogits, classes);
+        let dz = Matrix::rows(dlogits, classes).rounded(layer.matmul);
         let size = Size { m: rows.len(), n: columns, k: classes };
         let out = Output::new(&mut dhidden[rows.start * columns..], columns, accumulate);
-        layer.device.gemm(size, dz, Matrix::rows(layer.w, columns), out);
+        let w = Matrix::rows(layer.w, columns).rounded(layer.matmul);
+        layer.device.gemm(size, dz, w, out);
         if let Some((accumulates, dw)) = &mut dw {
-            let dz = Matrix::transposed(dlogits, classes);
+            let dz = Matrix::transposed(dlogits, classes).rounded(layer.matmul);
             let size = Size { m: classes, n: columns, k: rows.len() };
             let out = Output::new(dw, columns, *accumulates);
             layer.device.gemm(size, dz, layer.hidden_from(rows.start), out);

@@ -9,7 +9,7 @@ use super::pack::Window;
 const WARM_ELEMENTS: usize = 512 * 1024;
 
 /// Elements of a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// The lines of a window of A that are still to be fetched.
 pub(super) struct Ahead {

@@ -8,8 +8,8 @@
 //! between threads.
 //!
 //! Operands can be rounded to bf16 on the way ([`Matrix::rounded`]): then the sum is the same chain
-//! over the rounded elements. Where the CPU has an instruction that takes two steps of k at once, it
-//! does the same; but a term or a sum below the normal range, 2^-126, is zero there and not
+//! over the rounded elements. Where the CPU has an instruction that takes two steps of k at once,
+//! it does the same; but a term or a sum below the normal range, 2^-126, is zero there and not
 //! elsewhere.
 //!
 //! A tile goes through the k blocks one by one. Per block its columns of B are packed into panels

@@ -37,8 +37,8 @@ pub(super) fn narrow_b(isa: Isa, kernels: &Kernels, panels: &mut [f32], depth: u
     }
 }
 
-/// The bits of the bf16 nearest to `x`, ties to even, with zeros below. Below the normal range it is
-/// zero; a NaN stays one.
+/// The bits of the bf16 nearest to `x`, ties to even, with zeros below. Below the normal range it
+/// is zero; a NaN stays one.
 #[inline(always)]
 fn nearest(x: f32) -> u32 {
     let bits = x.to_bits();

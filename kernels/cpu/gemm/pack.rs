@@ -4,12 +4,17 @@
 //! registers, others gathered one by one.
 
 use super::Matrix;
-use super::kernel::A_STRIDE;
+use super::ahead::LINE;
+use super::kernel::{A_STRIDE, prefetch};
 use crate::cpu::isa::{Isa, Level, dispatch};
 
 /// Panels that are written at once. A whole block's panels lie a multiple of 4 KiB apart: the lines
 /// of a row meet in one set of the first-level cache, which has eight ways.
 const PANELS_AT_ONCE: usize = 4;
+
+/// Rows that are fetched ahead while panels are copied: each is a few lines, too short a piece for
+/// the hardware to foresee the next.
+const ROWS_AHEAD: usize = 12;
 
 /// A block of an operand: `rows x columns` from `(row, column)`.
 #[derive(Clone, Copy)]
@@ -99,6 +104,8 @@ fn copy_panels<const N: usize>(
     for first in (0..whole).step_by(PANELS_AT_ONCE) {
         let width = N * PANELS_AT_ONCE.min(whole - first);
         for p in 0..rows {
+            let ahead = from.as_ptr().wrapping_add((p + ROWS_AHEAD) * from_stride + first * N);
+            (0..width).step_by(LINE).for_each(|line| prefetch(ahead.wrapping_add(line)));
             let (parts, _) = from[p * from_stride + first * N..][..width].as_chunks::<N>();
             for (index, part) in parts.iter().enumerate() {
                 to[(first + index) * rows + p] = *part;

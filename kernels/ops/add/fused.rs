@@ -1,5 +1,5 @@
-//! A sum and a norm of its rows in one pass: the residual stream is read and written once. Same bits
-//! as one op after the other.
+//! A sum and a norm of its rows in one pass: the residual stream is read and written once. Same
+//! bits as one op after the other.
 
 use crate::cpu::CpuRun;
 use crate::error::Result;

@@ -48,7 +48,13 @@ pub(super) fn weight_gradient(run: &CpuRun<'_>) {
 
 dispatch! {
     /// One row; returns its mean and rstd.
-    pub(crate) fn normalise(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32]) -> (f32, f32) {
+    pub(crate) fn normalise(
+        x: &[f32],
+        w: &[f32],
+        b: &[f32],
+        eps: f32,
+        y: &mut [f32],
+    ) -> (f32, f32) {
         let count = x.len() as f32;
         let [sum] = sums(x, x, x, |x, _, _| [x]);
         let mean = sum / count;

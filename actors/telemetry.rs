@@ -34,7 +34,8 @@ use totals::{Summary, Totals};
 /// for faster runs. A line is about 1 KiB, so this is 8 MiB.
 pub const BACKLOG_LINES: usize = 8 * 1024;
 
-/// How much wall time a killed process may leave out of the books.
+/// How much wall time without a step a killed process may leave out of the books; an evaluation is
+/// followed by a time line.
 const TIME_LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// What telemetry is told.
@@ -311,6 +312,7 @@ impl Actor for Telemetry {
             TelemetryMessage::Evaluation(report) => {
                 self.setup.metrics.evaluation(&report);
                 self.publish(Line::Evaluate(report))?;
+                self.publish_time()?;
             }
             TelemetryMessage::RollBack(report) => {
                 self.setup.metrics.rolled_back();

@@ -17,7 +17,7 @@ use crate::report::{EvaluationReport, RollBackReport, StepReport};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Line {
-    /// What the clocks show: at each start, and then every few seconds. No rewind drops it, for
+    /// What the clocks show: at each start, after each evaluation, and every few seconds. No rewind drops it, for
     /// time spent is spent.
     Time {
         /// Milliseconds since the Unix epoch.

@@ -182,6 +182,7 @@ fn each_message_is_a_line_and_a_metric() {
         Line::Time { unix_ms: 0, wall_time_s: 0.0 },
         Line::Step(with_peak),
         Line::Evaluate(held_out),
+        Line::Time { unix_ms: 0, wall_time_s: 0.0 },
         Line::Checkpoint { step: 1, ms: 500.0, path },
         note("hello"),
         note("loader 1 was restarted: the shard is gone"),
@@ -309,6 +310,36 @@ fn another_process_goes_on_with_the_totals_of_the_log() {
     assert_eq!(summary.goodput, 8.0 / 25.0, "the lost step 4 does not count");
     let (samples, _) = parse_metrics(&bench.metrics.render());
     assert_eq!(samples["octet_tokens_total"], 4000.0);
+}
+
+#[test]
+fn what_a_killed_process_did_after_its_last_time_line_is_wall_time() {
+    let (bench, mut telemetry) = Bench::new();
+    bench.clock.advance(Duration::from_secs(12));
+    tell(&mut telemetry, TelemetryMessage::Tick);
+    for number in 1..=3 {
+        bench.clock.advance(Duration::from_secs(2));
+        step(&mut telemetry, number, 1.0);
+    }
+    // Killed at 18 s, at once started again, and at once stopped.
+    let (bench, mut telemetry) = bench.restart(telemetry);
+    tell(&mut telemetry, TelemetryMessage::RewindLog { step: 2, skips: Skips::default() });
+    let (_bench, mut telemetry) = bench.restart(telemetry);
+    let summary = finish(&mut telemetry);
+    assert_eq!(summary.wall_time_s, 18.0, "the lost step 3 took its time");
+    assert_eq!(summary.goodput, 4.0 / 18.0);
+}
+
+#[test]
+fn an_evaluation_is_wall_time_though_its_process_is_killed() {
+    let (bench, mut telemetry) = Bench::new();
+    bench.clock.advance(Duration::from_secs(2));
+    step(&mut telemetry, 1, 1.0);
+    bench.clock.advance(Duration::from_secs(6));
+    tell(&mut telemetry, TelemetryMessage::Evaluation(evaluation(1, "a", 1.5)));
+    let (_bench, mut telemetry) = bench.restart(telemetry);
+    let summary = finish(&mut telemetry);
+    assert_eq!((summary.wall_time_s, summary.goodput), (8.0, 0.25));
 }
 
 #[test]

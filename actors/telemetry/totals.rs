@@ -47,7 +47,8 @@ pub struct Summary {
     /// Roll-backs after bad updates.
     #[serde(default)]
     pub rollbacks: u64,
-    /// Seconds that the processes of this run have lived, together.
+    /// Seconds that the processes of this run have lived, together; of one that was killed, all that
+    /// its log shows.
     pub wall_time_s: f64,
     /// Time in accepted steps over wall time, 0 to 1.
     pub goodput: f64,
@@ -66,13 +67,18 @@ pub struct Totals {
     accepted_s: f64,
     tasks: Vec<TaskSummary>,
     wall_time_s: f64,
+    /// Seconds of the steps since the last time line: a process that was killed has lived so long.
+    since_s: f64,
 }
 
 impl Totals {
     /// Adds one line.
     pub fn add(&mut self, line: &Line) {
         match line {
-            Line::Time { wall_time_s, .. } => self.wall_time_s = *wall_time_s,
+            Line::Time { wall_time_s, .. } => {
+                self.wall_time_s = *wall_time_s;
+                self.since_s = 0.0;
+            }
             Line::Step(report) => self.add_step(report),
             Line::Evaluate(report) => self.add_evaluation(report),
             // Numbered: one that is decided again, after a kill, is the same one.
@@ -86,6 +92,7 @@ impl Totals {
         self.last = Some(at);
         self.best = better(self.best, at);
         self.tokens = report.tokens;
+        self.since_s += report.step_ms / 1e3;
         if report.skipped {
             self.skipped_updates += 1;
         } else {
@@ -130,13 +137,14 @@ impl Totals {
         self.rollbacks
     }
 
-    /// Wall time of the run at its last time line, in seconds.
+    /// Wall time of the run in seconds: at its last time line, and the steps after it.
     #[must_use]
     pub fn wall_time_s(&self) -> f64 {
-        self.wall_time_s
+        self.wall_time_s + self.since_s
     }
 
-    /// Time in accepted steps over wall time.
+    /// Time in accepted steps over wall time, which every step is a part of: only a rounding error
+    /// can be more than 1.
     #[must_use]
     pub fn goodput(&self, wall_time_s: f64) -> f64 {
         if wall_time_s > 0.0 { (self.accepted_s / wall_time_s).min(1.0) } else { 0.0 }

@@ -1,5 +1,7 @@
 //! What the run tells the outside: one object per step, one per evaluation. DESIGN section 5.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Milliseconds that a step waited, by cause.
@@ -50,6 +52,39 @@ pub struct StepReport {
     pub wait_ms: WaitMs,
     /// By bucket: the order-free fingerprint of the updated parameters.
     pub fingerprint: Vec<u64>,
+}
+
+/// What a run has counted over its whole life, what was done again included. Never less than before.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Tokens (or other elements that the workload counts) that steps have processed.
+    pub tokens: u64,
+    /// Updates skipped for a non-finite norm or an overflow.
+    pub skipped_updates: u64,
+    /// Updates that were not finite or had a spike.
+    pub bad_updates: u64,
+    /// Roll-backs after bad updates.
+    pub rollbacks: u64,
+    /// Engines that the parent process has started again.
+    pub engine_restarts: u64,
+    /// Restarts inside an engine, by actor.
+    pub actor_restarts: BTreeMap<String, u64>,
+}
+
+impl Counts {
+    /// Takes over what is more there.
+    pub fn raise_to(&mut self, other: &Self) {
+        let raise = |own: &mut u64, other: u64| *own = (*own).max(other);
+        raise(&mut self.tokens, other.tokens);
+        raise(&mut self.skipped_updates, other.skipped_updates);
+        raise(&mut self.bad_updates, other.bad_updates);
+        raise(&mut self.rollbacks, other.rollbacks);
+        raise(&mut self.engine_restarts, other.engine_restarts);
+        for (actor, count) in &other.actor_restarts {
+            raise(self.actor_restarts.entry(actor.clone()).or_default(), *count);
+        }
+    }
 }
 
 /// One evaluation, as a line of `log.jsonl` with `"kind":"evaluate"`.

@@ -21,14 +21,14 @@ use crate::actor::{Actor, Flow, Port};
 use crate::fault::{ActorName, Fault};
 use crate::outside::{Clock, Disk, DiskError};
 use crate::recovery::Skips;
-use crate::report::{EvaluationReport, RollBackReport, StepReport};
+use crate::report::{Counts, EvaluationReport, RollBackReport, StepReport};
 use crate::run_folder::log::{Line, Log};
 use crate::run_folder::replace_json;
 
 use metrics::Metrics;
 use resources::{Floors, Resources, Watch};
 use status::{RunState, Status};
-use totals::{Summary, Totals};
+use totals::{LastCheckpoint, Summary, Totals};
 
 /// Lines kept while the disk takes none: an hour of steps at one per second, and as many again
 /// for faster runs. A line is about 1 KiB, so this is 8 MiB.
@@ -77,6 +77,11 @@ pub enum TelemetryMessage {
     },
     /// The run is in another state now.
     State(RunState),
+    /// The parent process has started this engine in the place of one that ended.
+    EngineRestarted {
+        /// Why that one ended.
+        why: String,
+    },
     /// An actor failed and was started again.
     Restarted {
         /// Which one, and why.
@@ -178,6 +183,7 @@ impl Telemetry {
     /// Counts a line, shows it, and appends it. While the disk refuses, lines wait for a tick.
     fn publish(&mut self, line: Line) -> Result<(), Fault> {
         self.totals.add(&line);
+        self.setup.metrics.counts(self.totals.counts());
         (self.setup.observer)(&line);
         self.backlog.push_back(line);
         if self.waiting && self.backlog.len() < BACKLOG_LINES {
@@ -190,7 +196,14 @@ impl Telemetry {
     fn publish_time(&mut self) -> Result<(), Fault> {
         self.timed = self.setup.clock.monotonic();
         let unix_ms = self.setup.clock.unix_ms();
-        self.publish(Line::Time { unix_ms, wall_time_s: self.wall_time_s() })
+        let counts = self.totals.counts().clone();
+        self.publish(Line::Time { unix_ms, wall_time_s: self.wall_time_s(), counts })
+    }
+
+    /// Counts what is no line of its own, where no rewind takes it back.
+    fn count(&mut self, add: impl FnOnce(&mut Counts)) -> Result<(), Fault> {
+        add(self.totals.counts_mut());
+        self.publish_time()
     }
 
     fn note(&mut self, what: String) -> Result<(), Fault> {
@@ -225,6 +238,8 @@ impl Telemetry {
     }
 
     fn rewind(&mut self, step: u64, skips: Skips) -> Result<(), Fault> {
+        // What the lines that go have counted.
+        self.publish_time()?;
         self.backlog.retain(|line| line.step().is_none_or(|of| of <= step));
         let earlier = self.rewind.take().map_or(step, |(earlier, _)| earlier);
         self.rewind = Some((step.min(earlier), skips));
@@ -256,6 +271,7 @@ impl Telemetry {
             totals.add(line);
         }
         self.totals = totals;
+        self.setup.metrics.resume(&self.totals);
         Ok(())
     }
 
@@ -315,22 +331,27 @@ impl Actor for Telemetry {
                 self.publish_time()?;
             }
             TelemetryMessage::RollBack(report) => {
-                self.setup.metrics.rolled_back();
                 self.publish(Line::RollBack(report))?;
             }
             TelemetryMessage::Bad { what } => {
-                self.setup.metrics.bad_update();
+                self.count(|counts| counts.bad_updates += 1)?;
                 self.note(format!("a bad update: {what}"))?;
             }
             TelemetryMessage::Note { what } => self.note(what)?,
             TelemetryMessage::Checkpoint { step, ms, path } => {
-                self.setup.metrics.checkpoint(step, ms);
-                self.publish(Line::Checkpoint { step, ms, path })?;
+                let unix_ms = Some(self.setup.clock.unix_ms());
+                self.setup.metrics.checkpoint(LastCheckpoint { step, ms, unix_ms });
+                self.publish(Line::Checkpoint { step, ms, path, unix_ms })?;
             }
             TelemetryMessage::RewindLog { step, skips } => self.rewind(step, skips)?,
             TelemetryMessage::State(state) => self.setup.status.enter(state, now),
+            TelemetryMessage::EngineRestarted { why } => {
+                self.count(|counts| counts.engine_restarts += 1)?;
+                self.note(format!("the engine was started again: {why}"))?;
+            }
             TelemetryMessage::Restarted { fault } => {
-                self.setup.metrics.restarted(fault.actor);
+                let actor = fault.actor.to_string();
+                self.count(|counts| *counts.actor_restarts.entry(actor).or_default() += 1)?;
                 self.note(format!("{} was restarted: {}", fault.actor, fault.what))?;
             }
             TelemetryMessage::Tick => self.tick()?,

@@ -79,6 +79,8 @@ pub struct Begin {
     pub state: FirstState,
     /// What to do before the first step.
     pub first: Vec<Work>,
+    /// Why the engine before this one ended, if the parent process has started it again.
+    pub restarted: Option<String>,
 }
 
 /// A run that is over.
@@ -211,11 +213,14 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
         Ok(())
     })?;
     seats.start(&mut host, &mut setup, ports)?;
-    let Begin { mut state, first } = setup.begin;
+    let Begin { mut state, first, restarted } = setup.begin;
     let recovery = Recovery::from_value(&state.recovery);
     let recovery = recovery.map_err(|e| Fault::world(ActorName::Supervisor, e))?;
     let skips = recovery.skips().clone();
     telemetry.tell(TelemetryMessage::RewindLog { step: state.step, skips });
+    if let Some(why) = restarted {
+        telemetry.tell(TelemetryMessage::EngineRestarted { why });
+    }
     for what in state.notes.drain(..).chain([taken]) {
         telemetry.tell(TelemetryMessage::Note { what });
     }

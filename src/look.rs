@@ -236,7 +236,7 @@ fn look(
         recovery: serde_json::Value::Null,
         notes: Vec::new(),
     };
-    let begin = Begin { state, first };
+    let begin = Begin { state, first, restarted: None };
     let place = Place { folder: scratch.0.clone(), disk, web: None, begins: true };
     let saving = Saving { store, slots, layout, facts: RunFacts::default() };
     let setup = setup(config, Arc::new(experiment), place, saving, begin, observer)?;

@@ -139,9 +139,6 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
     let begins = job.restarted.is_none();
-    if let Some(why) = job.restarted {
-        state.notes.insert(0, format!("the engine was started again: {why}"));
-    }
     // A resume that is refused leaves the folder as it was.
     for path in store.set_aside_after(state.step).map_err(Failure::world)? {
         state.notes.push(format!("put aside: {}", path.display()));
@@ -150,7 +147,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     run_data::store(folder.path(), &tokenizer, &place)?;
     let first = missed(&config, experiment.evaluations(), state.step, &folder);
     let place = Place { folder: folder.path().to_owned(), disk, web: Some(folder.web()), begins };
-    let begin = Begin { state, first };
+    let begin = Begin { state, first, restarted: job.restarted };
     let saving = Saving { store, slots, layout, facts };
     let experiment = Arc::new(experiment);
     let setup = setup(&config, experiment.clone(), place, saving, begin, watchers.observer)?;

@@ -11,19 +11,22 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::outside::{Disk, DiskError, DiskFile, DiskReader};
-use crate::report::{EvaluationReport, RollBackReport, StepReport};
+use crate::report::{Counts, EvaluationReport, RollBackReport, StepReport};
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Line {
-    /// What the clocks show: at each start, after each evaluation, and every few seconds. No rewind drops it, for
-    /// time spent is spent.
+    /// What the clocks show and what was counted: at each start, after each evaluation, before
+    /// each rewind, and every few seconds. No rewind drops it, for time spent is spent.
     Time {
         /// Milliseconds since the Unix epoch.
         unix_ms: u64,
         /// Seconds that the processes of this run have lived until now, together.
         wall_time_s: f64,
+        /// Counted until now.
+        #[serde(default)]
+        counts: Counts,
     },
     /// A step.
     Step(StepReport),
@@ -47,6 +50,9 @@ pub enum Line {
         ms: f64,
         /// Its folder.
         path: String,
+        /// When it was there, in milliseconds since the Unix epoch.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        unix_ms: Option<u64>,
     },
 }
 

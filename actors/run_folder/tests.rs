@@ -12,7 +12,7 @@ use super::log::{Line, Log, LogError, Rewound, for_each_line};
 use super::{RunFolder, RunFolderError, Start, read_json, replace_json};
 use crate::outside::faulty::{FaultyDisk, Loss, Moment, Trouble};
 use crate::outside::{Disk, LocalDisk};
-use crate::report::{EvaluationReport, StepReport, WaitMs};
+use crate::report::{Counts, EvaluationReport, StepReport, WaitMs};
 
 const NO_PATIENCE: Duration = Duration::ZERO;
 
@@ -208,12 +208,19 @@ fn json_files_are_replaced_whole_and_errors_name_them() {
 fn lines_come_back_as_they_were_written() {
     let temporary = TempDir::new().unwrap();
     let path = temporary.path().join("log.jsonl");
+    let actor_restarts = [("loader 1".to_owned(), 2)].into();
+    let counts = Counts { tokens: 7, engine_restarts: 1, actor_restarts, ..Counts::default() };
     let lines = [
-        Line::Time { unix_ms: 1_700_000_000_000, wall_time_s: 0.1 },
+        Line::Time { unix_ms: 1_700_000_000_000, wall_time_s: 0.1, counts },
         step(1, 0.1 + 0.7),
         evaluation(1),
         Line::Note { step: 1, what: "a \"quoted\"\nword".to_owned() },
-        Line::Checkpoint { step: 1, ms: 12.5, path: "checkpoints/step-00000001".to_owned() },
+        Line::Checkpoint {
+            step: 1,
+            ms: 12.5,
+            path: "checkpoints/step-00000001".to_owned(),
+            unix_ms: Some(1_700_000_000_001),
+        },
     ];
     write_log(&path, &lines);
     assert_eq!(read_lines(&path).unwrap(), lines);
@@ -274,7 +281,7 @@ fn a_broken_line_in_the_middle_is_named() {
 fn a_rewind_drops_later_steps_and_appending_goes_on() {
     let temporary = TempDir::new().unwrap();
     let path = temporary.path().join("log.jsonl");
-    let start = Line::Time { unix_ms: 5, wall_time_s: 0.0 };
+    let start = Line::Time { unix_ms: 5, wall_time_s: 0.0, counts: Counts::default() };
     let note = Line::Note { step: 2, what: "kept".to_owned() };
     let early = [start.clone(), step(1, 3.0), step(2, 2.0), evaluation(2), note];
     let mut log = open(&path);

@@ -1,7 +1,8 @@
 //! The registry of metrics, and its text for Prometheus.
 //!
 //! Each run owns its own: no global recorder, so several runs in one process do not meet. Names
-//! begin with `octet_`, units are base units (seconds, bytes), labels come from bounded sets.
+//! begin with `octet_`, units are base units (seconds, bytes), labels come from bounded sets. A
+//! counter counts over the whole life of the run, through kills and rewinds.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,9 +11,8 @@ use metrics::{Counter, Gauge, Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
 use super::resources::Resources;
-use super::totals::Totals;
-use crate::fault::ActorName;
-use crate::report::{EvaluationReport, StepReport};
+use super::totals::{LastCheckpoint, Totals};
+use crate::report::{Counts, EvaluationReport, StepReport};
 
 /// Upper edges of the histogram of step times, in seconds.
 const STEP_SECONDS: [f64; 15] =
@@ -20,8 +20,9 @@ const STEP_SECONDS: [f64; 15] =
 
 const METADATA: Metadata<'static> = Metadata::new("octet", Level::INFO, None);
 
-const GAUGES: [(&str, &str); 20] = [
+const GAUGES: [(&str, &str); 22] = [
     ("octet_step", "Optimizer steps done."),
+    ("octet_tokens", "Tokens that the state of the run has seen."),
     ("octet_loss", "Mean training loss per target of the last step, in nats."),
     ("octet_learning_rate", "Learning rate of the last step."),
     ("octet_grad_norm", "Global gradient norm of the last step, before clipping."),
@@ -35,6 +36,7 @@ const GAUGES: [(&str, &str); 20] = [
     ("octet_evaluation_bpb", "Held-out loss in bits per byte of text, by task."),
     ("octet_checkpoint_step", "Optimizer steps in the last checkpoint on disk."),
     ("octet_checkpoint_seconds", "Seconds from the request to the last sync of that checkpoint."),
+    ("octet_checkpoint_timestamp_seconds", "Unix time at which that checkpoint was on disk."),
     ("octet_resident_memory_bytes", "Resident memory of the engine, in bytes."),
     ("octet_available_memory_bytes", "Host memory that the engine can still take, in bytes."),
     ("octet_free_disk_bytes", "Free space on the disk of the run folder, in bytes."),
@@ -43,12 +45,13 @@ const GAUGES: [(&str, &str); 20] = [
     ("octet_wall_time_seconds", "Seconds that the processes of this run have lived."),
 ];
 
-const COUNTERS: [(&str, &str); 5] = [
-    ("octet_tokens_total", "Tokens that the state of the run has seen."),
+const COUNTERS: [(&str, &str); 6] = [
+    ("octet_tokens_total", "Tokens that steps have processed, those done again included."),
     ("octet_skipped_updates_total", "Updates skipped for a non-finite norm or an overflow."),
-    ("octet_bad_updates_total", "Updates not finite or with a spike, since the engine started."),
+    ("octet_bad_updates_total", "Updates that were not finite or had a spike."),
     ("octet_rollbacks_total", "Returns to an earlier state after bad updates."),
-    ("octet_restarts_total", "Restarts of actors since the engine started, by actor."),
+    ("octet_engine_restarts_total", "Engines that the parent process has started again."),
+    ("octet_restarts_total", "Restarts inside an engine, by actor."),
 ];
 
 /// The registry. Clones are the same registry.
@@ -99,17 +102,35 @@ impl Metrics {
         self.recorder.handle().run_upkeep();
     }
 
-    /// Takes over what earlier processes of this run have counted.
+    /// Shows where the log says that the run stands: at a start, and after a rewind.
     pub fn resume(&self, totals: &Totals) {
         self.gauge("octet_step", totals.step() as f64);
-        self.counter("octet_tokens_total").absolute(totals.tokens());
-        self.counter("octet_skipped_updates_total").absolute(totals.skipped_updates());
-        self.counter("octet_rollbacks_total").absolute(totals.rollbacks());
+        self.gauge("octet_tokens", totals.tokens() as f64);
+        if let Some(checkpoint) = totals.checkpoint() {
+            self.checkpoint(checkpoint);
+        }
+        self.counts(totals.counts());
+    }
+
+    /// What has been counted.
+    pub fn counts(&self, counts: &Counts) {
+        // Whoever asks for a counter's rate needs its 0 as well.
+        self.counter("octet_tokens_total").absolute(counts.tokens);
+        self.counter("octet_skipped_updates_total").absolute(counts.skipped_updates);
+        self.counter("octet_bad_updates_total").absolute(counts.bad_updates);
+        self.counter("octet_rollbacks_total").absolute(counts.rollbacks);
+        self.counter("octet_engine_restarts_total").absolute(counts.engine_restarts);
+        for (actor, count) in &counts.actor_restarts {
+            let labels = vec![Label::new("actor", actor.clone())];
+            let key = Key::from_parts("octet_restarts_total", labels);
+            self.recorder.register_counter(&key, &METADATA).absolute(*count);
+        }
     }
 
     /// A step is done.
     pub fn step(&self, report: &StepReport) {
         self.gauge("octet_step", report.step as f64);
+        self.gauge("octet_tokens", report.tokens as f64);
         self.gauge("octet_loss", report.loss);
         self.gauge("octet_learning_rate", report.learning_rate);
         self.gauge("octet_grad_norm", report.grad_norm);
@@ -124,8 +145,6 @@ impl Metrics {
         for (cause, ms) in causes {
             self.labelled("octet_wait_seconds", "cause", cause).set(ms / 1e3);
         }
-        self.counter("octet_tokens_total").absolute(report.tokens);
-        self.counter("octet_skipped_updates_total").increment(u64::from(report.skipped));
         let key = Key::from_static_name("octet_step_seconds");
         self.recorder.register_histogram(&key, &METADATA).record(report.step_ms / 1e3);
     }
@@ -142,26 +161,12 @@ impl Metrics {
     }
 
     /// A checkpoint is on disk.
-    pub fn checkpoint(&self, step: u64, ms: f64) {
-        self.gauge("octet_checkpoint_step", step as f64);
-        self.gauge("octet_checkpoint_seconds", ms / 1e3);
-    }
-
-    /// An update was bad.
-    pub fn bad_update(&self) {
-        self.counter("octet_bad_updates_total").increment(1);
-    }
-
-    /// The run has gone back to an earlier state.
-    pub fn rolled_back(&self) {
-        self.counter("octet_rollbacks_total").increment(1);
-    }
-
-    /// An actor was started again.
-    pub fn restarted(&self, actor: ActorName) {
-        let labels = vec![Label::new("actor", actor.to_string())];
-        let key = Key::from_parts("octet_restarts_total", labels);
-        self.recorder.register_counter(&key, &METADATA).increment(1);
+    pub fn checkpoint(&self, checkpoint: LastCheckpoint) {
+        self.gauge("octet_checkpoint_step", checkpoint.step as f64);
+        self.gauge("octet_checkpoint_seconds", checkpoint.ms / 1e3);
+        if let Some(unix_ms) = checkpoint.unix_ms {
+            self.gauge("octet_checkpoint_timestamp_seconds", unix_ms as f64 / 1e3);
+        }
     }
 
     /// Memory and disk, as far as they are known.

@@ -17,9 +17,11 @@ use crate::fault::{ActorName, Blame, Fault};
 use crate::outside::faulty::FaultyDisk;
 use crate::outside::{Clock, Disk, ManualClock};
 use crate::recovery::Skips;
-use crate::report::{EvaluationReport, StepReport, WaitMs};
+use crate::report::{Counts, EvaluationReport, StepReport, WaitMs};
 use crate::run_folder::log::{Line, read_lines};
 use crate::run_folder::read_json;
+
+mod counts;
 
 const GIB: u64 = 1 << 30;
 const LOG: &str = "/run/log.jsonl";
@@ -178,13 +180,17 @@ fn each_message_is_a_line_and_a_metric() {
 
     let lines = bench.lines();
     let note = |what: &str| Line::Note { step: 1, what: what.to_owned() };
+    let time = |counts| Line::Time { unix_ms: 0, wall_time_s: 0.0, counts };
+    let counted = Counts { tokens: 1000, ..Counts::default() };
+    let restarted = [("loader 1".to_owned(), 1)].into();
     let expected = [
-        Line::Time { unix_ms: 0, wall_time_s: 0.0 },
+        time(Counts::default()),
         Line::Step(with_peak),
         Line::Evaluate(held_out),
-        Line::Time { unix_ms: 0, wall_time_s: 0.0 },
-        Line::Checkpoint { step: 1, ms: 500.0, path },
+        time(counted.clone()),
+        Line::Checkpoint { step: 1, ms: 500.0, path, unix_ms: Some(0) },
         note("hello"),
+        time(Counts { actor_restarts: restarted, ..counted }),
         note("loader 1 was restarted: the shard is gone"),
     ];
     assert_eq!(lines, expected);
@@ -197,6 +203,7 @@ fn each_message_is_a_line_and_a_metric() {
         ("octet_learning_rate", 0.25),
         ("octet_grad_norm", 1.5),
         ("octet_tokens_total", 1000.0),
+        ("octet_tokens", 1000.0),
         ("octet_tokens_per_second", 500.0),
         ("octet_mfu", 0.5),
         ("octet_flops_per_second", 1e9),
@@ -216,7 +223,9 @@ fn each_message_is_a_line_and_a_metric() {
         assert_eq!(samples.get(name), Some(&value), "{name} of {samples:?}");
     }
     assert_eq!(types["octet_step_seconds"], "histogram");
-    assert_eq!(types["octet_tokens_total"], "counter");
+    for (name, kind) in &types {
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+    }
     assert_eq!(types["octet_loss"], "gauge");
 }
 
@@ -309,7 +318,8 @@ fn another_process_goes_on_with_the_totals_of_the_log() {
     assert_eq!(summary.wall_time_s, 25.0, "20 s, then 5 s, and not the hour between");
     assert_eq!(summary.goodput, 8.0 / 25.0, "the lost step 4 does not count");
     let (samples, _) = parse_metrics(&bench.metrics.render());
-    assert_eq!(samples["octet_tokens_total"], 4000.0);
+    assert_eq!(samples["octet_tokens"], 4000.0);
+    assert_eq!(samples["octet_tokens_total"], 5000.0, "step 4 was done twice");
 }
 
 #[test]

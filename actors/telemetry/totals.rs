@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{EvaluationReport, StepReport};
+use crate::report::{Counts, EvaluationReport, StepReport};
 use crate::run_folder::log::Line;
 
 /// A loss and the step that had it.
@@ -25,6 +25,17 @@ pub struct TaskSummary {
     pub last: Option<LossAt>,
     /// The lowest finite loss.
     pub best: Option<LossAt>,
+}
+
+/// The last checkpoint on disk.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LastCheckpoint {
+    /// Steps done in it.
+    pub step: u64,
+    /// Milliseconds from the request to its last sync.
+    pub ms: f64,
+    /// When it was there, in milliseconds since the Unix epoch; older logs do not say.
+    pub unix_ms: Option<u64>,
 }
 
 /// `summary.json`.
@@ -69,21 +80,30 @@ pub struct Totals {
     wall_time_s: f64,
     /// Seconds of the steps since the last time line: a process that was killed has lived so long.
     since_s: f64,
+    counts: Counts,
+    checkpoint: Option<LastCheckpoint>,
 }
 
 impl Totals {
     /// Adds one line.
     pub fn add(&mut self, line: &Line) {
         match line {
-            Line::Time { wall_time_s, .. } => {
+            Line::Time { wall_time_s, counts, .. } => {
                 self.wall_time_s = *wall_time_s;
                 self.since_s = 0.0;
+                self.counts.raise_to(counts);
             }
             Line::Step(report) => self.add_step(report),
             Line::Evaluate(report) => self.add_evaluation(report),
             // Numbered: one that is decided again, after a kill, is the same one.
-            Line::RollBack(report) => self.rollbacks = report.number,
-            Line::Note { .. } | Line::Checkpoint { .. } => {}
+            Line::RollBack(report) => {
+                self.rollbacks = report.number;
+                self.counts.rollbacks = self.counts.rollbacks.max(report.number);
+            }
+            Line::Checkpoint { step, ms, unix_ms, .. } => {
+                self.checkpoint = Some(LastCheckpoint { step: *step, ms: *ms, unix_ms: *unix_ms });
+            }
+            Line::Note { .. } => {}
         }
     }
 
@@ -91,6 +111,8 @@ impl Totals {
         let at = LossAt { step: report.step, loss: report.loss };
         self.last = Some(at);
         self.best = better(self.best, at);
+        self.counts.tokens += report.tokens.saturating_sub(self.tokens);
+        self.counts.skipped_updates += u64::from(report.skipped);
         self.tokens = report.tokens;
         self.since_s += report.step_ms / 1e3;
         if report.skipped {
@@ -119,22 +141,27 @@ impl Totals {
         self.last.map_or(0, |last| last.step)
     }
 
-    /// Tokens so far.
+    /// Tokens of the state.
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.tokens
     }
 
-    /// Updates skipped so far.
+    /// What the run has counted over its whole life.
     #[must_use]
-    pub fn skipped_updates(&self) -> u64 {
-        self.skipped_updates
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
-    /// Roll-backs so far.
+    /// Counts what is no line of its own: the next time line must follow before any rewind.
+    pub fn counts_mut(&mut self) -> &mut Counts {
+        &mut self.counts
+    }
+
+    /// The last checkpoint on disk.
     #[must_use]
-    pub fn rollbacks(&self) -> u64 {
-        self.rollbacks
+    pub fn checkpoint(&self) -> Option<LastCheckpoint> {
+        self.checkpoint
     }
 
     /// Wall time of the run in seconds: at its last time line, and the steps after it.

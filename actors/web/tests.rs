@@ -12,6 +12,7 @@ use super::{Web, WebError, WebSetup};
 use crate::outside::{Clock, ManualClock};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{RunState, Status};
+use crate::telemetry::totals::LastCheckpoint;
 
 struct Bench {
     folder: TempDir,
@@ -58,11 +59,15 @@ fn ask(method: &str, address: SocketAddr, path: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
+fn last(step: u64, ms: f64) -> LastCheckpoint {
+    LastCheckpoint { step, ms, unix_ms: None }
+}
+
 #[test]
 fn metrics_are_served_as_prometheus_reads_them() {
     let bench = Bench::new();
     let web = bench.start();
-    bench.metrics.checkpoint(40, 1500.0);
+    bench.metrics.checkpoint(last(40, 1500.0));
     let (head, body) = get(web.address(), "/metrics");
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
     assert!(head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"), "{head}");
@@ -174,8 +179,8 @@ fn an_address_that_is_taken_or_wrong_is_one_sentence() {
 fn two_servers_in_one_process_show_their_own_runs() {
     let (one, other) = (Bench::new(), Bench::new());
     let (first, second) = (one.start(), other.start());
-    one.metrics.checkpoint(1, 1.0);
-    other.metrics.checkpoint(2, 1.0);
+    one.metrics.checkpoint(last(1, 1.0));
+    other.metrics.checkpoint(last(2, 1.0));
     assert!(get(first.address(), "/metrics").1.contains("octet_checkpoint_step 1\n"));
     assert!(get(second.address(), "/metrics").1.contains("octet_checkpoint_step 2\n"));
     first.stop();

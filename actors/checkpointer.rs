@@ -93,6 +93,8 @@ pub enum CheckpointerReply {
         slot: usize,
         /// Why. Blames us if the slot did not hold that step or changed meanwhile.
         fault: Fault,
+        /// The disk has no space: somebody may make some.
+        no_space: bool,
     },
     /// The state to go on from.
     Rewound(FirstState),
@@ -221,7 +223,7 @@ impl Checkpointer {
             CheckpointError::Snapshot(e) => Fault::ours(self.name(), e),
             e => Fault::world(self.name(), format!("saving step {step}: {e}")),
         };
-        CheckpointerReply::Failed { step, slot, fault }
+        CheckpointerReply::Failed { step, slot, fault, no_space: why.is_no_space() }
     }
 
     fn ms_since(&self, start: std::time::Duration) -> u64 {

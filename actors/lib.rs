@@ -22,6 +22,7 @@
 //! | [`evaluator`], [`telemetry`], [`watchdog`], [`web`] | who observes |
 //! | [`run_folder`], [`outside`] | files, time |
 //! | [`host`] | the only place that knows actix |
+//! | [`units`] | bytes as a person reads them |
 //! | [`testing`] | workloads made of closures |
 
 pub mod actor;
@@ -55,6 +56,7 @@ pub mod telemetry;
 pub mod testing;
 pub mod topology;
 pub mod transfer;
+pub mod units;
 pub mod watchdog;
 pub mod web;
 pub mod worker;

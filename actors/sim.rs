@@ -299,7 +299,12 @@ impl<'w> Life<'w> {
             if self.fate.killed_at == Some(self.turn) || self.world.disk.crashed() {
                 return Death::Killed;
             }
-            let ready = self.ready();
+            let mut ready = self.ready();
+            if ready.is_empty() && self.supervisor.waits_for_space() {
+                self.clock.advance(Duration::from_secs(5));
+                self.to_supervisor.tell(SupervisorMessage::Tick);
+                ready = self.ready();
+            }
             if ready.is_empty() && self.fate.interrupted_at.is_some() {
                 // Ranks have given up, and the supervisor is about to hear why.
                 self.turn += 1;

@@ -23,12 +23,14 @@ use crate::telemetry::status::RunState;
 mod clock;
 mod saving;
 mod slot_table;
+mod space;
 mod stepping;
 #[cfg(test)]
 mod tests;
 
 use clock::ClockHandle;
 use slot_table::SlotTable;
+use space::SpaceWait;
 
 /// The supervisor's protocol.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub enum SupervisorMessage {
     Fault(Fault),
     /// Save and end (SIGINT, SIGTERM).
     Interrupt,
+    /// Some seconds have passed.
+    Tick,
 }
 
 /// How a run ended.
@@ -127,6 +131,8 @@ pub struct Supervisor {
     recovery: Recovery,
     /// On the way back to an earlier state, until ranks are told to take it.
     back: Option<RollBack>,
+    /// The last save has found no space, and is tried again.
+    space: Option<SpaceWait>,
     /// Saves, and then ends for this reason.
     stopping: Option<Fault>,
     interrupted: bool,
@@ -166,6 +172,7 @@ impl Supervisor {
             parent: None,
             recovery: Recovery::default(),
             back: None,
+            space: None,
             stopping: None,
             interrupted: false,
             ended: false,
@@ -231,7 +238,8 @@ impl Supervisor {
 
     /// Takes the next piece of work, or ends the run.
     fn advance(&mut self) {
-        if self.ended || self.back.is_some() {
+        let waits = self.space.as_ref().is_some_and(SpaceWait::waits);
+        if self.ended || self.back.is_some() || waits {
             return;
         }
         if self.interrupted || self.stopping.is_some() {
@@ -408,9 +416,11 @@ impl Actor for Supervisor {
             SupervisorMessage::Fault(fault) => self.fail(fault),
             SupervisorMessage::Interrupt => {
                 self.interrupted = true;
+                self.wait_no_longer();
                 // Ranks may have given up a task before this came: then no report will follow.
                 self.complete()?;
             }
+            SupervisorMessage::Tick => self.tick(),
         }
         Ok(Flow::Continue)
     }

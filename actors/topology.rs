@@ -2,7 +2,7 @@
 //!
 //! | actor | runs on | is told by | tells |
 //! |---|---|---|---|
-//! | supervisor | arbiter | ranks, evaluator, checkpointer, host, whoever runs it | all below |
+//! | supervisor | arbiter | ranks, evaluator, checkpointer, host, its clock, whoever runs it | all below |
 //! | rank r | thread | supervisor; slots from loader r | supervisor, evaluator, loader r |
 //! | loader r | thread | supervisor; slots from rank r | rank r |
 //! | evaluator | arbiter | supervisor, ranks | supervisor |
@@ -69,7 +69,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(3600);
 /// How often the watchdog looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How often telemetry looks at memory and disk.
+/// How often telemetry looks at memory and disk, and the supervisor at what is due.
 const TICK: Duration = Duration::from_secs(5);
 
 /// Where a run begins.
@@ -318,8 +318,10 @@ impl Seats {
             ("both snapshots, and that old ones stay", 4),
             ("a way back", 1),
             ("start and interrupt", 2),
+            ("ticks", 8),
         ]);
-        let supervisor = Seat::new(ActorName::Supervisor, &limit, own_faults);
+        let supervisor = Seat::new(ActorName::Supervisor, &limit, own_faults)
+            .every(TICK, || SupervisorMessage::Tick);
         let faults = supervisor.port().map(SupervisorMessage::Fault);
         let tasks = setup.workload.evaluations();
         let parts = tasks.iter().map(|task| task.parts as usize).max().unwrap_or(0);

@@ -11,6 +11,7 @@
 //! folder `checkpoints/`; nobody else writes there. It sees files only through [`Disk`], and the
 //! state only as a snapshot slot.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 use crate::outside::{Disk, DiskError};
 use crate::snapshot::{Slot, SnapshotError};
+use crate::units::size;
 
 pub mod inspect;
 pub mod load;
@@ -36,6 +38,10 @@ pub use load::{Contents, load, verify};
 pub use manifest::{FileEntry, Manifest, TensorEntry};
 pub use save::{About, Saved};
 
+/// Free space that a checkpoint does not touch, in bytes: for its manifest, and for what the file
+/// system needs beside the bytes of files.
+pub const SPACE_RESERVE: u64 = 16 << 20;
+
 /// Why a checkpoint was not written or not read.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
@@ -43,11 +49,14 @@ pub enum CheckpointError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// There is not enough space; nothing was written.
-    #[error("saving {} takes {needed} bytes, and {free} are free", path.display())]
+    #[error(
+        "saving {} takes {}, of which {} are a reserve for the file system, and {} are free",
+        path.display(), size(*needed), size(SPACE_RESERVE), size(*free)
+    )]
     Full {
         /// The checkpoint.
         path: PathBuf,
-        /// Bytes of its files.
+        /// Bytes of its files, and [`SPACE_RESERVE`].
         needed: u64,
         /// Bytes that are left.
         free: u64,
@@ -77,6 +86,17 @@ impl CheckpointError {
     /// Whether an older checkpoint may be better: the files are to blame, not the run.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Disk(_))
+    }
+
+    /// Whether there is no space on the disk: somebody may make some.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Disk(error) => {
+                matches!(error.why.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
     }
 }
 

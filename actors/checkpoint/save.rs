@@ -11,13 +11,11 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::manifest::{FORMAT_VERSION, MANIFEST};
 use crate::checkpoint::tensor_file::{TensorFileWriter, TensorSpec, header};
 use crate::checkpoint::{
-    CheckpointError, FileEntry, Manifest, Store, TensorEntry, folder_name, in_parallel, load,
+    CheckpointError, FileEntry, Manifest, SPACE_RESERVE, Store, TensorEntry, folder_name,
+    in_parallel, load,
 };
 use crate::snapshot::digest::{CHUNK_BYTES, TensorHasher, combine};
 use crate::snapshot::{LogicalTensor, SlotView, SnapshotError, SnapshotLayout, TensorKind};
-
-/// Room for the manifest and for what the file system needs beside the bytes of the files.
-const SPACE_MARGIN: u64 = 16 << 20;
 
 /// What a checkpoint says beside its state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -126,7 +124,7 @@ impl Store {
             let data: u64 = specs.iter().map(TensorSpec::bytes).sum();
             header(&specs, &BTreeMap::new()).len() as u64 + data
         };
-        let needed = specs.map(bytes_of).sum::<u64>() + SPACE_MARGIN;
+        let needed = specs.map(bytes_of).sum::<u64>() + SPACE_RESERVE;
         let free = self.disk.free_space(&self.root)?;
         if free < needed {
             let path = self.folder(view.head().step);

@@ -279,7 +279,8 @@ fn a_full_disk_fails_the_save_and_no_more() {
     disk.set_capacity(used + 1000);
     let failed = save(&store, 3, 3).expect_err("no space");
     assert!(matches!(failed, CheckpointError::Full { .. }), "{failed}");
-    assert!(failed.to_string().contains("1000 are free"), "{failed}");
+    let said = ", of which 16.0 MiB are a reserve for the file system, and 1000 B are free";
+    assert!(failed.to_string().ends_with(said), "{failed}");
     assert_eq!(store.steps().expect("steps"), [1, 2]);
     let search = store.find_newest_good().expect("search");
     assert_eq!(search.newest.expect("found").manifest.step, 2);

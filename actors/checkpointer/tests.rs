@@ -101,7 +101,7 @@ fn a_wrong_slot_is_our_fault_and_does_no_harm() {
     bench.commit(0, 2);
     let other = bench.save(0, 1);
     for reply in [empty, other] {
-        let CheckpointerReply::Failed { step: 1, slot: 0, fault } = reply else {
+        let CheckpointerReply::Failed { step: 1, slot: 0, fault, no_space: false } = reply else {
             panic!("{reply:?}");
         };
         assert_eq!(fault.blame, Blame::Ours, "{fault}");
@@ -117,10 +117,17 @@ fn a_full_disk_is_told_and_the_run_goes_on() {
     bench.disk.set_capacity(1 << 20);
     bench.commit(1, 2);
     let reply = bench.save(1, 2);
-    let CheckpointerReply::Failed { step: 2, slot: 1, fault } = reply else { panic!("{reply:?}") };
+    let CheckpointerReply::Failed { step: 2, slot: 1, fault, no_space: true } = reply else {
+        panic!("{reply:?}")
+    };
     assert_eq!(fault.blame, Blame::World);
     assert!(fault.what.contains("step-00000002") && fault.what.contains("are free"), "{fault}");
+    // It fills up only while it is written.
     bench.disk.set_capacity(u64::MAX);
+    bench.disk.plan(Moment::Operation(bench.disk.operations() + 6), Trouble::Full);
+    let reply = bench.save(1, 2);
+    let full = matches!(reply, CheckpointerReply::Failed { step: 2, no_space: true, .. });
+    assert!(full, "{reply:?}");
     bench.commit(0, 3);
     assert!(matches!(bench.save(0, 3), CheckpointerReply::Saved { .. }));
     assert_eq!(bench.steps(), [1, 3]);

@@ -42,6 +42,7 @@ impl Supervisor {
         match reply {
             CheckpointerReply::Saved { step, slot, digest, path, ms, .. } => {
                 self.slots.free(slot);
+                self.space = None;
                 self.parent = Some(digest.clone());
                 self.digest = Some(digest);
                 let (ms, path) = (ms as f64, path.display().to_string());
@@ -53,12 +54,17 @@ impl Supervisor {
                 self.fail(fault);
                 return Ok(());
             }
-            CheckpointerReply::Failed { slot, step, fault } => {
+            CheckpointerReply::Failed { slot, step, fault, no_space } => {
                 self.slots.free(slot);
                 if self.saved_step == Some(step) {
                     self.saved_step = None;
                 }
-                if fault.blame == Blame::Ours || (step == self.done && self.at_the_end()) {
+                let is_last = step == self.done && self.at_the_end();
+                if is_last && no_space {
+                    self.no_space(fault);
+                    return Ok(());
+                }
+                if fault.blame == Blame::Ours || is_last {
                     self.fail(fault);
                     return Ok(());
                 }

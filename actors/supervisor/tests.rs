@@ -13,6 +13,7 @@ use crate::telemetry::TelemetryMessage;
 
 mod bench;
 
+use super::space::PATIENCE_S;
 use bench::{Bench, RANKS, STEPS, Saves, Told, evaluation, outcome, schedule};
 
 #[test]
@@ -293,6 +294,86 @@ fn a_checkpoint_that_fails_stops_the_run_only_at_its_end() {
     assert_eq!((fault.actor, fault.blame), (ActorName::Checkpointer, Blame::World));
 }
 
+/// A run whose last save has just found no space.
+fn out_of_space() -> Bench {
+    let mut bench = Bench::begun();
+    bench.play_until("drive");
+    bench.saves = Saves::Full;
+    bench.play();
+    assert_eq!(bench.end, None, "it waits for space");
+    bench
+}
+
+/// Some seconds pass.
+fn pass(bench: &mut Bench, seconds: u64) {
+    bench.clock.advance(Duration::from_secs(seconds));
+    bench.tell(SupervisorMessage::Tick);
+    bench.play();
+}
+
+fn tries(bench: &Bench) -> usize {
+    bench.works.iter().filter(|work| work.starts_with("save 4")).count()
+}
+
+#[test]
+fn the_last_save_waits_for_space() {
+    let mut bench = out_of_space();
+    let note = bench.notes().pop().unwrap();
+    assert!(note.contains("tried again in 5 s, and for 300 s in all"), "{note}");
+    for (seconds, tried) in [(4, 1), (1, 2), (9, 2), (1, 3)] {
+        pass(&mut bench, seconds);
+        assert_eq!((tries(&bench), bench.end.as_ref()), (tried, None), "{:?}", bench.notes());
+    }
+    bench.saves = Saves::Work;
+    pass(&mut bench, 20);
+    assert_eq!(bench.ending(), (&Ending::Finished, 4, Some("digest 4")));
+    assert_eq!(bench.saved, [2, 4]);
+}
+
+#[test]
+fn space_that_does_not_come_ends_the_run_for_good() {
+    let mut bench = out_of_space();
+    let mut waited = 0;
+    while bench.end.is_none() {
+        pass(&mut bench, 1);
+        waited += 1;
+    }
+    let (Ending::Failed(fault), 4, Some("digest 2")) = bench.ending() else {
+        panic!("{:?}", bench.ending());
+    };
+    // Another engine would wait as long for nothing.
+    assert_eq!((fault.actor, fault.blame), (ActorName::Checkpointer, Blame::Lasting));
+    assert_eq!(waited, PATIENCE_S as u64);
+    // At 0, 5, 15, 35, 75, then every minute, and at the end.
+    assert_eq!(tries(&bench), 9);
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_space_with_one_more_try() {
+    for saves in [Saves::Work, Saves::Full] {
+        let mut bench = out_of_space();
+        bench.saves = saves;
+        bench.interrupt();
+        bench.play();
+        assert_eq!(tries(&bench), 2);
+        let saved = saves == Saves::Work;
+        assert_eq!(matches!(bench.ending().0, Ending::Finished), saved, "{:?}", bench.end);
+        assert_eq!(bench.saved.last(), Some(if saved { &4 } else { &2 }));
+    }
+}
+
+#[test]
+fn an_earlier_save_without_space_is_not_waited_for() {
+    let mut bench = Bench::begun();
+    bench.saves = Saves::Full;
+    bench.play_until("step 2");
+    bench.play_until("snapshot");
+    bench.saves = Saves::Work;
+    bench.play();
+    assert_eq!(bench.ending(), (&Ending::Finished, 4, Some("digest 4")));
+    assert!(bench.notes()[0].contains("the run goes on"), "{:?}", bench.notes());
+}
+
 #[test]
 fn an_older_checkpoint_may_fail_while_the_last_one_is_written() {
     let mut bench = Bench::begun();
@@ -312,7 +393,7 @@ fn a_slot_that_changed_under_the_checkpointer_is_our_failure() {
     bench.play_until("step 2");
     let (slot, step) = bench.held[0];
     let fault = Fault::ours(ActorName::Checkpointer, "it holds another step");
-    let reply = CheckpointerReply::Failed { step, slot, fault: fault.clone() };
+    let reply = CheckpointerReply::Failed { step, slot, fault: fault.clone(), no_space: false };
     bench.tell(SupervisorMessage::Checkpoint(reply));
     bench.play();
     assert_eq!(bench.ending().0, &Ending::Failed(fault));

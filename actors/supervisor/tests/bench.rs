@@ -47,6 +47,8 @@ pub(super) enum Saves {
     Work,
     Wait,
     Fail,
+    /// They fail for want of space.
+    Full,
 }
 
 /// Everybody else, who answers at once and well unless told otherwise.
@@ -248,7 +250,7 @@ impl Bench {
             CheckpointerReply::Saved { step, slot, digest, path, bytes: 1, ms: 1, removed: vec![] }
         } else {
             let fault = Fault::world(ActorName::Checkpointer, "no space left");
-            CheckpointerReply::Failed { step, slot, fault }
+            CheckpointerReply::Failed { step, slot, fault, no_space: self.saves == Saves::Full }
         };
         self.tell(SupervisorMessage::Checkpoint(reply));
     }
@@ -272,6 +274,14 @@ impl Bench {
     pub(super) fn ending(&self) -> (&Ending, u64, Option<&str>) {
         let end = self.end.as_ref().expect("the run is over");
         (&end.ending, end.step, end.digest.as_deref())
+    }
+
+    pub(super) fn notes(&self) -> Vec<&str> {
+        let notes = self.telemetry.iter().filter_map(|message| match message {
+            TelemetryMessage::Note { what } => Some(what.as_str()),
+            _ => None,
+        });
+        notes.collect()
     }
 
     pub(super) fn reported(&self) -> Vec<u64> {

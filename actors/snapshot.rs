@@ -24,6 +24,8 @@ use octet_kernels::graph::{Layout, StateId, StateUse, Variables};
 use octet_kernels::memory::Span;
 use thiserror::Error;
 
+use crate::units::size;
+
 pub mod digest;
 pub mod slots;
 #[cfg(test)]
@@ -53,7 +55,7 @@ const FLAT: usize = size_of::<f32>();
 #[derive(Debug, Error)]
 pub enum SnapshotError {
     /// The operating system refused memory or a descriptor.
-    #[error("snapshot memory of {bytes} bytes: {why}")]
+    #[error("snapshot memory of {}: {why}", size(*bytes as u64))]
     Memory {
         /// How much was asked for.
         bytes: usize,
@@ -62,8 +64,9 @@ pub enum SnapshotError {
     },
     /// The host has less memory than both slots take.
     #[error(
-        "snapshot memory takes {needed} bytes and the host has {available} left; a smaller model, \
-         or a host with more memory (octet plan shows what is needed)"
+        "snapshot memory takes {} and the host has {} left; take a smaller model, or a host with \
+         more memory (octet plan shows what is needed)",
+        size(*needed), size(*available)
     )]
     Host {
         /// Bytes of both slots that are not taken yet.

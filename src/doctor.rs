@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use octet_actors::outside::LocalDisk;
 use octet_actors::telemetry::resources::Resources;
+use octet_actors::units::size;
 use octet_kernels::cpu::isa::{Isa, Level};
 use octet_kernels::graph::target::measure_cpu;
 use serde::Serialize;
@@ -151,7 +152,7 @@ pub fn examine(folder: &Path) -> Machine {
             if has_memfd() { "works".into() } else { "memfd_create is refused".into() },
         ),
         match &corpus {
-            Ok(corpus) => check(CORPUS, Verdict::Ok, format!("{} bytes", corpus.bytes)),
+            Ok(corpus) => check(CORPUS, Verdict::Ok, size(corpus.bytes)),
             Err(error) => check(CORPUS, Verdict::Missing, error.to_string()),
         },
     ];
@@ -193,7 +194,7 @@ fn check((name, need, purpose): About, verdict: Verdict, found: String) -> Check
 fn amount(about: About, found: Option<u64>, wanted: u64) -> Check {
     let verdict =
         if found.is_none_or(|bytes| bytes >= wanted) { Verdict::Ok } else { Verdict::Low };
-    let said = found.map_or("unknown".to_string(), |bytes| format!("{bytes} bytes free"));
+    let said = found.map_or("unknown".to_string(), |bytes| format!("{} free", size(bytes)));
     check(about, verdict, said)
 }
 

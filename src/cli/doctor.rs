@@ -49,9 +49,9 @@ fn print_machine(machine: &Machine) {
     );
     println!("disk         {} free at {}", bytes(machine.disk_bytes), machine.disk.display());
     println!(
-        "measured     {:.1} GFLOP/s in fp32 products, {:.1} GB/s in copies (read and write)",
+        "measured     {:.1} GFLOP/s in fp32 products, {}/s in copies (read and write)",
         machine.gemm_flops_per_s / 1e9,
-        machine.copy_bytes_per_s / 1e9
+        size(machine.copy_bytes_per_s as usize)
     );
 }
 

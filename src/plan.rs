@@ -115,6 +115,8 @@ pub struct Plan {
     pub memory_bytes: Option<usize>,
     /// What the largest arena may take of it.
     pub capacity_bytes: Option<usize>,
+    /// Host memory is taken of the same memory, as on a CPU.
+    pub on_host: bool,
     /// Whether it fits; `None` if the memory is not known.
     pub fits: Option<bool>,
     /// Model FLOPs of a step, recompute not counted.
@@ -194,6 +196,7 @@ pub fn plan(
         outside,
         memory_bytes: device_memory(machine.target),
         capacity_bytes: capacity,
+        on_host: machine.target.memory_bytes().is_none(),
         fits: capacity.map(|capacity| largest.arena.bytes() <= capacity),
         flops_per_step,
         speeds: speeds(&peaks, disk),

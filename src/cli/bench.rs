@@ -11,6 +11,8 @@ use octet::plan::vocabulary;
 use octet_actors::rank::threads_per_rank;
 use serde_json::{Value, json};
 
+use crate::cli::numbers::at_least_1;
+
 mod data;
 
 /// What to measure.
@@ -39,7 +41,7 @@ struct StepArguments {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Steps to time.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = at_least_1, allow_negative_numbers = true)]
     steps: usize,
     /// Print one JSON object.
     #[arg(long)]
@@ -75,7 +77,7 @@ fn bench_step(step: &StepArguments, config: &Config) -> Result<ExitCode, Failure
     let threads = config.run.threads.unwrap_or_else(|| threads_per_rank(cores, 1));
     let (vocabulary, _) = vocabulary(config)?;
     let bench = StepBench::new(config, vocabulary, threads)?;
-    let figures = measure(bench, threads, step.steps.max(1))?;
+    let figures = measure(bench, threads, step.steps)?;
     if step.json {
         println!("{}", figures.json());
     } else {

@@ -12,6 +12,7 @@ use octet::failure::Failure;
 use octet::look::{Run, Writing, generate};
 use octet::sampling::{Heard, Listener, Sampler};
 
+use crate::cli::numbers::{at_least_1, number, whole};
 use crate::cli::signals;
 
 /// What to write.
@@ -22,29 +23,29 @@ use crate::cli::signals;
 pub(crate) struct Arguments {
     /// The run folder.
     run: PathBuf,
-    /// What the text begins with, "" for a new document; by default the run's sample.prompt. Given
+    /// What the text begins with, "" for a new document if the tokenizer marks them; by default the run's sample.prompt. Given
     /// several times, there is a text for each.
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// Texts for each prompt.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole::<usize>, allow_negative_numbers = true)]
     count: usize,
     /// Tokens to write at most; by default the run's sample.tokens. A text also ends with its
     /// document.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_1, allow_negative_numbers = true)]
     tokens: Option<usize>,
     /// 0 takes the most likely token; by default the run's sample.temperature.
-    #[arg(long)]
+    #[arg(long, value_parser = number, allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Draw among the most likely tokens only, 0 for all; by default the run's sample.top_k.
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>, allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Draw among the fewest tokens that have so much probability together; by default the run's
     /// sample.top_p.
-    #[arg(long)]
+    #[arg(long, value_parser = number, allow_negative_numbers = true)]
     top_p: Option<f64>,
     /// Seed of the draws.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>, allow_negative_numbers = true)]
     seed: u64,
 }
 
@@ -64,9 +65,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     check("--temperature", "at least 0", sampler.temperature, 0.0..f64::INFINITY)?;
     check("--top-p", "more than 0 and at most 1", sampler.top_p, f64::MIN_POSITIVE..1.0 + 1e-12)?;
     let tokens = arguments.tokens.unwrap_or(sample.tokens);
-    if tokens == 0 {
-        return Err(Failure::user("--tokens: expected at least 1, got 0"));
-    }
     let given = &arguments.prompt[..];
     let prompts = if given.is_empty() { std::slice::from_ref(&sample.prompt) } else { given };
     let (most, count) = (TEXTS_MAX / prompts.len(), arguments.count);

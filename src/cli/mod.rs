@@ -12,6 +12,7 @@ mod doctor;
 mod evaluate;
 mod generate;
 mod inspect;
+mod numbers;
 mod parent;
 mod plan;
 mod prepare;

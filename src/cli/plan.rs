@@ -13,6 +13,7 @@ use octet::plan::{DISK_BYTES_PER_S, Part, Plan, plan, vocabulary};
 use octet_actors::rank::threads_per_rank;
 use octet_kernels::graph;
 
+use crate::cli::numbers::whole;
 use crate::cli::units::{duration, grouped, size};
 
 /// Ops that are listed.
@@ -38,9 +39,11 @@ pub(crate) struct Arguments {
     search: bool,
     /// Rows of that table; 0 for all.
     #[arg(long, default_value_t = 24, value_name = "N", requires = "search")]
+    #[arg(value_parser = whole::<usize>, allow_negative_numbers = true)]
     rows: usize,
     /// What the disk of checkpoints takes per second.
-    #[arg(long, value_name = "SIZE", default_value_t = format!("{} GB", DISK_BYTES_PER_S / 1e9))]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    #[arg(default_value_t = format!("{} GB", DISK_BYTES_PER_S / 1e9))]
     disk: String,
     /// Print JSON.
     #[arg(long)]
@@ -131,6 +134,15 @@ fn print_memory(plan: &Plan) {
     print_parts(&plan.outside);
     let room = plan.memory_bytes.zip(plan.capacity_bytes);
     match (plan.fits, room) {
+        (_, Some((memory, 0))) => {
+            // What lies beside arenas, on a CPU the host's buffers as well.
+            let beside = plan.outside_bytes + if plan.on_host { plan.host_bytes() } else { 0 };
+            println!(
+                "fits       no: {} are taken beside arenas, and there are {} in all",
+                size(beside),
+                size(memory)
+            );
+        }
         (Some(fits), Some((memory, capacity))) => println!(
             "fits       {}: {} of {} for a rank's arena, {} in all",
             if fits { "yes" } else { "no" },

@@ -15,14 +15,7 @@ pub(crate) fn grouped(number: usize) -> String {
 
 /// Bytes with a unit.
 pub(crate) fn size(bytes: usize) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return format!("{value:.1} {unit}");
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
+    octet_actors::units::size(bytes as u64)
 }
 
 /// Seconds with a unit that suits them.

@@ -29,6 +29,46 @@ fn a_plan_says_where_memory_and_time_go() {
 }
 
 #[test]
+fn a_plan_of_what_is_far_too_large_says_so() {
+    let place = Place::new();
+    // More gradient and optimizer state in host buffers than any machine here has.
+    let huge = ["model.width=65536", "model.heads=512", "model.layers=400", "model.dtype=f32"];
+    let mut arguments = vec!["plan", "tiny.toml", "--target", "cpu"];
+    arguments.extend(huge.iter().flat_map(|set| ["--set", set]));
+    let text = place.prints(&arguments);
+    let fits = text.lines().find(|line| line.starts_with("fits ")).unwrap();
+    assert!(fits.starts_with("fits       no: ") && fits.ends_with(" in all"), "{fits}");
+    assert!(fits.contains("TiB are taken beside arenas") && !fits.contains(" 0 B"), "{fits}");
+}
+
+#[test]
+fn numbers_among_arguments_say_what_they_expect() {
+    let place = Place::new();
+    for (arguments, wanted) in [
+        (&["bench", "step", "tiny.toml", "--steps", "0"][..], "at least 1"),
+        (&["bench", "step", "tiny.toml", "--steps", "-3"], "at least 1"),
+        (&["bench", "step", "tiny.toml", "--steps", "many"], "at least 1"),
+        (&["plan", "tiny.toml", "--search", "--rows", "-1"], "at least 0"),
+        (&["generate", "run", "--tokens", "0"], "at least 1"),
+        (&["generate", "run", "--count", "-2"], "at least 0"),
+        (&["generate", "run", "--top-k", "-2"], "at least 0"),
+        (&["generate", "run", "--seed", "1.5"], "at least 0"),
+        (&["generate", "run", "--temperature", "hot"], "expected a number"),
+    ] {
+        let output = place.run(arguments);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        let [.., option, value] = arguments else { unreachable!("there are two") };
+        let said = errors.lines().next().unwrap();
+        assert!(
+            said.starts_with(&format!("error: invalid value '{value}' for '{option} ")),
+            "{said}"
+        );
+        assert!(said.contains(": expected a ") && said.ends_with(wanted), "{said}");
+    }
+}
+
+#[test]
 fn a_search_gives_arguments_that_plan_and_train_take() {
     let place = Place::new();
     let search = ["plan", "tiny.toml", "--target", "cpu", "--search", "--json"];

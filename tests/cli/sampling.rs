@@ -114,7 +114,7 @@ fn what_cannot_be_looked_at_is_refused_in_a_sentence() {
     let long = "x".repeat(33);
     let wrong = place.refusal(&["generate", "run", "--prompt", &long]);
     assert!(wrong.contains("--prompt: 33 tokens"), "{wrong}");
-    let wrong = place.refusal(&["generate", "run", "--temperature=-1"]);
+    let wrong = place.refusal(&["generate", "run", "--temperature", "-1"]);
     assert!(wrong.contains("--temperature"), "{wrong}");
     let shard = place.path("run/checkpoints/step-00000006/model-00001.safetensors");
     let mut bytes = fs::read(&shard).unwrap();

@@ -165,7 +165,11 @@ pub fn read_prompt(
     tokenizer.encode(prompt, &mut tokens).map_err(|error: DataError| error.to_string())?;
     tokens.extend(tokenizer.end_of_document().filter(|_| tokens.is_empty()));
     match tokens.len() {
-        0 => Err("expected some text to go on with, got nothing".to_string()),
+        0 => Err(
+            "expected some text, got \"\": this tokenizer has no token for the end of a document, \
+                  after which a new one could begin"
+                .to_string(),
+        ),
         n if n > positions => Err(format!("{n} tokens, and the model reads at most {positions}")),
         _ => Ok(tokens),
     }

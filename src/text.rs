@@ -234,6 +234,15 @@ fn open(
         let of = if source.name.is_empty() { "" } else { " of data.sources: " };
         let what = format!("the {split} split{of}{}", source.name);
         move |error| match error {
+            // No sequence is short enough.
+            DataError::TooShort { tokens: tokens @ ..2, .. } => {
+                let key = if source.name.is_empty() { "data.text" } else { "data.sources" };
+                let problem = format!(
+                    "expected at least 2 tokens of {what}, got {tokens}; {}",
+                    advice.replace(" or a shorter sequence", "")
+                );
+                DataError::Config { key, problem }
+            }
             DataError::TooShort { tokens, sequence_length, .. } => {
                 DataError::TooShort { what, advice, tokens, sequence_length }
             }

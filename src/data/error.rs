@@ -28,10 +28,12 @@ pub enum DataError {
     },
     /// A text file that was named directly is not UTF-8.
     #[error(
-        "data.text: {path}: byte {offset} is not UTF-8; convert the file, or name its folder to \
+        "{key}: {path}: byte {offset} is not UTF-8; convert the file, or name its folder to \
          skip it"
     )]
     NotUtf8 {
+        /// The key that names the source.
+        key: String,
         /// The file.
         path: PathBuf,
         /// Offset of the first byte that is not part of a valid character, from 0.
@@ -44,16 +46,25 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A compressed file is damaged, or is none.
-    #[error("{path}: cannot decompress: {reason}")]
+    #[error(
+        "{key}: {path}: expected {format} data, as its name says, but they cannot be decompressed \
+         ({reason}): pack the file again, or take the ending away if it is not packed"
+    )]
     Compressed {
+        /// The key that names the source.
+        key: String,
+        /// How the file should be packed.
+        format: &'static str,
         /// The file.
         path: PathBuf,
         /// What the decoder says.
         reason: String,
     },
     /// A line of a JSON lines file is not a document.
-    #[error("{path}: line {line}: {reason}")]
+    #[error("{key}: {path}: line {line}: {reason}")]
     JsonLine {
+        /// The key that names the source.
+        key: String,
         /// The file.
         path: PathBuf,
         /// The line, from 1.
@@ -219,6 +230,11 @@ impl DataError {
         }
     }
 
+    /// True if the text is not there.
+    pub fn is_no_text(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::EmptyCorpus { .. } | Self::NoPackages { .. })
+    }
+
     /// A stream that is too short for one window; whose it is, the caller adds.
     pub(crate) fn too_short(tokens: u64, sequence_length: usize) -> Self {
         let what = "the token stream".to_owned();
@@ -226,8 +242,8 @@ impl DataError {
         Self::TooShort { what, advice, tokens, sequence_length }
     }
 
-    pub(crate) fn not_utf8(path: &Path, offset: u64) -> Self {
-        Self::NotUtf8 { path: path.to_owned(), offset }
+    pub(crate) fn not_utf8(key: &str, path: &Path, offset: u64) -> Self {
+        Self::NotUtf8 { key: key.to_owned(), path: path.to_owned(), offset }
     }
 
     /// Wraps a file system error: `.map_err(DataError::io(path, "read"))`.

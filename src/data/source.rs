@@ -198,7 +198,7 @@ impl Corpus {
     ) -> Result<bool, DataError> {
         let Candidate { path, name, direct } = candidate;
         let before = self.bytes;
-        match inspect(&path, direct, &mut |bytes| progress(before + bytes))? {
+        match inspect(&self.key, &path, direct, &mut |bytes| progress(before + bytes))? {
             Content::Text { bytes, .. } if self.bytes + bytes > limit => return Ok(false),
             Content::Text { bytes, digest } => {
                 let take = bytes.min(self.limit - self.bytes);
@@ -206,7 +206,7 @@ impl Corpus {
                 self.files.push(SourceFile { path, name, bytes, take, digest, direct });
             }
             Content::NotUtf8 { offset } if direct => {
-                return Err(DataError::NotUtf8 { path, offset });
+                return Err(DataError::not_utf8(&self.key, &path, offset));
             }
             Content::NotUtf8 { .. } => self.skipped.not_utf8 += 1,
             Content::Binary => self.skipped.binary += 1,
@@ -241,7 +241,8 @@ impl Corpus {
         memory: &mut dyn FnMut() -> Result<Part, DataError>,
         take: &mut dyn FnMut(Part) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
-        self.files.iter().enumerate().try_for_each(|file| parts::read(file, cut, memory, take))
+        let read = |file| parts::read(&self.key, file, cut, memory, take);
+        self.files.iter().enumerate().try_for_each(read)
     }
 
     /// The texts of a part's documents. `visit` also hears whether one begins and ends here.
@@ -272,7 +273,8 @@ impl Corpus {
                 Ok(text) => visit(&text, true, true)?,
                 Err(_) if self.bad_lines == BadLines::Skip && !file.direct => count.bad_lines += 1,
                 Err(reason) => {
-                    return Err(DataError::JsonLine { path: file.path.clone(), line, reason });
+                    let (key, path) = (self.key.clone(), file.path.clone());
+                    return Err(DataError::JsonLine { key, path, line, reason });
                 }
             }
         }
@@ -365,11 +367,12 @@ enum Content {
 
 /// Reads a file once: is it text, how long is it, what is its hash. Holds 1 MiB of it.
 fn inspect(
+    key: &str,
     path: &Path,
     direct: bool,
     progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
 ) -> Result<Content, DataError> {
-    let mut source = Source::open(path)?;
+    let mut source = Source::open(key, path)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; READ_BYTES];
     // The unfinished character at the end of the last block, moved to the front of the buffer.

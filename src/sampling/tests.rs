@@ -93,7 +93,7 @@ fn prompts_are_refused_in_one_sentence() {
     // Without text a new document begins, where documents have ends.
     assert_eq!(read_prompt(&tokenizer, "", 2).unwrap(), [tokenizer.end_of_document().unwrap()]);
     let wrong = read_prompt(&Tokenizer::characters("ab".chars(), false), "", 2).unwrap_err();
-    assert_eq!(wrong, "expected some text to go on with, got nothing");
+    assert!(wrong.starts_with("expected some text, got \"\": this tokenizer has no"), "{wrong}");
     assert!(read_prompt(&Tokenizer::characters("ab".chars(), false), "c", 2).is_err());
 }
 

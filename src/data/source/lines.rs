@@ -7,6 +7,10 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// Most fields that are named where one is missing.
+const NAMES_MAX: usize = 8;
 
 /// The text of a line's `field`; an error says what was expected and found.
 pub(super) fn text_of<'a>(line: &'a str, field: &str) -> Result<Cow<'a, str>, String> {
@@ -17,7 +21,19 @@ pub(super) fn text_of<'a>(line: &'a str, field: &str) -> Result<Cow<'a, str>, St
         // The parser counts lines of what it was given, which is one line.
         let complaint = complaint.split(" at line ").next().unwrap_or_default();
         let column = error.column();
-        format!("expected a JSON object with a string \"{field}\": {complaint} (column {column})")
+        let expected = format!("expected a JSON object with a string \"{field}\" (see data.field)");
+        match serde_json::from_str(line) {
+            Ok(Value::Object(fields)) if !fields.contains_key(field) => {
+                let names: Vec<String> =
+                    fields.keys().take(NAMES_MAX).map(|name| format!("\"{name}\"")).collect();
+                let more = if fields.len() > NAMES_MAX { ", ..." } else { "" };
+                match names.is_empty() {
+                    true => format!("{expected}, but it is empty"),
+                    false => format!("{expected}, but it has only {}{more}", names.join(", ")),
+                }
+            }
+            _ => format!("{expected}: {complaint} (column {column})"),
+        }
     })
 }
 

@@ -42,14 +42,15 @@ impl Default for PartKind {
     }
 }
 
-/// Reads one file. `memory` gives the next part to fill; `take` gets it filled.
+/// Reads one file of the source that `key` names. `memory` gives the next part to fill; `take` gets it filled.
 pub(super) fn read(
+    key: &str,
     (number, file): (usize, &SourceFile),
     cut: Cut<'_>,
     memory: &mut dyn FnMut() -> Result<Part, DataError>,
     take: &mut dyn FnMut(Part) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
-    let mut source = Source::open(&file.path)?;
+    let mut source = Source::open(key, &file.path)?;
     let lines = file.is_json_lines();
     let (mut left, mut begins, mut line) = (file.take, true, 1);
     // Bytes behind the last part.
@@ -72,7 +73,8 @@ pub(super) fn read(
             if read < more && left > 0 {
                 left = 0;
             }
-            let valid = valid(&file.path, offset, &bytes, left == 0 && file.take == file.bytes)?;
+            let valid =
+                valid((key, &file.path), offset, &bytes, left == 0 && file.take == file.bytes)?;
             let place = if lines { valid.rfind('\n').map(|at| at + 1) } else { cut(valid) };
             match place.filter(|&place| place > 0) {
                 _ if left == 0 && lines && file.take < file.bytes => break place.unwrap_or(0),
@@ -87,7 +89,8 @@ pub(super) fn read(
         bytes.truncate(end);
         offset += end as u64;
         // It was found valid just now, up to a character's border.
-        part.text = String::from_utf8(bytes).map_err(|error| not_utf8(&file.path, 0, &error))?;
+        part.text =
+            String::from_utf8(bytes).map_err(|error| not_utf8(key, &file.path, 0, &error))?;
         part.file = number;
         let kept = part.text.bytes().filter(|&byte| lines && byte == b'\n').count();
         part.kind = match lines {
@@ -124,18 +127,24 @@ fn check_unchanged(
 }
 
 /// The part of `bytes`, which stand at `offset` of the file, that ends with a whole character.
-fn valid<'a>(path: &Path, offset: u64, bytes: &'a [u8], whole: bool) -> Result<&'a str, DataError> {
+fn valid<'a>(
+    (key, path): (&str, &Path),
+    offset: u64,
+    bytes: &'a [u8],
+    whole: bool,
+) -> Result<&'a str, DataError> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text),
         Err(error) if error.error_len().is_none() && !whole => {
             let (valid, _) = bytes.split_at(error.valid_up_to());
-            std::str::from_utf8(valid)
-                .map_err(|error| DataError::not_utf8(path, offset + error.valid_up_to() as u64))
+            std::str::from_utf8(valid).map_err(|error| {
+                DataError::not_utf8(key, path, offset + error.valid_up_to() as u64)
+            })
         }
-        Err(error) => Err(DataError::not_utf8(path, offset + error.valid_up_to() as u64)),
+        Err(error) => Err(DataError::not_utf8(key, path, offset + error.valid_up_to() as u64)),
     }
 }
 
-fn not_utf8(path: &Path, offset: u64, error: &std::string::FromUtf8Error) -> DataError {
-    DataError::not_utf8(path, offset + error.utf8_error().valid_up_to() as u64)
+fn not_utf8(key: &str, path: &Path, offset: u64, error: &std::string::FromUtf8Error) -> DataError {
+    DataError::not_utf8(key, path, offset + error.utf8_error().valid_up_to() as u64)
 }

@@ -23,6 +23,15 @@ pub(super) enum Compression {
 }
 
 impl Compression {
+    /// Its name; `None` for plain bytes.
+    fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Gzip => Some("gzip"),
+            Self::Zstandard => Some("Zstandard"),
+        }
+    }
+
     /// By the name; and the name without its ending.
     pub(super) fn of(path: &Path) -> (Self, PathBuf) {
         let ending = path.extension().map(|end| end.to_ascii_lowercase());
@@ -36,17 +45,19 @@ impl Compression {
 
 /// The content of a file.
 pub(super) struct Source {
+    key: String,
     path: PathBuf,
-    compressed: bool,
+    /// The format, if it is compressed.
+    format: Option<&'static str>,
     stream: Box<dyn Read + Send>,
 }
 
 impl Source {
-    /// Opens a file.
+    /// Opens a file of the source that `key` names.
     ///
     /// # Errors
     /// [`DataError::Io`], [`DataError::Compressed`].
-    pub(super) fn open(path: &Path) -> Result<Self, DataError> {
+    pub(super) fn open(key: &str, path: &Path) -> Result<Self, DataError> {
         let file = File::open(path).map_err(DataError::io(path, "open"))?;
         let buffered = |file| BufReader::with_capacity(BUFFER_BYTES, file);
         let (compression, _) = Compression::of(path);
@@ -57,7 +68,8 @@ impl Source {
                 zstd::Decoder::with_buffer(buffered(file)).map_err(DataError::io(path, "open"))?,
             ),
         };
-        Ok(Self { path: path.to_owned(), compressed: compression != Compression::None, stream })
+        let (key, path, format) = (key.to_owned(), path.to_owned(), compression.name());
+        Ok(Self { key, path, format, stream })
     }
 
     /// Reads until the buffer is full; fewer bytes only at the end.
@@ -72,11 +84,15 @@ impl Source {
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The system's own errors have a number.
-                Err(error) if self.compressed && error.raw_os_error().is_none() => {
+                Err(error) => {
+                    let Some(format) = self.format.filter(|_| error.raw_os_error().is_none())
+                    else {
+                        return Err(DataError::io(&self.path, "read")(error));
+                    };
+                    let (key, path) = (self.key.clone(), self.path.clone());
                     let reason = error.to_string();
-                    return Err(DataError::Compressed { path: self.path.clone(), reason });
+                    return Err(DataError::Compressed { key, format, path, reason });
                 }
-                Err(error) => return Err(DataError::io(&self.path, "read")(error)),
             }
         }
         Ok(filled)

@@ -131,15 +131,17 @@ fn a_broken_json_line_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("docs.jsonl");
     for (line, complaint) in [
+        ("{}", "(see data.field), but it is empty"),
         ("{\"text\": \"unfinished", "EOF while parsing"),
-        ("{\"body\": \"x\"}", "missing field `text`"),
+        ("{\"body\": \"x\"}", "(see data.field), but it has only \"body\""),
         ("{\"text\": 3}", "invalid type"),
     ] {
         fs::write(&path, format!("{{\"text\": \"fine\"}}\n{line}\n")).unwrap();
         let error = read(&scan(&path).unwrap()).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, DataError::JsonLine { line: 2, .. }), "{message}");
-        assert!(message.contains("docs.jsonl: line 2: ") && message.contains(complaint));
+        assert!(message.starts_with("data.text: ") && message.contains("docs.jsonl: line 2: "));
+        assert!(message.contains(complaint));
         assert!(!message.contains("at line 1"), "{message}");
     }
 }
@@ -206,7 +208,10 @@ fn broken_archives_are_named() {
             fs::write(&path, bad).unwrap();
             let error = scan(&path).unwrap_err();
             assert!(matches!(error, DataError::Compressed { .. }), "{name}: {error}");
-            assert!(error.is_user_error() && error.to_string().contains(name), "{error}");
+            let format = if name.ends_with("gz") { "gzip" } else { "Zstandard" };
+            let said = error.to_string();
+            assert!(error.is_user_error() && said.starts_with("data.text: "), "{said}");
+            assert!(said.contains(&format!("{name}: expected {format} data, as its")), "{said}");
         }
     }
 }
@@ -222,7 +227,10 @@ fn the_field_is_chosen() {
     assert_eq!(documents(&corpus), ["caf\u{e9}"]);
     let error = read(&scan_with(&with("title"), BadLines::Error).unwrap()).unwrap_err();
     let message = error.to_string();
-    assert!(message.contains("a.jsonl: line 1: ") && message.contains("\"title\""), "{message}");
+    assert!(
+        message.contains("a.jsonl: line 1: ") && message.contains("a string \"title\""),
+        "{message}"
+    );
 }
 
 #[test]

@@ -75,7 +75,7 @@ pub enum RunFolderError {
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
     moved_to: Option<PathBuf>,
 }
 
@@ -117,8 +117,17 @@ impl RunFolder {
                 fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
             }
             remove_if_there(&path.join("web.json"))?;
-            return Ok(Self { path, _lock: lock, moved_to });
+            return Ok(Self { path, lock, moved_to });
         }
+    }
+
+    /// Names the process that whoever wants the folder should stop instead of this one: its parent,
+    /// which would start another one.
+    ///
+    /// # Errors
+    /// [`RunFolderError::Disk`].
+    pub fn name_parent(&mut self, parent: u32) -> Result<(), RunFolderError> {
+        writeln!(self.lock, "{parent}").map_err(io_error("write", &self.path.join("lock")))
     }
 
     /// The folder itself, absolute.
@@ -297,9 +306,10 @@ fn take_lock(folder: &Path, begun: Instant, patience: Duration) -> Result<File, 
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 let _only_for_the_message = file.read_to_string(&mut text);
-                let owner = match text.trim().parse::<u32>() {
-                    Ok(pid) => format!("process {pid}"),
-                    Err(_) => "another process".to_owned(),
+                // The parent of an engine stands behind it.
+                let owner = match text.lines().last().map(str::parse::<u32>) {
+                    Some(Ok(pid)) => format!("process {pid}"),
+                    _ => "another process".to_owned(),
                 };
                 let path = folder.to_owned();
                 return Err(RunFolderError::Busy { path, owner, waited: begun.elapsed() });

@@ -63,6 +63,8 @@ pub struct Job {
     pub accept_new_numerics: bool,
     /// Snapshot memory of a parent process.
     pub snapshots: Option<RawFd>,
+    /// The parent process, which starts another engine if this one dies.
+    pub parent: Option<u32>,
     /// Why the engine before this one ended, if there was one.
     pub restarted: Option<String>,
 }
@@ -121,7 +123,10 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let decoder = experiment.decoder();
     let request = decoder.map(|_| request(&config, &tokenizer)).transpose()?;
     let start = if job.fresh { Start::Fresh } else { Start::Resume };
-    let folder = RunFolder::open(&job.folder, start, LOCK_PATIENCE)?;
+    let mut folder = RunFolder::open(&job.folder, start, LOCK_PATIENCE)?;
+    if let Some(parent) = job.parent {
+        folder.name_parent(parent)?;
+    }
     let experiment = match decoder.zip(request) {
         Some(what) => experiment.with_talk(talk(what, folder.samples(), watchers.sampled.clone())),
         None => experiment,

@@ -114,7 +114,7 @@ fn fresh_reuses_a_folder_whose_start_ended_before_its_configuration() {
 fn a_second_engine_is_told_who_has_the_folder() {
     let temporary = TempDir::new().unwrap();
     let path = run_in(&temporary);
-    let _held = RunFolder::open(&path, Start::Resume, NO_PATIENCE).unwrap();
+    let mut held = RunFolder::open(&path, Start::Resume, NO_PATIENCE).unwrap();
     for start in [Start::Resume, Start::Fresh] {
         let refused = RunFolder::open(&path, start, NO_PATIENCE).unwrap_err();
         assert!(matches!(refused, RunFolderError::Busy { .. }));
@@ -122,6 +122,14 @@ fn a_second_engine_is_told_who_has_the_folder() {
         assert!(sentence.contains(&format!("process {}", std::process::id())), "{sentence}");
         assert!(sentence.contains("runs/first is in use"), "{sentence}");
     }
+    // An engine is not the one to stop.
+    held.name_parent(4242).unwrap();
+    let refused = RunFolder::open(&path, Start::Resume, NO_PATIENCE).unwrap_err().to_string();
+    assert!(refused.contains("in use by process 4242 "), "{refused}");
+    drop(held);
+    let _again = RunFolder::open(&path, Start::Resume, NO_PATIENCE).unwrap();
+    let refused = RunFolder::open(&path, Start::Resume, NO_PATIENCE).unwrap_err().to_string();
+    assert!(!refused.contains("4242"), "{refused}");
 }
 
 #[test]

@@ -77,6 +77,7 @@ pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
         fresh: arguments.fresh && !snapshots.is_some_and(is_used),
         accept_new_numerics: arguments.accept_new_numerics,
         snapshots,
+        parent: snapshots.map(|_| std::os::unix::process::parent_id()),
         restarted: inherited.restarted.take(),
     };
     let watchers = Watchers {

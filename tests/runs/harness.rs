@@ -212,10 +212,10 @@ impl Running {
         self.child.id() as i32
     }
 
-    /// The engine's process number, which it writes into the lock.
+    /// The engine's process number, which stands first in the lock.
     pub(crate) fn engine(&self) -> Option<i32> {
         let text = fs::read_to_string(self.folder.join("lock")).ok()?;
-        let engine: i32 = text.trim().parse().ok()?;
+        let engine: i32 = text.lines().next()?.parse().ok()?;
         // The lock of an engine that is gone keeps its number until the next one has it.
         let about = fs::read_to_string(format!("/proc/{engine}/status")).ok()?;
         about.lines().any(|l| l == format!("PPid:\t{}", self.parent())).then_some(engine)

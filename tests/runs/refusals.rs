@@ -97,9 +97,21 @@ fn text_that_is_not_there_or_is_no_text() {
     refuses_in(&home, &["data.text=nothing"], &["data.text", "no text found in nothing"]);
     fs::write(home.path("latin.txt"), b"caf\xe9 au lait").unwrap();
     refuses_in(&home, &["data.text=latin.txt"], &["latin.txt", "byte 3", "UTF-8"]);
+    fs::write(home.path("lines.jsonl"), "{\"body\": \"x\"}\n").unwrap();
+    let words = ["data.text=lines.jsonl: data.text: lines.jsonl: line 1: ", "\"text\"", "\"body\""];
+    refuses_in(&home, &["data.text=lines.jsonl"], &words);
+    fs::write(home.path("plain.txt.gz"), "plain").unwrap();
+    let words = ["data.text: plain.txt.gz: expected gzip data", "cannot be decompressed"];
+    refuses_in(&home, &["data.text=plain.txt.gz"], &words);
     fs::write(home.path("short.txt"), "too short").unwrap();
     let end = home.start("runs/no", &["data.text=short.txt"]).wait();
     refused(&home, &end, &["run.toml:12: batch.sequence_length", "tokens", "32"]);
+    fs::remove_dir_all(home.path("cache")).unwrap();
+    fs::write(home.path("one.txt"), "x").unwrap();
+    let end = home.start("runs/no", &["data.text=one.txt"]).wait();
+    let words = ["data.text: expected at least 2 tokens of the training split, got 1; give more"];
+    refused(&home, &end, &words);
+    assert!(!end.stderr.contains("sequence"), "{}", end.stderr);
 }
 
 #[test]
@@ -118,6 +130,19 @@ fn a_run_folder_in_use_is_waited_for_and_then_refused() {
     drop(lock);
     let run = home.train("runs/used", &[]);
     assert_eq!(&run, crate::harness::reference());
+}
+
+#[test]
+fn the_process_to_stop_is_the_one_that_was_started() {
+    let home = Home::new();
+    let mut run = home.start("runs/used", &["run.steps=100000"]);
+    assert!(run.until_step(1), "it ended too early");
+    let end = home.start("runs/used", &[]).wait();
+    assert_eq!(end.code(), Some(2), "{end:?}");
+    let owner = format!("in use by process {} ", run.parent());
+    assert!(end.stderr.contains(&owner), "{owner}: {}", end.stderr);
+    run.signal(libc::SIGINT);
+    assert!(run.wait().success());
 }
 
 #[test]

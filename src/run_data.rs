@@ -11,7 +11,8 @@ use octet_actors::run_folder::{read_json, replace_json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::{Prepared, Tokenizer, reopen};
+use crate::config::Config;
+use crate::data::{DataConfig, Prepared, Tokenizer, reopen};
 use crate::failure::Failure;
 use crate::text::Consumed;
 
@@ -46,6 +47,16 @@ impl DataPlace {
     pub fn open(&self) -> Option<Prepared> {
         reopen(&self.folder, &self.identity)
     }
+}
+
+/// The prepared data of the run in a folder, if they are still there and `data` is what they were
+/// prepared from.
+pub fn prepared_for(run: &Path, data: &DataConfig) -> Option<Prepared> {
+    let stored = Config::load(&run.join("config.toml"), &[]).ok()?;
+    if stored.data != *data {
+        return None;
+    }
+    DataPlace::read(run)?.open()
 }
 
 /// The folder of a run's tokenizer.

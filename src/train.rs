@@ -29,7 +29,7 @@ use octet_actors::web::{Web, WebSetup};
 use octet_kernels::device::Backend;
 
 use crate::config::{Config, Device};
-use crate::data::{DataError, Progress, Tokenizer, prepare};
+use crate::data::{DataError, Prepared, Progress, Tokenizer, prepare};
 use crate::experiment::{Experiment, Talk};
 use crate::failure::Failure;
 use crate::models::RecomputeConfig;
@@ -101,16 +101,8 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     check_device(&job.config)?;
     check_folder(&job.folder)?;
     check_budget(&job.config)?;
+    let Some((prepared, textless)) = prepared(&job, &mut watchers)? else { return Ok(None) };
     let mut config = job.config;
-    let interrupts = watchers.interrupts.clone();
-    let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
-        (watchers.preparing)(progress);
-        interrupted(&interrupts)
-    });
-    let prepared = match prepared {
-        Err(DataError::Interrupted) => return Ok(None),
-        other => other?,
-    };
     let vocabulary = config.model.padded_vocabulary(prepared.tokenizer.vocabulary());
     // What is stored says how large the model is, whatever becomes of the text.
     config.model.vocabulary = Some(vocabulary);
@@ -144,6 +136,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
     let begins = job.restarted.is_none();
+    state.notes.extend(textless);
     // A resume that is refused leaves the folder as it was.
     for path in store.set_aside_after(state.step).map_err(Failure::world)? {
         state.notes.push(format!("put aside: {}", path.display()));
@@ -162,6 +155,29 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
         run_data::add_sources(&folder.path().join(SUMMARY), &consumed)?;
     }
     Ok(Some(finished))
+}
+
+/// The data of a job, made or found; with a note if that is of a text that is not there any more.
+/// `None`: somebody has asked to end.
+fn prepared(
+    job: &Job,
+    watchers: &mut Watchers,
+) -> Result<Option<(Prepared, Option<String>)>, Failure> {
+    let Job { config, folder, fresh, .. } = job;
+    let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
+        (watchers.preparing)(progress);
+        interrupted(&watchers.interrupts)
+    });
+    match prepared {
+        Err(DataError::Interrupted) => Ok(None),
+        // What this run was begun with is all that it needs.
+        Err(missing) if missing.is_no_text() && !fresh => {
+            let note = format!("{missing}: goes on with what was prepared of it before");
+            let there = run_data::prepared_for(folder, &config.data).ok_or(missing)?;
+            Ok(Some((there, Some(note))))
+        }
+        other => Ok(Some((other?, None))),
+    }
 }
 
 /// Whether somebody has asked to end.

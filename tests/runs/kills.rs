@@ -1,5 +1,6 @@
 //! SIGKILL at any moment: the run goes on with the same bits, on any number of ranks.
 
+use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -39,6 +40,26 @@ fn a_run_killed_at_any_time_from_its_start_ends_with_the_same_bits() {
         run.kill();
     }
     assert_eq!(&home.train("runs/killed", &[]), reference());
+}
+
+#[test]
+fn a_killed_run_goes_on_without_its_text() {
+    let home = Home::new();
+    let mut run = home.start("runs/textless", &[]);
+    assert!(run.until_step(7), "it ended too early");
+    run.kill();
+    fs::rename(home.path("text.txt"), home.path("elsewhere.txt")).unwrap();
+    // Another text that is not there is no reason to go on with this one.
+    let end = home.start("runs/textless", &["data.text=other.txt"]).wait();
+    assert_eq!(end.code(), Some(2), "{end:?}");
+    assert!(end.stderr.contains("data.text: other.txt does not exist"), "{end:?}");
+    assert_eq!(&home.train("runs/textless", &[]), reference());
+    let said = "data.text: text.txt does not exist: goes on with what was prepared of it before";
+    let notes = notes(&home.path("runs/textless"));
+    assert!(notes.iter().any(|note| note == said), "{notes:?}");
+    // Nor does a run begin with what another one has prepared.
+    let end = home.start("runs/new", &[]).wait();
+    assert_eq!(end.code(), Some(2), "{end:?}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub struct StepReport {
     pub fingerprint: Vec<u64>,
 }
 
-/// What a run has counted over its whole life, what was done again included. Never less than before.
+/// What a run has counted over its whole life, what was done again included. It never gets less.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {

@@ -2,7 +2,7 @@
 //!
 //! | actor | runs on | is told by | tells |
 //! |---|---|---|---|
-//! | supervisor | arbiter | ranks, evaluator, checkpointer, host, its clock, whoever runs it | all below |
+//! | supervisor | arbiter | ranks, evaluator, checkpointer, host, clock, its starter | all below |
 //! | rank r | thread | supervisor; slots from loader r | supervisor, evaluator, loader r |
 //! | loader r | thread | supervisor; slots from rank r | rank r |
 //! | evaluator | arbiter | supervisor, ranks | supervisor |

@@ -58,8 +58,8 @@ pub struct Summary {
     /// Roll-backs after bad updates.
     #[serde(default)]
     pub rollbacks: u64,
-    /// Seconds that the processes of this run have lived, together; of one that was killed, all that
-    /// its log shows.
+    /// Seconds that the processes of this run have lived, together; of one that was killed, all
+    /// that the log shows.
     pub wall_time_s: f64,
     /// Time in accepted steps over wall time, 0 to 1.
     pub goodput: f64,

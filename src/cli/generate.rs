@@ -23,12 +23,12 @@ use crate::cli::signals;
 pub(crate) struct Arguments {
     /// The run folder.
     run: PathBuf,
-    /// What the text begins with, "" for a new document if the tokenizer marks them; by default the run's sample.prompt. Given
-    /// several times, there is a text for each.
+    /// What the text begins with, "" for a new document if the tokenizer marks their ends; by
+    /// default the run's sample.prompt. Given several times, there is a text for each.
     #[arg(long, value_name = "TEXT")]
     prompt: Vec<String>,
     /// Texts for each prompt.
-    #[arg(long, default_value_t = 1, value_parser = whole::<usize>, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_1, allow_negative_numbers = true)]
     count: usize,
     /// Tokens to write at most; by default the run's sample.tokens. A text also ends with its
     /// document.
@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let given = &arguments.prompt[..];
     let prompts = if given.is_empty() { std::slice::from_ref(&sample.prompt) } else { given };
     let (most, count) = (TEXTS_MAX / prompts.len(), arguments.count);
-    if count == 0 || count > most {
+    if count > most {
         let wanted = format!("--count: expected from 1 to {most} texts for each prompt");
         return Err(Failure::user(format!("{wanted}, got {count}")));
     }

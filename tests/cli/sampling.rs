@@ -114,6 +114,13 @@ fn what_cannot_be_looked_at_is_refused_in_a_sentence() {
     let long = "x".repeat(33);
     let wrong = place.refusal(&["generate", "run", "--prompt", &long]);
     assert!(wrong.contains("--prompt: 33 tokens"), "{wrong}");
+    let places =
+        ["--run", "letters", "--set", "data.tokenizer=characters", "--set", "data.cache=c"];
+    place.prints(&[&["train", "tiny.toml"], &places[..]].concat());
+    let wrong = place.refusal(&["generate", "letters", "--prompt", ""]);
+    let said =
+        "--prompt: expected some text, got \"\": this tokenizer has no token for the end of a";
+    assert!(wrong.contains(said), "{wrong}");
     let wrong = place.refusal(&["generate", "run", "--temperature", "-1"]);
     assert!(wrong.contains("--temperature"), "{wrong}");
     let shard = place.path("run/checkpoints/step-00000006/model-00001.safetensors");
@@ -141,10 +148,8 @@ fn several_prompts_and_texts_are_written_one_after_the_other() {
     // The first is what it is alone, and all of it can be had again.
     assert_eq!(write(&["--prompt", "The 1"]), texts[0]);
     assert_eq!(write(&["--prompt", "The 1", "--prompt", "", "--count", "2"]), all);
-    for (count, wanted) in [("0", "from 1 to 1000"), ("1001", "from 1 to 1000")] {
-        let wrong = place.refusal(&["generate", "run", "--count", count]);
-        assert!(wrong.contains("--count") && wrong.contains(wanted), "{wrong}");
-    }
+    let wrong = place.refusal(&["generate", "run", "--count", "1001"]);
+    assert!(wrong.contains("--count") && wrong.contains("from 1 to 1000"), "{wrong}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-use crate::harness::{Home, send};
+use crate::harness::{Home, Running, log_lines, send};
 
 /// Status and body of `GET path`.
 fn get(address: &str, path: &str) -> (u16, String) {
@@ -44,6 +44,36 @@ fn metrics_and_health_are_there_while_the_run_is() {
     assert!(end.success(), "{end:?}");
     assert!(!announce.exists(), "the address is gone with the server");
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn an_engine_that_is_started_again_is_counted_and_counters_go_on() {
+    let home = Home::new();
+    let sets = ["run.steps=100000", "web.address=127.0.0.1:0"];
+    let mut run = home.start("runs/web", &sets);
+    let announce = home.path("runs/web/web.json");
+    let metric = |name: &str| {
+        let web: Value = serde_json::from_slice(&fs::read(&announce).unwrap()).unwrap();
+        let (_, metrics) = get(web["address"].as_str().unwrap(), "/metrics");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse::<f64>().unwrap()
+    };
+    // Its steps from 11 on are done again.
+    assert!(run.until_step(13), "it ended too early");
+    assert_eq!(metric("octet_engine_restarts_total "), 0.0);
+    let saved = metric("octet_checkpoint_timestamp_seconds ");
+    let seen = metric("octet_tokens_total ");
+    let engine = run.engine().unwrap();
+    send(engine, libc::SIGKILL);
+    let again = |run: &Running| run.engine().is_some_and(|now| now != engine);
+    assert!(run.until(|run| again(run) && announce.exists()), "it ended with its engine");
+    let restarted = |line: &Value| line["kind"] == "time" && line["counts"]["engine_restarts"] == 1;
+    assert!(run.until(|run| log_lines(run.folder()).iter().any(restarted)));
+    assert_eq!(metric("octet_engine_restarts_total "), 1.0);
+    assert!(metric("octet_tokens_total ") >= seen, "a counter went back");
+    assert!(metric("octet_checkpoint_timestamp_seconds ") >= saved && saved > 1.7e9);
+    run.signal(libc::SIGINT);
+    assert!(run.wait().success());
 }
 
 #[test]

@@ -42,7 +42,8 @@ impl Default for PartKind {
     }
 }
 
-/// Reads one file of the source that `key` names. `memory` gives the next part to fill; `take` gets it filled.
+/// Reads one file of the source that `key` names. `memory` gives the next part to fill; `take` gets
+/// it filled.
 pub(super) fn read(
     key: &str,
     (number, file): (usize, &SourceFile),

@@ -69,6 +69,7 @@ pub struct Counts {
     /// Engines that the parent process has started again.
     pub engine_restarts: u64,
     /// Restarts inside an engine, by actor.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub actor_restarts: BTreeMap<String, u64>,
 }
 

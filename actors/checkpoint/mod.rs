@@ -50,7 +50,7 @@ pub enum CheckpointError {
     Disk(#[from] DiskError),
     /// There is not enough space; nothing was written.
     #[error(
-        "saving {} takes {}, of which {} are a reserve for the file system, and {} are free",
+        "{} takes {}, of which {} are a reserve for the file system, and {} are free",
         path.display(), size(*needed), size(SPACE_RESERVE), size(*free)
     )]
     Full {

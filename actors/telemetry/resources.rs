@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::outside::Disk;
+use crate::units::size;
 
 /// One look at the machine, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,7 +125,6 @@ fn is_due((left, floor): (Option<u64>, u64), warned: &mut bool) -> bool {
 }
 
 fn sentence(what: &str, (left, floor): (Option<u64>, u64)) -> String {
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let left = gib(left.unwrap_or(0));
-    format!("{what}: {left:.2} GiB left, and {:.2} GiB is the least to go on with", gib(floor))
+    let left = size(left.unwrap_or(0));
+    format!("{what}: {left} left, and {} is the least to go on with", size(floor))
 }

@@ -450,7 +450,7 @@ fn a_tick_warns_once_about_memory() {
     }
     let notes = bench.notes_seen();
     assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].starts_with("memory is running out: 1.00 GiB left"), "{notes:?}");
+    assert!(notes[0].starts_with("memory is running out: 1.0 GiB left"), "{notes:?}");
     let (samples, _) = parse_metrics(&bench.metrics.render());
     assert_eq!(samples["octet_available_memory_bytes"], GIB as f64);
     assert_eq!(samples["octet_resident_memory_bytes"], GIB as f64);

@@ -372,6 +372,11 @@ impl<M: Mail> Hosted<M> {
     fn take(&mut self, message: M, context: &mut Context<Self>) {
         self.full.store(false, Ordering::Relaxed);
         self.ring.record(&message);
+        self.apply(message, context);
+    }
+
+    /// Without a record: what comes every few seconds would push everything else out of it.
+    fn apply(&mut self, message: M, context: &mut Context<Self>) {
         let Some(actor) = &mut self.actor else { return };
         beat(&self.pulse, Activity::Handling);
         let done = guarded(self.name, || actor.apply(message));
@@ -438,7 +443,7 @@ impl<M: Mail> actix::Actor for Hosted<M> {
 
     fn started(&mut self, context: &mut Context<Self>) {
         if let Some((period, message)) = self.every {
-            context.run_interval(period, move |hosted, context| hosted.take(message(), context));
+            context.run_interval(period, move |hosted, context| hosted.apply(message(), context));
         }
     }
 }

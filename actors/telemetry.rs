@@ -323,7 +323,13 @@ impl Actor for Telemetry {
             TelemetryMessage::Step(report) => {
                 self.setup.metrics.step(&report);
                 self.setup.status.step_done(report.step, now);
+                // The last time line has a part of this step already: time and step are told apart
+                // by another, or a reader of the log would count that part twice.
+                let began = now.saturating_sub(Duration::from_secs_f64(report.step_ms / 1e3));
                 self.publish(Line::Step(report))?;
+                if began < self.timed {
+                    self.publish_time()?;
+                }
             }
             TelemetryMessage::Evaluation(report) => {
                 self.setup.metrics.evaluation(&report);

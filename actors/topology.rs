@@ -318,7 +318,6 @@ impl Seats {
             ("both snapshots, and that old ones stay", 4),
             ("a way back", 1),
             ("start and interrupt", 2),
-            ("ticks", 8),
         ]);
         let supervisor = Seat::new(ActorName::Supervisor, &limit, own_faults)
             .every(TICK, || SupervisorMessage::Tick);
@@ -333,7 +332,6 @@ impl Seats {
             ("steps while a slow disk takes a line", 4096),
             ("evaluations and checkpoints among them", 512),
             ("restarts", 64),
-            ("ticks", 64),
         ]);
         let telemetry = Seat::new(ActorName::Telemetry, &limit, faults.clone())
             .every(TICK, || TelemetryMessage::Tick);

@@ -10,6 +10,7 @@ use octet_actors::outside::LocalDisk;
 use octet_actors::telemetry::resources::Resources;
 use octet_actors::units::size;
 use octet_kernels::cpu::isa::{Isa, Level};
+use octet_kernels::dtype::Precision;
 use octet_kernels::graph::target::measure_cpu;
 use serde::Serialize;
 
@@ -118,7 +119,7 @@ pub fn examine(folder: &Path) -> Machine {
     let resources = Resources::read(&LocalDisk, &disk);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let isa = Isa::detect();
-    let peaks = measure_cpu(cores);
+    let peaks = measure_cpu(cores, Precision::F32);
     let corpus = Corpus::scan(&TextSpec::from("cargo").into(), BadLines::Error, &mut |_| Ok(()));
     let (open_files, locked_bytes) = (limit(libc::RLIMIT_NOFILE), limit(libc::RLIMIT_MEMLOCK));
     let mut checks = vec![

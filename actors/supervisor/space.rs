@@ -1,7 +1,9 @@
 //! The last save of a run finds no space on the disk: it is tried again for a while, since somebody
 //! may make some, and nothing else keeps what the run has done since its last checkpoint.
 //!
-//! The state stays with the ranks meanwhile. Whoever interrupts the wait gets one more try.
+//! The state stays with the ranks meanwhile. Whoever interrupts the run does not wait: a wait ends
+//! with one more try, or with the one that is being made; a save that fails after the interrupt is
+//! tried once more, [`FIRST_WAIT_S`] later.
 
 use crate::fault::Fault;
 use crate::supervisor::Supervisor;
@@ -11,7 +13,7 @@ use crate::telemetry::TelemetryMessage;
 const FIRST_WAIT_S: f64 = 5.0;
 /// Longest wait between two tries, in seconds.
 const WAIT_S_MAX: f64 = 60.0;
-/// For how long there are tries, in seconds: less than what `/healthz` bears without a step.
+/// For how long there are tries, in seconds.
 pub(super) const PATIENCE_S: f64 = 300.0;
 
 /// Where the tries stand.
@@ -26,8 +28,9 @@ pub(super) struct SpaceWait {
 }
 
 impl SpaceWait {
-    fn new(now: f64) -> Self {
-        Self { wait_s: FIRST_WAIT_S, due: None, until: now + PATIENCE_S }
+    fn new(now: f64, interrupted: bool) -> Self {
+        let patience = if interrupted { FIRST_WAIT_S } else { PATIENCE_S };
+        Self { wait_s: FIRST_WAIT_S, due: None, until: now + patience }
     }
 
     /// Seconds to the next try after a failure; `None` if it was the last one.
@@ -49,7 +52,8 @@ impl Supervisor {
     /// The last save of the run has found no space: waits, or gives up. What is on disk stays.
     pub(super) fn no_space(&mut self, fault: Fault) {
         let now = self.clock.seconds();
-        let space = self.space.get_or_insert_with(|| SpaceWait::new(now));
+        let interrupted = self.interrupted;
+        let space = self.space.get_or_insert_with(|| SpaceWait::new(now, interrupted));
         let Some(wait) = space.again(now) else {
             // Another engine would find the same disk.
             let what = format!(
@@ -76,17 +80,23 @@ impl Supervisor {
         let now = self.clock.seconds();
         let space = self.space.as_mut();
         if space.and_then(|space| space.due.take_if(|due| *due <= now)).is_some() {
-            self.advance();
+            self.try_again();
         }
     }
 
-    /// The person at the run does not wait: tries once more, at once.
+    /// The person at the run does not wait: no try after this one.
     pub(super) fn wait_no_longer(&mut self) {
-        if let Some(space) = &mut self.space
-            && space.due.take().is_some()
-        {
-            space.until = self.clock.seconds();
-            self.advance();
+        let now = self.clock.seconds();
+        let Some(space) = &mut self.space else { return };
+        space.until = now.min(space.until);
+        if space.due.take().is_some() {
+            self.try_again();
         }
+    }
+
+    fn try_again(&mut self) {
+        // A save is the last piece of work: nothing came after the one that failed.
+        assert!(self.current.is_none() && self.filling.is_none(), "work beside a wait for space");
+        self.advance();
     }
 }

@@ -349,6 +349,37 @@ fn space_that_does_not_come_ends_the_run_for_good() {
 }
 
 #[test]
+fn an_interrupt_while_space_is_looked_for_leaves_that_try_the_last() {
+    let mut bench = out_of_space();
+    bench.saves = Saves::Wait;
+    pass(&mut bench, 5);
+    assert_eq!((tries(&bench), bench.end.as_ref()), (2, None));
+    bench.interrupt();
+    bench.play();
+    assert_eq!((tries(&bench), bench.end.as_ref()), (2, None));
+    bench.saves = Saves::Full;
+    bench.release(false);
+    bench.play();
+    assert!(matches!(bench.ending().0, Ending::Failed(_)), "{:?}", bench.end);
+}
+
+#[test]
+fn a_run_that_is_interrupted_and_finds_no_space_tries_once_more() {
+    let mut bench = Bench::begun();
+    bench.play_until("step 2");
+    bench.saves = Saves::Full;
+    bench.interrupt();
+    bench.play();
+    let mut waited = 0;
+    while bench.end.is_none() {
+        pass(&mut bench, 1);
+        waited += 1;
+    }
+    let saves = bench.works.iter().filter(|work| work.starts_with("save 3")).count();
+    assert_eq!((waited, saves), (5, 2), "{:?}", bench.works);
+}
+
+#[test]
 fn an_interrupt_ends_the_wait_for_space_with_one_more_try() {
     for saves in [Saves::Work, Saves::Full] {
         let mut bench = out_of_space();

@@ -50,7 +50,7 @@ const COUNTERS: [(&str, &str); 6] = [
     ("octet_skipped_updates_total", "Updates skipped for a non-finite norm or an overflow."),
     ("octet_bad_updates_total", "Updates that were not finite or had a spike."),
     ("octet_rollbacks_total", "Returns to an earlier state after bad updates."),
-    ("octet_engine_restarts_total", "Engines that the parent process has started again."),
+    ("octet_engine_restarts_total", "Engines started again by the parent that took up work."),
     ("octet_restarts_total", "Restarts inside an engine, by actor."),
 ];
 
@@ -106,9 +106,8 @@ impl Metrics {
     pub fn resume(&self, totals: &Totals) {
         self.gauge("octet_step", totals.step() as f64);
         self.gauge("octet_tokens", totals.tokens() as f64);
-        if let Some(checkpoint) = totals.checkpoint() {
-            self.checkpoint(checkpoint);
-        }
+        let none = LastCheckpoint { step: 0, ms: 0.0, unix_ms: Some(0) };
+        self.checkpoint(totals.checkpoint().unwrap_or(none));
         self.counts(totals.counts());
     }
 

@@ -5,7 +5,7 @@
 
 use crate::cpu::CpuDevice;
 use crate::cpu::gemm::{Matrix, Output, Size};
-use crate::dtype::DType;
+use crate::dtype::{DType, Precision};
 use crate::graph::cost::Peaks;
 
 /// What a program is compiled for.
@@ -116,15 +116,17 @@ const SIDE: usize = 256;
 /// Bytes that are copied to find the CPU's bandwidth: more than its nearer caches hold.
 const COPIED: usize = 32 << 20;
 
-/// Peaks of the CPU with so many threads, measured in some tens of milliseconds.
-pub fn measure_cpu(threads: usize) -> Peaks {
+/// Peaks of the CPU with so many threads for products of that precision, measured in some tens of
+/// milliseconds.
+pub fn measure_cpu(threads: usize, precision: Precision) -> Peaks {
     let device = CpuDevice::new(threads);
     let (a, b) = (vec![1.0f32; SIDE * SIDE], vec![1.0f32; SIDE * SIDE]);
     let mut c = vec![0.0f32; SIDE * SIDE];
     let size = Size { m: SIDE, n: SIDE, k: SIDE };
     let mut product = || {
         let output = Output::new(&mut c, SIDE, false);
-        device.gemm(size, Matrix::rows(&a, SIDE), Matrix::rows(&b, SIDE), output);
+        let [a, b] = [&a, &b].map(|data| Matrix::rows(data, SIDE).rounded(precision));
+        device.gemm(size, a, b, output);
     };
     product();
     let multiplying = best(12, &mut product);

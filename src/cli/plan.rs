@@ -81,7 +81,7 @@ fn answer(arguments: &Arguments, config: &Config) -> Result<ExitCode, Failure> {
         Target::H100 => Machine::gpus(graph::Target::H100),
         Target::H200 => Machine::gpus(graph::Target::H200),
         Target::Auto if narrow => Machine::gpus(graph::Target::H200),
-        Target::Auto | Target::Cpu => Machine::this_cpu(),
+        Target::Auto | Target::Cpu => Machine::this_cpu(config.model.matmul.into()),
     };
     let (vocabulary, note) = vocabulary(config)?;
     if arguments.search {

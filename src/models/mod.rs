@@ -146,7 +146,7 @@ pub struct ModelConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<usize>,
     /// To what the operands of linear layers' products are rounded: `"f32"` for not at all,
-    /// `"bf16"` for twice the speed where the CPU has instructions for it.
+    /// `"bf16"` for speed where the CPU has instructions for it.
     #[serde(skip_serializing_if = "Matmul::is_default")]
     pub matmul: Matmul,
     /// What backward computes again instead of keeping.

@@ -1,6 +1,7 @@
 //! What a plan is made for: a GPU that need not be there, or this machine's CPU.
 
 use octet_kernels::dtype::DType;
+use octet_kernels::dtype::Precision;
 use octet_kernels::graph::target::measure_cpu;
 use octet_kernels::graph::{Peaks, Target};
 
@@ -24,10 +25,11 @@ impl Machine {
         Self { target: Target::Cpu, measured: Some(peaks) }
     }
 
-    /// This machine's CPU, measured with all cores in some tens of milliseconds.
-    pub fn this_cpu() -> Self {
+    /// This machine's CPU, measured with all cores for products of that precision, in some tens of
+    /// milliseconds.
+    pub fn this_cpu(precision: Precision) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self::cpu(measure_cpu(cores))
+        Self::cpu(measure_cpu(cores, precision))
     }
 
     /// What one of `ranks` ranks can do whose matrices are stored as `dtype`. Panics for a CPU that

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use octet_kernels::dtype::Precision;
 use octet_kernels::graph::Target;
 
 use crate::config::Config;
@@ -112,7 +113,7 @@ fn a_search_stays_within_the_budget() {
 #[test]
 fn a_gpu_needs_no_room_to_widen_operands() {
     let machine = |target| match target {
-        Target::Cpu => Machine::this_cpu(),
+        Target::Cpu => Machine::this_cpu(Precision::F32),
         gpu => Machine::gpus(gpu),
     };
     let of = |target, dtype: &str| {

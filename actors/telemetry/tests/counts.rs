@@ -24,6 +24,45 @@ fn rolled_back(number: u64) -> TelemetryMessage {
     TelemetryMessage::RollBack(report)
 }
 
+#[test]
+fn a_step_is_wall_time_once_though_time_lines_fall_into_it() {
+    let (mut bench, mut telemetry) = Bench::new();
+    // Each life ends after one step of a minute, in which the clock has ticked.
+    for life in 1..=5u64 {
+        if life > 1 {
+            (bench, telemetry) = bench.restart(telemetry);
+            rewind(&mut telemetry, life - 1);
+        }
+        for _ in 0..11 {
+            bench.clock.advance(Duration::from_secs(5));
+            tell(&mut telemetry, TelemetryMessage::Tick);
+        }
+        bench.clock.advance(Duration::from_secs(5));
+        let mut report = report(life, 1.0);
+        report.step_ms = 60_000.0;
+        tell(&mut telemetry, TelemetryMessage::Step(report));
+    }
+    let (bench, mut telemetry) = bench.restart(telemetry);
+    rewind(&mut telemetry, 5);
+    tell(&mut telemetry, TelemetryMessage::Tick);
+    assert_eq!(value(&bench, "octet_wall_time_seconds"), 300.0);
+    assert_eq!(value(&bench, "octet_goodput_ratio"), 1.0);
+}
+
+#[test]
+fn no_checkpoint_is_shown_where_none_is_left() {
+    let (bench, mut telemetry) = Bench::new();
+    step(&mut telemetry, 1, 1.0);
+    let path = "there".to_owned();
+    bench.clock.advance(Duration::from_secs(10));
+    tell(&mut telemetry, TelemetryMessage::Checkpoint { step: 1, ms: 500.0, path });
+    assert_eq!(value(&bench, "octet_checkpoint_step"), 1.0);
+    let (bench, mut telemetry) = bench.restart(telemetry);
+    rewind(&mut telemetry, 0);
+    assert_eq!(value(&bench, "octet_checkpoint_step"), 0.0);
+    assert_eq!(value(&bench, "octet_checkpoint_timestamp_seconds"), 0.0);
+}
+
 const COUNTERS: [&str; 6] = [
     "octet_tokens_total",
     "octet_skipped_updates_total",

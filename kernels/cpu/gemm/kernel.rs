@@ -24,8 +24,8 @@ const UNROLL: usize = 4;
 /// longer over a row, and the hardware keeps up.
 const AHEAD: usize = 8;
 
-/// Blocks of k from which on a kernel fetches its part of C at its beginning: shorter ones are over
-/// before it comes.
+/// Blocks of k from which on a kernel fetches the first line of its rows of C at its beginning:
+/// shorter ones are over before it comes.
 const LONG: usize = 256;
 
 /// Multiplies `MR` rows of A by `NV` vectors of columns of B over `k <= KC` steps.
@@ -60,7 +60,7 @@ pub(super) struct Kernels {
 
 impl Kernels {
     /// The kernels for an instruction set. Without instructions for bf16 its products are those of
-    /// rounded `F32`, with the same bits; see [`super`].
+    /// rounded `F32`; [`super`] says how little differs.
     pub(super) fn of(isa: Isa, precision: Precision) -> &'static Self {
         match (isa.level(), precision) {
             #[cfg(target_arch = "x86_64")]

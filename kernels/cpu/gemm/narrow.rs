@@ -28,6 +28,7 @@ pub(super) fn narrow_a(isa: Isa, kernels: &Kernels, rows: &mut [f32], depth: usi
 /// Narrows packed panels of B, `depth` rows each. Pairs lie in the first half of a panel's place.
 pub(super) fn narrow_b(isa: Isa, kernels: &Kernels, panels: &mut [f32], depth: usize) {
     let panel = kernels.panel();
+    assert!(!kernels.pairs || panel.is_multiple_of(WIDTH), "panels of {panel} columns");
     for rows in panels.chunks_exact_mut(depth * panel) {
         if kernels.pairs {
             join_rows(isa, rows, panel);

@@ -1,8 +1,9 @@
 //! `linear_cross_entropy` against f64: odd sizes, every option, ignored and dead rows, chunks,
 //! a weight used twice, no targets, outliers.
 
+use crate::dtype::Precision;
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Policy, Tensor};
 use crate::ops::embedding::embedding;
 use crate::ops::linear_cross_entropy::{LossOptions, linear_cross_entropy, oracle};
 use crate::testing::{Array, Trial, assert_close, noise, numeric_gradient, wide};
@@ -204,4 +205,28 @@ fn wrong_options_and_operands_are_refused() {
     };
     let error = trial.run(&swapped).unwrap_err().to_string();
     assert!(error.contains("the bias is f32[3, 2], not a float [3]"), "{error}");
+}
+
+#[test]
+fn gradients_in_bf16_are_products_of_rounded_operands() {
+    // One row of one element: the gradient of the bias is that of the logits, unrounded, and each
+    // product can be followed by hand.
+    let (x, w) = (1.003f32, [1.001f32, -0.503, 2.007, 0.251, 1.509]);
+    let inputs = [
+        Array::f32(&[1, 1], vec![x]),
+        Array::f32(&[5, 1], w.to_vec()),
+        Array::f32(&[5], vec![0.1, 0.2, -0.3, 0.4, 0.0]),
+        Array::i32(&[1], vec![2]),
+        Array::f32(&[], vec![SCALE]),
+    ];
+    let seeds = [Array::f32(&[], vec![1.0])];
+    let policy = Policy { matmul: Precision::Bf16, ..Policy::default() };
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), policy, ..Trial::default() };
+    let got = trial.run(&trace(LossOptions::default())).unwrap();
+    let [dx, dw, dz] = [0, 1, 2].map(|i| got.gradients[i].floats());
+    let round = |x: f32| half::bf16::from_f32(x).to_f32();
+    let expected: Vec<f32> = dz.iter().map(|&dz| round(dz) * round(x)).collect();
+    assert_eq!(dw, expected);
+    let sum = dz.iter().zip(w).fold(0.0, |sum, (&dz, w)| round(dz).mul_add(round(w), sum));
+    assert_eq!(dx, [sum]);
 }

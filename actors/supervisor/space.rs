@@ -64,7 +64,8 @@ impl Supervisor {
         };
         let left = space.until - now;
         let what = format!(
-            "{fault}; free some space: it is tried again in {wait:.0} s, and for {left:.0} s in all"
+            "{fault}; free some space: it is tried again in {wait:.0} s, and for up to {left:.0} s \
+             more"
         );
         self.ports.telemetry.tell(TelemetryMessage::Note { what });
     }

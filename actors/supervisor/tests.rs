@@ -319,7 +319,7 @@ fn tries(bench: &Bench) -> usize {
 fn the_last_save_waits_for_space() {
     let mut bench = out_of_space();
     let note = bench.notes().pop().unwrap();
-    assert!(note.contains("tried again in 5 s, and for 300 s in all"), "{note}");
+    assert!(note.contains("tried again in 5 s, and for up to 300 s more"), "{note}");
     for (seconds, tried) in [(4, 1), (1, 2), (9, 2), (1, 3)] {
         pass(&mut bench, seconds);
         assert_eq!((tries(&bench), bench.end.as_ref()), (tried, None), "{:?}", bench.notes());

@@ -49,7 +49,7 @@ pub struct Policy {
     pub recompute: Mix,
     /// What it will run on; decides scratch.
     pub target: Target,
-    /// One node for every op, though the target could run some in one pass: for tests and profiles.
+    /// One node for every op, though the target could run some in one pass: what tests compare.
     pub unfused: bool,
     /// To what the operands of linear layers' products are rounded.
     pub matmul: Precision,

@@ -34,10 +34,6 @@ impl Op for Activated {
         Linear.outputs(inputs)
     }
 
-    fn differentiable(&self) -> bool {
-        false
-    }
-
     fn cost(&self, io: &Io) -> Cost {
         let function = activation::FLOPS * io.outputs[0].elements() as f64;
         product_cost(io) + Cost { flops: function, bytes: 0.0 }

@@ -123,17 +123,77 @@ pub struct UpdateGroup {
     pub weight_decay: f64,
 }
 
-/// A held-out task: forward programs over numbered parts.
+/// A held-out task: a forward program over numbered parts, whose results are added up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvaluationTask {
     /// Name in reports.
     pub name: String,
-    /// A forward program that fetches `loss_sum` (`F32`) and `targets` (`I32`).
+    /// A forward program.
     pub program: ProgramId,
     /// Number of parts, each one record.
     pub parts: u64,
-    /// Bytes of text per target, for bits per byte.
-    pub bytes_per_target: Option<f64>,
+    /// Steps between two evaluations, one more comes at the end; 0 for never, `None` for as often
+    /// as the schedule says.
+    pub every: Option<u64>,
+    /// What is added up over the parts, in `F64`: tensors (`F32` or `I32`) that the program
+    /// fetches, every element on its own, in this order.
+    pub sums: Vec<String>,
+    /// What the sums of all parts mean.
+    pub reading: Reading,
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Findings {
+    /// Mean loss per target, in nats.
+    pub loss: f64,
+    /// Number of targets.
+    pub targets: u64,
+    /// Loss in bits per byte, where targets have bytes.
+    pub bits_per_byte: Option<f64>,
+    /// Further numbers, by name.
+    pub measures: Vec<(String, f64)>,
+}
+
+/// From the sums of all parts of a task to what they mean: a pure function.
+#[derive(Clone)]
+pub struct Reading(Arc<dyn Fn(&[f64]) -> Findings + Send + Sync>);
+
+impl Reading {
+    /// Such a function.
+    pub fn new(function: impl Fn(&[f64]) -> Findings + Send + Sync + 'static) -> Self {
+        Self(Arc::new(function))
+    }
+
+    /// Of a loss and its number of targets, so many bytes each: the mean. Without a target the
+    /// loss is 0.
+    pub fn mean(bytes_per_target: Option<f64>) -> Self {
+        Self::new(move |sums| {
+            let [sum, targets] = sums else { return Findings::default() };
+            let loss = if *targets == 0.0 { 0.0 } else { sum / targets };
+            let bits = |bytes| loss / std::f64::consts::LN_2 / bytes;
+            let bits_per_byte = bytes_per_target.map(bits);
+            Findings { loss, targets: *targets as u64, bits_per_byte, measures: Vec::new() }
+        })
+    }
+
+    /// What these sums mean.
+    pub fn read(&self, sums: &[f64]) -> Findings {
+        (self.0)(sums)
+    }
+}
+
+impl Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reading")
+    }
+}
+
+impl PartialEq for Reading {
+    /// Only the very same function is equal.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// What a record is filled for.

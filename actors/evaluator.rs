@@ -1,6 +1,6 @@
-//! The evaluator: sums what workers report on held-out data, in sample order.
+//! The evaluator: adds up what workers report on held-out data, in sample order.
 //!
-//! Parts come in any order from any number of ranks; the sum is taken in micro-batch order in
+//! Parts come in any order from any number of ranks; sums are taken in the order of the parts in
 //! f64, so that the result does not depend on who was faster. It touches no device.
 
 #[cfg(test)]
@@ -9,6 +9,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::actor::{Actor, Flow, Port};
+use crate::contract::{EvaluationTask, Findings, Reading};
 use crate::fault::{ActorName, Fault};
 use crate::report::EvaluationReport;
 
@@ -32,10 +33,8 @@ pub enum EvaluatorMessage {
         task: usize,
         /// Number of the micro-batch in the held-out data, from 0.
         index: u64,
-        /// Sum of the losses of its targets, in nats.
-        loss_sum: f64,
-        /// How many targets.
-        targets: u64,
+        /// What the task adds up, of this part: as many numbers in every part.
+        sums: Vec<f64>,
     },
     /// The run starts again from a saved state: what was begun will not end.
     Abandon,
@@ -46,8 +45,17 @@ pub enum EvaluatorMessage {
 pub struct TaskInfo {
     /// Its name in reports.
     pub name: String,
-    /// Mean bytes of text per target; `None` for a task without bytes.
-    pub bytes_per_target: Option<f64>,
+    /// What its sums mean.
+    pub reading: Reading,
+}
+
+impl TaskInfo {
+    /// What the evaluator must know of a workload's tasks.
+    pub fn of(tasks: &[EvaluationTask]) -> Vec<Self> {
+        let info =
+            |task: &EvaluationTask| Self { name: task.name.clone(), reading: task.reading.clone() };
+        tasks.iter().map(info).collect()
+    }
 }
 
 /// The actor.
@@ -61,7 +69,7 @@ pub struct Evaluator {
 
 #[derive(Debug)]
 struct Open {
-    parts: Vec<Option<(f64, u64)>>,
+    parts: Vec<Option<Vec<f64>>>,
     missing: u64,
 }
 
@@ -88,7 +96,7 @@ impl Evaluator {
         Ok(())
     }
 
-    fn part(&mut self, key: (u64, usize), index: u64, sum: (f64, u64)) -> Result<(), String> {
+    fn part(&mut self, key: (u64, usize), index: u64, sums: Vec<f64>) -> Result<(), String> {
         let (step, task) = key;
         let name = name_of(&self.tasks, task)?;
         let unknown = || format!("part {index} of {name} at step {step} belongs to no evaluation");
@@ -100,7 +108,7 @@ impl Evaluator {
         if place.is_some() {
             return Err(format!("part {index} of {name} at step {step} came twice"));
         }
-        *place = Some(sum);
+        *place = Some(sums);
         open.missing -= 1;
         if open.missing == 0 {
             let open = self.open.remove(&key).expect("it was there a line ago");
@@ -115,23 +123,16 @@ fn name_of(tasks: &[TaskInfo], task: usize) -> Result<&str, String> {
     info.map(|info| info.name.as_str()).ok_or_else(|| format!("there is no task {task}"))
 }
 
-/// The mean over all targets; sums go in index order. Without a target the loss is 0.
-fn report(step: u64, task: &TaskInfo, parts: &[Option<(f64, u64)>]) -> EvaluationReport {
-    let mut loss_sum = 0.0;
-    let mut targets = 0;
-    for (sum, count) in parts.iter().flatten() {
-        loss_sum += sum;
-        targets += count;
+/// Sums go in index order.
+fn report(step: u64, task: &TaskInfo, parts: &[Option<Vec<f64>>]) -> EvaluationReport {
+    let mut parts = parts.iter().flatten();
+    let mut all = parts.next().cloned().unwrap_or_default();
+    for part in parts {
+        all.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
     }
-    let loss = if targets == 0 { 0.0 } else { loss_sum / targets as f64 };
-    EvaluationReport {
-        step,
-        task: task.name.clone(),
-        loss,
-        perplexity: loss.exp(),
-        bits_per_byte: task.bytes_per_target.map(|bytes| loss / std::f64::consts::LN_2 / bytes),
-        targets,
-    }
+    let Findings { loss, targets, bits_per_byte, measures } = task.reading.read(&all);
+    let (task, perplexity) = (task.name.clone(), loss.exp());
+    EvaluationReport { step, task, loss, perplexity, bits_per_byte, targets, measures }
 }
 
 impl Actor for Evaluator {
@@ -144,8 +145,8 @@ impl Actor for Evaluator {
     fn apply(&mut self, message: EvaluatorMessage) -> Result<Flow, Fault> {
         let done = match message {
             EvaluatorMessage::Begin { step, task, parts } => self.begin(step, task, parts),
-            EvaluatorMessage::Part { step, task, index, loss_sum, targets } => {
-                self.part((step, task), index, (loss_sum, targets))
+            EvaluatorMessage::Part { step, task, index, sums } => {
+                self.part((step, task), index, sums)
             }
             EvaluatorMessage::Abandon => {
                 self.open.clear();

@@ -351,7 +351,7 @@ impl Rank {
         let about = self.engine.workload.evaluations()[task].clone();
         let mut parts =
             parts_of(about.parts, self.engine.memory.rank, self.engine.memory.ranks).peekable();
-        let (mut loss_sum, mut targets) = (Vec::new(), Vec::new());
+        let mut result = Vec::new();
         while parts.peek().is_some() && !self.agreement.gives_up() {
             let batch = self.batch(ticket)?;
             for record in 0..batch.filled {
@@ -360,15 +360,12 @@ impl Rank {
                 let bytes = Some(batch.record(record));
                 self.crew.forward(&self.engine, about.program, bytes, 0)?;
                 let fetched = Fetched { engine: &self.engine, program: about.program };
-                fetched.read("loss_sum", &mut loss_sum)?;
-                fetched.read("targets", &mut targets)?;
-                self.evaluator.tell(EvaluatorMessage::Part {
-                    step,
-                    task,
-                    index,
-                    loss_sum: f64::from(loss_sum[0]),
-                    targets: u64::from(targets[0].to_bits()),
-                });
+                let mut sums = Vec::with_capacity(about.sums.len());
+                for name in &about.sums {
+                    fetched.read(name, &mut result)?;
+                    sums.extend(result.iter().map(fetched.number(name)));
+                }
+                self.evaluator.tell(EvaluatorMessage::Part { step, task, index, sums });
             }
             self.hand_back(batch);
         }

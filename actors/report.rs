@@ -105,6 +105,10 @@ pub struct EvaluationReport {
     pub bits_per_byte: Option<f64>,
     /// Number of targets.
     pub targets: u64,
+    /// What else the task measures, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    #[serde(deserialize_with = "named_not_finite_if_null")]
+    pub measures: Vec<(String, f64)>,
 }
 
 /// A roll-back after bad updates, as a line of `log.jsonl` with `"kind":"rollback"`.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::contract::EvaluationTask;
+
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +15,7 @@ pub const STEPS_AHEAD: u64 = 2;
 pub struct Schedule {
     /// Steps of the whole run.
     pub steps: u64,
-    /// Held-out tasks.
+    /// Held-out tasks that do not say themselves.
     pub evaluate_every: u64,
     /// Snapshots to disk. One is taken at the end in any case.
     pub checkpoint_every: u64,
@@ -60,12 +62,15 @@ pub enum Work {
 impl Schedule {
     /// What follows when `done` steps are done, before the next step: tasks, conversation,
     /// snapshot.
-    pub fn after(&self, done: u64, tasks: usize) -> Vec<Work> {
+    pub fn after(&self, done: u64, tasks: &[EvaluationTask]) -> Vec<Work> {
         let due = |every: u64| every > 0 && done > 0 && done.is_multiple_of(every);
         let last = done == self.steps;
         let mut works = Vec::new();
-        if due(self.evaluate_every) || (last && self.evaluate_every > 0) {
-            works.extend((0..tasks).map(|task| Work::Evaluate { task, step: done }));
+        for (task, about) in tasks.iter().enumerate() {
+            let every = about.every.unwrap_or(self.evaluate_every);
+            if due(every) || (last && every > 0) {
+                works.push(Work::Evaluate { task, step: done });
+            }
         }
         if due(self.drive_every) || (last && self.drive_every > 0) {
             works.push(Work::Drive { step: done });

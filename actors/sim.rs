@@ -435,10 +435,8 @@ fn parts_most(workload: &Toy) -> usize {
 }
 
 fn evaluator(workload: &Toy, to_supervisor: &Port<SupervisorMessage>) -> Evaluator {
-    let tasks = workload.evaluations.iter();
-    let tasks = tasks.map(|t| TaskInfo { name: t.name.clone(), bytes_per_target: None });
     let reports = to_supervisor.map(SupervisorMessage::Evaluated);
-    Evaluator::new(tasks.collect(), 1 << 20, reports)
+    Evaluator::new(TaskInfo::of(&workload.evaluations), 1 << 20, reports)
 }
 
 /// The free slots of a rank's ring.

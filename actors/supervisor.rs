@@ -212,8 +212,8 @@ impl Supervisor {
         while self.planned < self.schedule.steps && self.planned < self.done + STEPS_AHEAD {
             self.plan(Work::Step { step: self.planned, attempt: 0 });
             self.planned += 1;
-            let tasks = self.workload.evaluations().len();
-            for work in self.schedule.after(self.planned, tasks) {
+            let workload = self.workload.clone();
+            for work in self.schedule.after(self.planned, workload.evaluations()) {
                 self.plan(work);
             }
         }

@@ -357,12 +357,7 @@ impl Seats {
         let observer = Restart::Observer { budget: budget(), told: told.clone() };
         let mut make = std::mem::replace(&mut setup.telemetry, Box::new(|| unreachable!("taken")));
         host.start(self.telemetry, observer, move || Telemetry::start(make()))?;
-        let tasks: Vec<TaskInfo> = setup
-            .workload
-            .evaluations()
-            .iter()
-            .map(|t| TaskInfo { name: t.name.clone(), bytes_per_target: t.bytes_per_target })
-            .collect();
+        let tasks = TaskInfo::of(setup.workload.evaluations());
         let reports = self.supervisor.port().map(SupervisorMessage::Evaluated);
         host.start(self.evaluator, restart(), move || {
             Ok(Evaluator::new(tasks.clone(), PARTS_MAX, reports.clone()))

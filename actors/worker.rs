@@ -158,6 +158,19 @@ pub struct Fetched<'e> {
     pub program: ProgramId,
 }
 
+impl Fetched<'_> {
+    /// From an element of a result, as [`Results::read`] gives it, to its number.
+    pub(crate) fn number(&self, name: &str) -> impl Fn(&f32) -> f64 {
+        let program = &self.engine.workload.programs()[self.program.0];
+        let mut fetches = program.fetches();
+        let whole = fetches.any(|(of, spec)| of == name && spec.dtype == DType::I32);
+        move |value| match whole {
+            true => f64::from(value.to_bits().cast_signed()),
+            false => f64::from(*value),
+        }
+    }
+}
+
 impl Results for Fetched<'_> {
     fn read(&self, name: &str, into: &mut Vec<f32>) -> Result<(), Fault> {
         let program = &self.engine.workload.programs()[self.program.0];

@@ -6,8 +6,8 @@
 use std::sync::{Arc, Mutex};
 
 use octet_actors::contract::{
-    Batch, Drive, EvaluationTask, Phase, ProgramId, Purpose, Record, StepShape, UpdateGroup,
-    UpdateSettings, Workload,
+    Batch, Drive, EvaluationTask, Phase, ProgramId, Purpose, Reading, Record, StepShape,
+    UpdateGroup, UpdateSettings, Workload,
 };
 use octet_actors::fault::{ActorName, Fault};
 use octet_kernels::error::Result;
@@ -224,7 +224,9 @@ fn validation(config: &Config, text: &Text) -> Vec<EvaluationTask> {
             },
             program: EVALUATE,
             parts: config.evaluate.batches.map_or(parts, |most| most.min(parts)),
-            bytes_per_target: Some(split.bytes_per_token),
+            every: None,
+            sums: ["loss_sum", "targets"].map(str::to_owned).to_vec(),
+            reading: Reading::mean(Some(split.bytes_per_token)),
         }
     };
     text.held_out().into_iter().map(task).collect()

@@ -284,7 +284,7 @@ fn schedule(config: &Config) -> Schedule {
 /// Held-out tasks and samples that are due after `step` and that the run folder does not show: an
 /// interrupt that came while they ran gave them up, and saved.
 fn missed(config: &Config, tasks: &[EvaluationTask], step: u64, folder: &RunFolder) -> Vec<Work> {
-    let mut due = schedule(config).after(step, tasks.len());
+    let mut due = schedule(config).after(step, tasks);
     due.retain(|work| match work {
         Work::Evaluate { .. } => step > 0,
         Work::Drive { step } => *step > 0 && !sample_file(&folder.samples(), *step).exists(),

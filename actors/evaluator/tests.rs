@@ -4,6 +4,7 @@ use proptest::prelude::{Strategy, any, prop, proptest};
 
 use super::{Evaluator, EvaluatorMessage, TaskInfo};
 use crate::actor::{Actor, Flow, Port};
+use crate::contract::{Findings, Reading};
 use crate::fault::Blame;
 use crate::report::EvaluationReport;
 
@@ -14,8 +15,8 @@ fn evaluator() -> (Evaluator, crossbeam::channel::Receiver<EvaluationReport>) {
     let (sender, receiver) = crossbeam::channel::unbounded();
     let port = Port::new(move |report| sender.send(report).map_err(|_| crate::actor::Closed));
     let tasks = vec![
-        TaskInfo { name: "held_out".to_owned(), bytes_per_target: Some(4.0) },
-        TaskInfo { name: "side".to_owned(), bytes_per_target: None },
+        TaskInfo { name: "held_out".to_owned(), reading: Reading::mean(Some(4.0)) },
+        TaskInfo { name: "side".to_owned(), reading: Reading::mean(None) },
     ];
     (Evaluator::new(tasks, 1000, port), receiver)
 }
@@ -25,7 +26,7 @@ fn begin(step: u64, task: usize, parts: u64) -> EvaluatorMessage {
 }
 
 fn part(step: u64, index: u64, loss_sum: f64, targets: u64) -> EvaluatorMessage {
-    EvaluatorMessage::Part { step, task: TASK, index, loss_sum, targets }
+    EvaluatorMessage::Part { step, task: TASK, index, sums: vec![loss_sum, targets as f64] }
 }
 
 /// Values whose sum depends on the order, and parts in an arbitrary order.
@@ -72,7 +73,7 @@ fn units_are_right() {
     assert!((report.bits_per_byte.unwrap() - 0.721_347_520_444_481_7).abs() < 1e-15);
 
     evaluator.apply(begin(1, SIDE, 1)).unwrap();
-    let empty = EvaluatorMessage::Part { step: 1, task: SIDE, index: 0, loss_sum: 0.0, targets: 0 };
+    let empty = EvaluatorMessage::Part { step: 1, task: SIDE, index: 0, sums: vec![0.0, 0.0] };
     evaluator.apply(empty).unwrap();
     let report = reports.try_recv().unwrap();
     assert_eq!((report.loss, report.perplexity, report.bits_per_byte), (0.0, 1.0, None));
@@ -83,7 +84,7 @@ fn tasks_may_overlap_and_a_task_may_come_again() {
     let (mut evaluator, reports) = evaluator();
     evaluator.apply(begin(1, TASK, 1)).unwrap();
     evaluator.apply(begin(1, SIDE, 1)).unwrap();
-    let side = EvaluatorMessage::Part { step: 1, task: SIDE, index: 0, loss_sum: 3.0, targets: 1 };
+    let side = EvaluatorMessage::Part { step: 1, task: SIDE, index: 0, sums: vec![3.0, 1.0] };
     evaluator.apply(side).unwrap();
     evaluator.apply(part(1, 0, 5.0, 1)).unwrap();
     evaluator.apply(begin(2, TASK, 1)).unwrap();
@@ -125,4 +126,25 @@ fn abandoning_forgets_what_was_begun() {
     evaluator.apply(begin(5, TASK, 1)).unwrap();
     evaluator.apply(part(5, 0, 2.0, 1)).unwrap();
     assert_eq!(reports.try_iter().map(|r| r.loss).collect::<Vec<_>>(), [2.0]);
+}
+
+#[test]
+fn a_task_adds_up_whatever_it_names_and_says_what_it_means() {
+    let (sender, reports) = crossbeam::channel::unbounded();
+    let port = Port::new(move |report| sender.send(report).map_err(|_| crate::actor::Closed));
+    let reading = Reading::new(|sums: &[f64]| Findings {
+        loss: sums[0] / sums[1],
+        targets: sums[1] as u64,
+        bits_per_byte: None,
+        measures: vec![("accuracy".to_owned(), sums[2] / sums[1])],
+    });
+    let tasks = vec![TaskInfo { name: "pairs".to_owned(), reading }];
+    let mut evaluator = Evaluator::new(tasks, 8, port);
+    evaluator.apply(begin(3, TASK, 2)).unwrap();
+    for (index, sums) in [(1, vec![1.0, 2.0, 2.0]), (0, vec![5.0, 2.0, 1.0])] {
+        evaluator.apply(EvaluatorMessage::Part { step: 3, task: TASK, index, sums }).unwrap();
+    }
+    let report = reports.try_recv().unwrap();
+    assert_eq!((report.loss, report.targets), (1.5, 4));
+    assert_eq!(report.measures, [("accuracy".to_owned(), 0.75)]);
 }

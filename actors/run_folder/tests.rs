@@ -47,6 +47,7 @@ fn evaluation(step: u64) -> Line {
         perplexity: 2.0f64.exp(),
         bits_per_byte: Some(0.7),
         targets: 1000,
+        measures: vec![],
     })
 }
 

@@ -259,7 +259,8 @@ impl ModelRank {
                 assert_eq!(slot.record(record), wanted, "part {index} has another's record");
                 let hash = hash(slot.record(record)) ^ self.chain[0];
                 let loss_sum = (hash >> 40) as f64 / 1e6;
-                let part = EvaluatorMessage::Part { step, task, index, loss_sum, targets: 4 };
+                let sums = vec![loss_sum, 4.0];
+                let part = EvaluatorMessage::Part { step, task, index, sums };
                 self.ends.evaluator.tell(part);
                 done += 1;
             }

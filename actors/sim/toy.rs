@@ -10,7 +10,7 @@ use octet_kernels::ops::embedding::embedding;
 use octet_kernels::ops::linear::linear;
 
 use crate::contract::{
-    Batch, EvaluationTask, Phase, ProgramId, Purpose, Record, StepShape, Workload,
+    Batch, EvaluationTask, Phase, ProgramId, Purpose, Reading, Record, StepShape, Workload,
 };
 use crate::testing::Toy;
 
@@ -53,7 +53,9 @@ pub(crate) fn tiny(options: &Tiny) -> Toy {
         name: format!("task {i}"),
         program: ProgramId(1),
         parts,
-        bytes_per_target: None,
+        every: None,
+        sums: ["loss_sum", "targets"].map(str::to_string).to_vec(),
+        reading: Reading::mean(None),
     };
     Toy {
         variables,

@@ -29,8 +29,8 @@ impl Supervisor {
             self.agenda.clear();
             self.planned = step + 1;
             self.plan(Work::Step { step, attempt: attempt + 1 });
-            let tasks = self.workload.evaluations().len();
-            for work in self.schedule.after(step + 1, tasks) {
+            let workload = self.workload.clone();
+            for work in self.schedule.after(step + 1, workload.evaluations()) {
                 self.plan(work);
             }
             return;

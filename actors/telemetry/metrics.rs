@@ -157,6 +157,12 @@ impl Metrics {
         if let Some(bits) = report.bits_per_byte {
             gauge("octet_evaluation_bpb", bits);
         }
+        for (measure, value) in &report.measures {
+            let labels = [("task", &report.task), ("measure", measure)];
+            let labels = labels.map(|(key, value)| Label::new(key, value.clone())).to_vec();
+            let key = Key::from_parts("octet_evaluation_measure", labels);
+            self.recorder.register_gauge(&key, &METADATA).set(*value);
+        }
     }
 
     /// A checkpoint is on disk.

@@ -120,6 +120,7 @@ fn evaluation(step: u64, task: &str, loss: f64) -> EvaluationReport {
         perplexity: loss.exp(),
         bits_per_byte: None,
         targets: 10,
+        measures: vec![],
     }
 }
 

@@ -31,8 +31,11 @@ pub(crate) fn observer(steps: u64) -> Observer {
         Line::Evaluate(report) => {
             let bits = report.bits_per_byte;
             let bits = bits.map_or(String::new(), |b| format!("  {b:.4} bits/byte"));
+            let measures = report.measures.iter();
+            let measures: String =
+                measures.map(|(name, value)| format!("  {name} {value:.4}")).collect();
             say(&format!(
-                "step {:>6}  {}: loss {:.4}  perplexity {:.2}{bits}",
+                "step {:>6}  {}: loss {:.4}  perplexity {:.2}{bits}{measures}",
                 report.step, report.task, report.loss, report.perplexity
             ));
         }

@@ -344,5 +344,6 @@ pub(super) fn evaluation(step: u64, task: usize) -> EvaluationReport {
         perplexity,
         bits_per_byte,
         targets: 1,
+        measures: vec![],
     }
 }

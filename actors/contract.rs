@@ -157,7 +157,9 @@ pub struct Findings {
 
 /// From the sums of all parts of a task to what they mean: a pure function.
 #[derive(Clone)]
-pub struct Reading(Arc<dyn Fn(&[f64]) -> Findings + Send + Sync>);
+pub struct Reading(Arc<ReadingFunction>);
+
+type ReadingFunction = dyn Fn(&[f64]) -> Findings + Send + Sync;
 
 impl Reading {
     /// Such a function.

@@ -52,6 +52,11 @@ impl DType {
         matches!(self, Self::Bf16 | Self::F16)
     }
 
+    /// True for what every op computes in `F32`: that, and the floats that are widened to it.
+    pub const fn widens_to_f32(self) -> bool {
+        matches!(self, Self::F32) || self.is_narrow()
+    }
+
     /// The lower-case name used in configurations and files.
     pub const fn name(self) -> &'static str {
         match self {

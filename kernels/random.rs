@@ -1,7 +1,7 @@
-//! Counter-based random numbers (Philox4x32-10) and a bijective permutation of sample numbers.
+//! Counter-based random numbers (Philox4x32-10).
 //!
 //! A number is a pure function of (run seed, site, step, sample, element); nothing here keeps a
-//! state. CUDA kernels compute the same integers from [`Stream::key`] and [`counter`].
+//! state. CUDA kernels compute the same integers from [`Stream::key_of`] and [`counter`].
 //! The generator: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
 #[cfg(test)]
@@ -68,7 +68,8 @@ impl Site {
 
 /// The random numbers of one site in one run.
 ///
-/// Element `e` of a (step, sample) is word `e % 4` of block `e / 4`, so there are 2^34 elements.
+/// Element `e` of a (step, sample) is word `e % 4` of block `e / 4`. Philox counts 2^32 blocks: the
+/// next 2^32 have a key of their own, and so on.
 /// What does not belong to a step or sample (initial parameters) uses step 0 and sample 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stream {
@@ -86,14 +87,26 @@ impl Stream {
         [key as u32, (key >> 32) as u32]
     }
 
+    /// The key of a block: [`Self::key`] for the first 2^32, another for each further 2^32.
+    pub const fn key_of(&self, block: u64) -> [u32; 2] {
+        let [low, high] = self.key();
+        match block >> 32 {
+            0 => [low, high],
+            round => {
+                let key = mix((low as u64 | (high as u64) << 32) ^ mix(round));
+                [key as u32, (key >> 32) as u32]
+            }
+        }
+    }
+
     /// The four words of a block.
-    pub const fn block(&self, step: u64, sample: u64, block: u32) -> [u32; 4] {
-        philox(counter(step, sample, block), self.key())
+    pub const fn block(&self, step: u64, sample: u64, block: u64) -> [u32; 4] {
+        philox(counter(step, sample, block as u32), self.key_of(block))
     }
 
     /// The word of an element.
     pub const fn word(&self, step: u64, sample: u64, element: u64) -> u32 {
-        self.block(step, sample, block_of(element))[(element % 4) as usize]
+        self.block(step, sample, element / 4)[(element % 4) as usize]
     }
 
     /// A multiple of 2^-24 in [0, 1).
@@ -123,8 +136,7 @@ impl Stream {
         out: &mut [f32],
         values: impl Fn([u32; 4]) -> [f32; 4],
     ) {
-        let key = self.key();
-        let block = |element| values(philox(counter(step, sample, block_of(element)), key));
+        let block = |element| values(self.block(step, sample, element / 4));
         let head = (first.next_multiple_of(4) - first).min(out.len() as u64) as usize;
         let (head, rest) = out.split_at_mut(head);
         if !head.is_empty() {
@@ -138,11 +150,6 @@ impl Stream {
     }
 }
 
-const fn block_of(element: u64) -> u32 {
-    assert!(element < 1 << 34, "an element beyond 2^34");
-    (element / 4) as u32
-}
-
 const fn unit(word: u32) -> f32 {
     (word >> 8) as f32 / (1u32 << 24) as f32
 }
@@ -152,30 +159,4 @@ fn normal_pair(first: u32, second: u32) -> (f64, f64) {
     let radius = (-2.0 * ((f64::from(first) + 1.0) * SCALE).ln()).sqrt();
     let (sine, cosine) = (f64::from(second) * SCALE * std::f64::consts::TAU).sin_cos();
     (radius * cosine, radius * sine)
-}
-
-/// Where `index` goes in the pseudo-random permutation of `0..length` that `key` selects.
-///
-/// A Feistel network of eight rounds over the next even number of bits, repeated until the value
-/// falls below `length` (at most four times on average). Needs no memory. Panics if `index` is not
-/// below `length`.
-pub const fn permute(index: u64, length: u64, key: u64) -> u64 {
-    assert!(index < length, "an index outside the permutation");
-    let bits = u64::BITS - (length - 1).leading_zeros();
-    let half = bits.div_ceil(2);
-    let mask = (1u64 << half) - 1;
-    let mut value = index;
-    loop {
-        let (mut left, mut right) = (value >> half, value & mask);
-        let mut round = 0;
-        while round < 8 {
-            let shuffled = mix(mix(key ^ round).wrapping_add(right)) & mask;
-            (left, right) = (right, left ^ shuffled);
-            round += 1;
-        }
-        value = left << half | right;
-        if value < length {
-            return value;
-        }
-    }
 }

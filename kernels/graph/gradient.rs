@@ -188,7 +188,7 @@ impl<'g, 'v> Sweep<'g, 'v> {
                 }
             });
         }
-        self.graph.push_node(op, inputs.to_vec(), outputs.clone());
+        self.graph.push_node(op, inputs.to_vec(), outputs.clone())?;
         for (&tensor, (made, _)) in tensors.iter().zip(outputs) {
             let wanted = self.graph.tensors[tensor.0].differentiable;
             if wanted && self.graph.tensors[made.0].kind == Kind::Intermediate {

@@ -257,7 +257,7 @@ impl<'v> Graph<'v> {
             })
             .collect();
         let written = outputs.iter().map(|&t| (t, Write::Overwrite)).collect();
-        self.push_node(op, inputs.to_vec(), written);
+        self.push_node(op, inputs.to_vec(), written)?;
         Ok(outputs)
     }
 
@@ -265,7 +265,8 @@ impl<'v> Graph<'v> {
     /// buffer's slice. Later nodes that read `target` see the new content.
     ///
     /// # Errors
-    /// [`Error::Shape`] when shapes differ or the op cannot accumulate and is asked to.
+    /// [`Error::Shape`] when shapes differ, the op cannot accumulate and is asked to, or `target`
+    /// shares memory with an input: an op reads and writes apart.
     pub fn apply_into(
         &mut self,
         op: impl Op + 'static,
@@ -286,15 +287,15 @@ impl<'v> Graph<'v> {
         let specs = self.output_specs(&*op, inputs)?;
         let name = op.name();
         let spec = self.spec(target).clone();
-        let same_kind = specs[0].dtype.is_float() == spec.dtype.is_float();
+        let (made, stored) = (specs[0].dtype, spec.dtype);
+        let same_kind = made == stored || made.widens_to_f32() && stored.widens_to_f32();
         if specs.len() != 1 || specs[0].elements() != spec.elements() || !same_kind {
             return Err(self.refuse(name, format!("cannot write {} into {spec}", specs[0])));
         }
         if write != Write::Overwrite && !op.accumulates() {
             return Err(self.refuse(name, "cannot accumulate".to_string()));
         }
-        self.push_node(op, inputs.to_vec(), vec![(target, write)]);
-        Ok(())
+        self.push_node(op, inputs.to_vec(), vec![(target, write)])
     }
 
     pub(crate) fn output_specs(&self, op: &dyn Op, inputs: &[Tensor]) -> Result<Vec<Spec>> {
@@ -307,7 +308,8 @@ impl<'v> Graph<'v> {
         op: Arc<dyn Op>,
         inputs: Vec<Tensor>,
         outputs: Vec<(Tensor, Write)>,
-    ) {
+    ) -> Result<()> {
+        self.check_apart(op.name(), &inputs, &outputs)?;
         let path = self.path.join(".");
         let site = self.site.unwrap_or_else(|| {
             let twins = |n: &&Node| n.path == path && n.op.name() == op.name();
@@ -315,6 +317,39 @@ impl<'v> Graph<'v> {
             Site::new(&format!("{path}/{}/{twin}", op.name()))
         });
         self.nodes.push(Node { op, inputs, outputs, path, regions: self.regions, site });
+        Ok(())
+    }
+
+    /// Refuses a node that would write what it reads (live extents included), or twice.
+    fn check_apart(
+        &self,
+        op: &'static str,
+        inputs: &[Tensor],
+        outputs: &[(Tensor, Write)],
+    ) -> Result<()> {
+        let made = |i: usize| outputs[i].0;
+        let operands = inputs.iter().copied().chain((0..outputs.len()).map(made));
+        let extents = operands.filter_map(|t| self.spec(t).live);
+        let read: Vec<Tensor> = inputs.iter().copied().chain(extents).collect();
+        for i in 0..outputs.len() {
+            let earlier = (0..i).map(made);
+            if read.iter().copied().chain(earlier).any(|t| self.share_memory(t, made(i))) {
+                let spec = self.spec(made(i));
+                return Err(
+                    self.refuse(op, format!("writes {spec}, which it also reads or writes"))
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether two tensors have bytes in common.
+    fn share_memory(&self, a: Tensor, b: Tensor) -> bool {
+        let (a, b) = (self.root(a), self.root(b));
+        match (self.tensors[a.0].kind, self.tensors[b.0].kind) {
+            (Kind::Step(a, _), Kind::Step(b, _)) => a == b,
+            _ => a == b,
+        }
     }
 
     /// Asks that the host can fetch `tensor` by name after a run.

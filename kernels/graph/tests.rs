@@ -3,12 +3,18 @@
 use std::collections::BTreeSet;
 
 use crate::dtype::DType;
+use crate::error::Result;
 use crate::graph::plan::{Lifetime, pack};
 use crate::graph::{
     Goal, Granularity, Graph, Init, Layout, Mix, Parameter, ParameterId, Policy, Program,
-    Recompute, Region, Variables,
+    Recompute, Region, State, StateUse, StepBuffer, Variables,
 };
 use crate::ops::add::add;
+use crate::ops::concat_columns::concat_columns;
+use crate::ops::copy::{add_into, copy_into};
+use crate::ops::exponential_average::exponential_average;
+use crate::ops::gather_rows::gather_rows;
+use crate::ops::scatter_rows::scatter_rows;
 use crate::testing::{Array, forward, gradients, noise};
 
 fn parameter(name: &str, shape: &[usize]) -> Parameter {
@@ -224,4 +230,53 @@ fn a_gradient_that_leaves_rows_undefined_is_refused() {
     });
     let said = refused.unwrap_err().to_string();
     assert!(said.contains("cannot be the gradient of"), "{said}");
+}
+
+#[test]
+fn a_node_that_would_write_what_it_reads_is_refused() {
+    let mut variables = Variables::new();
+    let state = |name: &str, shape: &[usize], dtype| State {
+        name: name.to_string(),
+        shape: shape.to_vec(),
+        dtype,
+        usage: StateUse::Local,
+        init: 0.0,
+    };
+    let load = variables.state(state("load", &[4], DType::F32));
+    let extent = variables.state(state("extent", &[], DType::I32));
+    let rows = variables.step_buffer(StepBuffer {
+        name: "rows".to_string(),
+        slice: vec![2],
+        micro_batches: 1,
+        dtype: DType::F32,
+    });
+    let mut g = Graph::new(&variables);
+    let (load, extent) = (g.state(load), g.state(extent));
+    let view = g.reshape(load, &[2, 2]).unwrap();
+    let refused = |result: Result<()>| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("which it also reads or writes"), "{error}");
+    };
+    refused(add_into(&mut g, load, load));
+    refused(add_into(&mut g, view, load));
+    refused(copy_into(&mut g, load, view));
+    refused(exponential_average(&mut g, load, load, 0.5));
+    let (slice, whole) = (g.step_slice(rows), g.step_whole(rows));
+    refused(copy_into(&mut g, whole, slice));
+    // How many elements there are is read beside them.
+    let counted = g.input("counted", &[1], DType::I32);
+    let counted = g.with_live(counted, extent);
+    refused(copy_into(&mut g, counted, extent));
+    // Dtypes that an op reads as other words.
+    let wide = g.input("wide", &[4], DType::F64);
+    let bytes = g.input("bytes", &[4], DType::U8);
+    let index = g.input("index", &[2], DType::I32);
+    for x in [wide, bytes] {
+        assert!(gather_rows(&mut g, x, index).is_err());
+        assert!(scatter_rows(&mut g, x, x, index).is_err());
+        assert!(copy_into(&mut g, x, load).is_err());
+        assert!(concat_columns(&mut g, &[x, x]).is_err());
+        assert!(add(&mut g, x, x).is_err());
+    }
+    assert!(copy_into(&mut g, load, wide).is_err(), "an f32 written into f64");
 }

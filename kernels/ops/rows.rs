@@ -36,7 +36,7 @@ pub(crate) fn operands<'s, const N: usize>(
 /// Rows and columns of a float matrix.
 pub(crate) fn matrix(spec: &Spec, what: &str) -> std::result::Result<[usize; 2], String> {
     match spec.shape[..] {
-        [rows, columns] if spec.dtype.is_float() => Ok([rows, columns]),
+        [rows, columns] if spec.dtype.widens_to_f32() => Ok([rows, columns]),
         _ => Err(format!("{what} is {spec}, not a float matrix")),
     }
 }
@@ -47,10 +47,18 @@ pub(crate) fn expect_float(
     shape: &[usize],
     what: &str,
 ) -> std::result::Result<(), String> {
-    if spec.shape == shape && spec.dtype.is_float() {
+    if spec.shape == shape && spec.dtype.widens_to_f32() {
         return Ok(());
     }
     Err(format!("{what} is {spec}, not a float {shape:?}"))
+}
+
+/// Refuses what is not copied as 32-bit words: all but `I32` and the floats that ops see as `F32`.
+pub(crate) fn expect_words(spec: &Spec, what: &str) -> std::result::Result<(), String> {
+    if spec.dtype == DType::I32 || spec.dtype.widens_to_f32() {
+        return Ok(());
+    }
+    Err(format!("{what} is {spec}, neither i32 nor f32 nor a narrower float"))
 }
 
 /// Refuses `spec` unless it is an `I32` of this shape.

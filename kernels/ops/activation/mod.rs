@@ -71,7 +71,7 @@ impl Op for Activation {
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
         let [x] = operands(inputs)?;
-        if !x.dtype.is_float() {
+        if !x.dtype.widens_to_f32() {
             return Err(format!("x is {x}, not a float"));
         }
         Ok(vec![x.clone()])
@@ -111,7 +111,7 @@ impl Op for Gradient {
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
         let [dy, x] = operands(inputs)?;
-        if dy.shape != x.shape || !dy.dtype.is_float() {
+        if dy.shape != x.shape || !dy.dtype.widens_to_f32() {
             return Err(format!("the gradient is {dy}, x is {x}"));
         }
         Ok(vec![dy.clone()])

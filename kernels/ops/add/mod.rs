@@ -37,7 +37,7 @@ impl Op for Add {
 
     fn outputs(&self, inputs: &[&Spec]) -> std::result::Result<Vec<Spec>, String> {
         let [a, b] = inputs else { return Err(format!("{} operands, not 2", inputs.len())) };
-        if a.shape != b.shape || a.dtype != b.dtype || !a.dtype.is_float() {
+        if a.shape != b.shape || a.dtype != b.dtype || !a.dtype.widens_to_f32() {
             return Err(format!("{a} + {b}"));
         }
         if a.live.is_some() && b.live.is_some() && a.live != b.live {

@@ -60,7 +60,7 @@ pub fn contrastive_loss(
 fn check(a: &Spec, b: &Spec, log_scale: &Spec, scale: &Spec) -> std::result::Result<usize, String> {
     let [group, columns] = matrix(a, "a")?;
     expect_float(b, &[group, columns], "b")?;
-    if log_scale.elements() != 1 || !log_scale.dtype.is_float() {
+    if log_scale.elements() != 1 || !log_scale.dtype.widens_to_f32() {
         return Err(format!("log_scale is {log_scale}, not one float"));
     }
     expect_scalar(scale, "the scale")?;

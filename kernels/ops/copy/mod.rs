@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Graph, Tensor, Write};
 use crate::ops::Op;
+use crate::ops::rows::{Shapes, expect_words, operands};
 use crate::shape::Spec;
 
 #[cfg(test)]
@@ -37,8 +38,10 @@ impl Op for Copy {
         "copy"
     }
 
-    fn outputs(&self, inputs: &[&Spec]) -> std::result::Result<Vec<Spec>, String> {
-        Ok(vec![inputs[0].clone()])
+    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
+        let [x] = operands(inputs)?;
+        expect_words(x, "the source")?;
+        Ok(vec![x.clone()])
     }
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {

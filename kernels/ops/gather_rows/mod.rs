@@ -9,7 +9,7 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::rows::{Shapes, expect_i32, operands};
+use crate::ops::rows::{Shapes, expect_i32, expect_words, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
@@ -47,6 +47,7 @@ impl Op for GatherRows {
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
         let [x, index] = operands(inputs)?;
         expect_i32(index, &[index.leading()], "index")?;
+        expect_words(x, "x")?;
         if x.shape.is_empty() {
             return Err(format!("x is {x}, which has no rows"));
         }

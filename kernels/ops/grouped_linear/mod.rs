@@ -49,7 +49,7 @@ pub fn grouped_linear(
 /// Experts, outputs and inputs of a stack of weights.
 fn weights(w: &Spec) -> std::result::Result<[usize; 3], String> {
     match w.shape[..] {
-        [experts, out, inner] if w.dtype.is_float() => Ok([experts, out, inner]),
+        [experts, out, inner] if w.dtype.widens_to_f32() => Ok([experts, out, inner]),
         _ => Err(format!("the weights are {w}, not float [experts, outputs, inputs]")),
     }
 }

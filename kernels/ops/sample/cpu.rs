@@ -27,7 +27,7 @@ pub(super) fn draw(run: &CpuRun<'_>, temperature: f32) {
             *out = if temperature == 0.0 {
                 largest(device.isa, x)
             } else {
-                let words = |block| stream.block(step, sample, (element / 4) as u32 + block);
+                let words = |block| stream.block(step, sample, element / 4 + block);
                 race(device.isa, x, 1.0 / temperature, words)
             };
         }
@@ -40,14 +40,14 @@ fn largest(isa: Isa, x: &[f32]) -> i32 {
 }
 
 /// The first class to arrive; `words` are the four words of a block.
-fn race(isa: Isa, x: &[f32], rate: f32, words: impl Fn(u32) -> [u32; 4]) -> i32 {
+fn race(isa: Isa, x: &[f32], rate: f32, words: impl Fn(u64) -> [u32; 4]) -> i32 {
     let largest = vector::max(isa, x);
     let (mut best, mut best_time) = (0, f32::INFINITY);
     for (index, x) in x.chunks(BLOCK).enumerate() {
         let mut drawn = [0; BLOCK];
-        let first = (index * BLOCK / 4) as u32;
+        let first = (index * BLOCK / 4) as u64;
         for (i, four) in drawn.chunks_exact_mut(4).take(x.len().div_ceil(4)).enumerate() {
-            four.copy_from_slice(&words(first + i as u32));
+            four.copy_from_slice(&words(first + i as u64));
         }
         let mut times = [0.0; BLOCK];
         arrivals(isa, &drawn[..x.len()], x, largest, rate, &mut times);

@@ -7,8 +7,8 @@
 //! E[v] is drawn by Philox at (step, first sample + `sample_of_row`, element `element_of_row` ·
 //! ceil4(V) + v), so a draw depends neither on the rank nor on where the row lies. E = -log(1 - u)
 //! with u = (word + 1/2) / 2^32, in f32. A class at minus infinity is never drawn; a row without a
-//! finite logit, or with NaN in it, gives some class below V. Limit: elements below 2^34. Rows
-//! beyond the live extent of any operand are neither read nor written.
+//! finite logit, or with NaN in it, gives some class below V. Rows beyond the live extent of any
+//! operand are neither read nor written.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;

@@ -87,6 +87,21 @@ fn a_draw_depends_on_sample_and_element_not_on_the_row() {
 }
 
 #[test]
+fn draws_go_on_beyond_the_counter_of_philox() {
+    let (rows, classes) = (40, 64);
+    let draw = |first: i32| {
+        let inputs = [
+            Array::f32(&[rows, classes], vec![0.0; rows * classes]),
+            Array::i32(&[rows], vec![0; rows]),
+            Array::i32(&[rows], (first..).take(rows).collect()),
+        ];
+        draws(&inputs, 1.0, 0, 0)
+    };
+    // 2^28 positions of 64 classes are 2^34 elements.
+    assert_ne!(draw(3), draw(3 + (1 << 28)));
+}
+
+#[test]
 fn temperature_zero_takes_the_first_of_the_largest() {
     let inputs = [
         Array::f32(&[2, 4], vec![1.0, 3.0, 2.0, 3.0, f32::NEG_INFINITY, -5.0, -7.0, -6.0]),

@@ -11,7 +11,7 @@ use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::gather_rows::GatherRows;
-use crate::ops::rows::{Shapes, expect_i32, operands};
+use crate::ops::rows::{Shapes, expect_i32, expect_words, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
@@ -44,6 +44,7 @@ impl Op for ScatterRows {
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
         let [x, values, index] = operands(inputs)?;
         expect_i32(index, &[values.leading()], "index")?;
+        expect_words(x, "x")?;
         let rows_agree = x.shape.get(1..) == values.shape.get(1..) && !x.shape.is_empty();
         if !rows_agree || x.dtype != values.dtype {
             return Err(format!("rows of {values} into {x}"));

@@ -8,7 +8,7 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::rows::{Shapes, operands};
+use crate::ops::rows::{Shapes, expect_words, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
@@ -77,7 +77,7 @@ pub(crate) fn expect_columns(x: &Spec) -> std::result::Result<(), String> {
     if x.shape.is_empty() || (x.shape.len() == 1 && x.live.is_some()) {
         return Err(format!("{x} has no columns"));
     }
-    Ok(())
+    expect_words(x, "x")
 }
 
 impl Op for SliceColumns {

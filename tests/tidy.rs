@@ -271,9 +271,21 @@ fn every_recipe_parses_and_plans() {
 }
 
 #[test]
-fn every_gpu_kernel_has_a_cpu_sibling() {
-    let mut kernels = Vec::new();
-    collect(&root().join("kernels/ops"), "cu", &mut kernels);
-    let lonely = kernels.iter().filter(|path| !path.with_file_name("cpu.rs").exists());
-    forbid(lonely.map(|path| format!("{}: no cpu.rs beside it", path.display())).collect());
+fn every_op_has_a_cpu_run_and_helpers_know_no_device() {
+    let ops = root().join("kernels/ops");
+    let folders = fs::read_dir(&ops).unwrap().flatten().map(|entry| entry.path());
+    let folders: Vec<PathBuf> = folders.filter(|path| path.is_dir()).collect();
+    assert!(folders.len() > 30, "only {} ops: the walk is broken", folders.len());
+    let lonely = folders.iter().filter(|path| !path.join("cpu.rs").exists());
+    forbid(lonely.map(|path| format!("{}: no cpu.rs", path.display())).collect());
+    offences(|source, found| {
+        let helper = source.name.strip_prefix("kernels/ops/").is_some_and(|n| !n.contains('/'));
+        // What an op is names the run of every backend.
+        let helper = helper && !["mod.rs", "tests.rs"].iter().any(|n| source.name.ends_with(n));
+        for (line, code) in source.code().filter(|_| helper) {
+            if code.contains("cpu::") || code.contains("CpuRun") {
+                found.push(format!("{}:{line}: a helper of all backends uses one", source.name));
+            }
+        }
+    });
 }

@@ -6,7 +6,9 @@ mod device;
 pub mod gemm;
 pub mod isa;
 pub mod pool;
+pub(crate) mod rows;
 mod run;
+pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;
 pub mod vector;

@@ -51,12 +51,11 @@ pub mod multiply;
 pub mod rms_norm;
 pub mod rope;
 pub mod route;
-pub(crate) mod rows;
 pub mod sample;
 pub mod scale;
 pub mod scatter_rows;
+pub(crate) mod shapes;
 pub mod slice_columns;
-pub(crate) mod softmax;
 pub mod swiglu;
 pub mod update_bias;
 

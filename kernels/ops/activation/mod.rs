@@ -8,7 +8,7 @@ use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::epilogue::Epilogue;
-use crate::ops::rows::{Shapes, operands};
+use crate::ops::shapes::{Shapes, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 

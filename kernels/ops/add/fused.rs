@@ -4,10 +4,10 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::Cost;
-use crate::ops::add::{Add, sum};
+use crate::ops::add::{Add, cpu};
 use crate::ops::layer_norm::{self, LayerNorm};
 use crate::ops::rms_norm::{self, RmsNorm};
-use crate::ops::rows::{Shapes, map_rows};
+use crate::ops::shapes::Shapes;
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
@@ -55,19 +55,7 @@ impl Op for AddLayerNorm {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let (a, b) = (run.input::<f32>(0), run.input::<f32>(1));
-        let (w, bias) = (run.input::<f32>(2), run.input::<f32>(3));
-        let (d, device) = (w.len(), run.device());
-        let outputs =
-            [(run.output(0), d), (run.output(1), 1), (run.output(2), 1), (run.output(3), d)];
-        map_rows(&device.pool, run.live_output(3), d, outputs, |rows, [y, mean, rstd, s]| {
-            let part = rows.start * d..rows.end * d;
-            sum(device.isa, &a[part.clone()], &b[part], s, false);
-            for (i, (s, y)) in s.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
-                (mean[i], rstd[i]) =
-                    layer_norm::cpu::normalise(device.isa, s, w, bias, self.eps, y);
-            }
-        });
+        cpu::add_layer_norm(run, self);
         Ok(())
     }
 }
@@ -86,16 +74,7 @@ impl Op for AddRmsNorm {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let (a, b, w) = (run.input::<f32>(0), run.input::<f32>(1), run.input::<f32>(2));
-        let (d, device) = (w.len(), run.device());
-        let outputs = [(run.output(0), d), (run.output(1), 1), (run.output(2), d)];
-        map_rows(&device.pool, run.live_output(2), d, outputs, |rows, [y, rstd, s]| {
-            let part = rows.start * d..rows.end * d;
-            sum(device.isa, &a[part.clone()], &b[part], s, false);
-            for (i, (s, y)) in s.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
-                rstd[i] = rms_norm::cpu::normalise(device.isa, s, w, self.eps, y);
-            }
-        });
+        cpu::add_rms_norm(run, self);
         Ok(())
     }
 }

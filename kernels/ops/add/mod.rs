@@ -4,19 +4,16 @@
 use std::sync::Arc;
 
 use crate::cpu::CpuRun;
-use crate::cpu::isa::dispatch;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::epilogue::Epilogue;
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
+mod cpu;
 mod fused;
 #[cfg(test)]
 mod tests;
-
-/// Elements of one chunk.
-const CHUNK: usize = 16 * 1024;
 
 /// `a + b`.
 #[derive(Debug)]
@@ -75,24 +72,7 @@ impl Op for Add {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let live = run.live_output(0) * run.output_spec(0).elements_per_row();
-        let (a, b) = (run.input::<f32>(0), run.input::<f32>(1));
-        let (device, accumulate) = (run.device(), run.accumulate(0));
-        device.pool.map_chunks(&mut run.output::<f32>(0)[..live], CHUNK, |chunk, out| {
-            let part = chunk * CHUNK..chunk * CHUNK + out.len();
-            sum(device.isa, &a[part.clone()], &b[part], out, accumulate);
-        });
+        cpu::forward(run);
         Ok(())
-    }
-}
-
-dispatch! {
-    fn sum(a: &[f32], b: &[f32], out: &mut [f32], accumulate: bool) {
-        let terms = out.iter_mut().zip(a.iter().zip(b));
-        if accumulate {
-            terms.for_each(|(o, (a, b))| *o += a + b);
-        } else {
-            terms.for_each(|(o, (a, b))| *o = a + b);
-        }
     }
 }

@@ -6,11 +6,11 @@ use std::ops::Range;
 use crate::cpu::gemm::{Extent, Matrix, Output, Panels, Size, gemm_trimmed};
 use crate::cpu::isa::{Isa, dispatch};
 use crate::cpu::pool::Disjoint;
+use crate::cpu::rows::{map_rows, sums};
+use crate::cpu::softmax::exp_or_zero;
 use crate::cpu::{CpuRun, vector};
 use crate::ops::attention::cpu::{HeadTile, KEYS, QUERIES, Scores, score};
 use crate::ops::attention::geometry::{Geometry, Heads, Meeting, Operands, Packing};
-use crate::ops::rows::{map_rows, sums};
-use crate::ops::softmax::exp_or_zero;
 
 /// Where the gradients of q, k and v go.
 struct Outputs<'a> {

@@ -7,9 +7,9 @@ use crate::cpu::CpuRun;
 use crate::cpu::gemm::{Extent, Matrix, Output, Panels, Size, gemm_trimmed};
 use crate::cpu::isa::dispatch;
 use crate::cpu::pool::Disjoint;
+use crate::cpu::softmax::{exp_or_zero, exp_row, ln, row_max};
 use crate::ops::attention::HEAD_DIM_MAX;
 use crate::ops::attention::geometry::{Geometry, Meeting, Operands, Relation};
-use crate::ops::softmax::{exp_or_zero, exp_row, ln, row_max};
 
 /// Queries of a tile.
 pub(crate) const QUERIES: usize = 64;

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::graph::{Cost, Graph, Tensor, Write};
 use crate::ops::attention::geometry::{Geometry, Packing};
 use crate::ops::attention::{AttentionSpec, HEAD_DIM_MAX, Mask};
-use crate::ops::rows::{Shapes, expect_float, expect_i32, matrix, operands};
+use crate::ops::shapes::{Shapes, expect_float, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 

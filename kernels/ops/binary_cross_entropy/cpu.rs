@@ -1,7 +1,7 @@
 //! `binary_cross_entropy` on the CPU: one pass in order, terms in f64.
 
+use crate::cpu::softmax::write_loss;
 use crate::cpu::{CpuRun, vector};
-use crate::ops::loss::write_loss;
 
 pub(super) fn forward(run: &CpuRun<'_>) {
     let (logits, labels) = (run.input::<f32>(0), run.input::<i32>(1));

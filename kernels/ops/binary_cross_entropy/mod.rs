@@ -12,7 +12,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
-use crate::ops::rows::{Shapes, expect_float, expect_i32, operands};
+use crate::ops::shapes::{Shapes, expect_float, expect_i32, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 

@@ -1,7 +1,7 @@
 //! `combine` on the CPU: tokens, or rows, in parallel; a token's choices in order.
 
+use crate::cpu::rows::map_rows;
 use crate::cpu::{CpuRun, vector};
-use crate::ops::rows::map_rows;
 
 /// Sums of rows (input 0) by `row_of` (input 1).
 pub(super) fn sum(run: &CpuRun<'_>, weight: Option<&[f32]>) {

@@ -11,7 +11,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::group_by_expert::Grouping;
-use crate::ops::rows::{Shapes, expect_float, expect_i32, matrix, operands};
+use crate::ops::shapes::{Shapes, expect_float, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 

@@ -9,9 +9,10 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::Op;
-use crate::ops::rows::{Shapes, expect_i32, operands};
+use crate::ops::shapes::{Shapes, expect_i32, operands};
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -47,18 +48,7 @@ impl Op for Compact {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let mask = &run.input::<i32>(0)[..run.live_input(0)];
-        let (index, mut found) = (run.output::<i32>(0), 0);
-        for (position, _) in mask.iter().enumerate().filter(|(_, set)| **set != 0) {
-            if let Some(slot) = index.get_mut(found) {
-                *slot = position as i32;
-            }
-            found += 1;
-        }
-        if found > self.capacity {
-            run.raise_overflow();
-        }
-        run.output::<i32>(1)[0] = found.min(self.capacity) as i32;
+        cpu::forward(run, self);
         Ok(())
     }
 }

@@ -7,10 +7,10 @@ use crate::cpu::CpuDevice;
 use crate::cpu::CpuRun;
 use crate::cpu::gemm::{Matrix, Output, Size};
 use crate::cpu::isa::dispatch;
+use crate::cpu::rows::map_rows;
+use crate::cpu::softmax::ln;
+use crate::cpu::softmax::{softmax_parts, write_loss};
 use crate::cpu::vector::exp;
-use crate::ops::loss::{softmax_parts, write_loss};
-use crate::ops::rows::map_rows;
-use crate::ops::softmax::ln;
 
 /// Lanes of the sum in [`row_gradient`].
 const LANES: usize = 32;

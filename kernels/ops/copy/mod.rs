@@ -3,13 +3,13 @@
 //! counts to a step sum.
 
 use crate::cpu::CpuRun;
-use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Graph, Tensor, Write};
 use crate::ops::Op;
-use crate::ops::rows::{Shapes, expect_words, operands};
+use crate::ops::shapes::{Shapes, expect_words, operands};
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -54,22 +54,7 @@ impl Op for Copy {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let spec = run.input_spec(0);
-        let live = run.live_input(0) * spec.elements_per_row();
-        match spec.dtype {
-            DType::I32 if run.accumulate(0) => {
-                let (out, x) = (run.output::<i32>(0), run.input::<i32>(0));
-                out[..live].iter_mut().zip(x).for_each(|(o, x)| *o += x);
-            }
-            DType::I32 => {
-                run.output::<i32>(0)[..live].copy_from_slice(&run.input::<i32>(0)[..live]);
-            }
-            _ if run.accumulate(0) => {
-                let (out, x) = (run.output::<f32>(0), run.input::<f32>(0));
-                out[..live].iter_mut().zip(x).for_each(|(o, x)| *o += x);
-            }
-            _ => run.output::<f32>(0)[..live].copy_from_slice(&run.input::<f32>(0)[..live]),
-        }
+        cpu::forward(run);
         Ok(())
     }
 }

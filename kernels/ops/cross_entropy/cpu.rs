@@ -1,8 +1,8 @@
 //! `cross_entropy` on the CPU: rows in parallel, their terms added in order.
 
 use crate::cpu::CpuRun;
-use crate::ops::loss::{add_exp, log_sum_exp, softmax_parts, write_loss};
-use crate::ops::rows::map_rows;
+use crate::cpu::rows::map_rows;
+use crate::cpu::softmax::{add_exp, log_sum_exp, softmax_parts, write_loss};
 
 pub(super) fn forward(run: &CpuRun<'_>) {
     let (logits, labels) = (run.input::<f32>(0), run.input::<i32>(1));

@@ -10,10 +10,11 @@ use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::combine::SumRows;
 use crate::ops::group_by_expert::Grouping;
-use crate::ops::rows::{Shapes, expect_i32, map_rows, matrix, operands};
+use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -52,16 +53,7 @@ impl Op for Dispatch {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let (x, pair_of, k) =
-            (run.input::<f32>(0), run.input::<i32>(1), run.input_spec(2).columns());
-        let columns = run.input_spec(0).columns();
-        let (live, out) = (run.live_input(1), run.output::<f32>(0));
-        map_rows(&run.device().pool, live, columns, [(out, columns)], |rows, [out]| {
-            for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
-                let token = pair_of[row] as usize / k;
-                out.copy_from_slice(&x[token * columns..][..columns]);
-            }
-        });
+        cpu::forward(run);
         Ok(())
     }
 }

@@ -10,10 +10,11 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::rows::{Shapes, map_rows, matrix, operands};
+use crate::ops::shapes::{Shapes, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -67,20 +68,7 @@ impl Op for Dropout {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let (x, columns) = (run.input::<f32>(0), run.input_spec(0).columns());
-        let (random, step, first) = (run.random(), run.step(), run.first_sample());
-        let (rate, factor) = (self.rate, 1.0 / (1.0 - self.rate));
-        let (pool, out) = (&run.device().pool, run.output::<f32>(0));
-        map_rows(pool, run.live_input(0), columns, [(out, columns)], |rows, [out]| {
-            for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
-                let sample = first + (row / self.rows_per_sample) as u64;
-                let element = (row % self.rows_per_sample * columns) as u64;
-                random.fill_uniform(step, sample, element, out);
-                for (out, &x) in out.iter_mut().zip(&x[row * columns..]) {
-                    *out = if *out >= rate { x * factor } else { 0.0 };
-                }
-            }
-        });
+        cpu::forward(run, self);
         Ok(())
     }
 }

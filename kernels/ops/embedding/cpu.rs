@@ -1,8 +1,8 @@
 //! `embedding` on the CPU. The gradient is cut by rows of the table: each chunk looks for its own
 //! tokens, so sums need no atomics and keep the order of rows.
 
+use crate::cpu::rows::map_rows;
 use crate::cpu::{CpuRun, vector};
-use crate::ops::rows::map_rows;
 
 /// Chunks into which the table is cut at most; every chunk reads all tokens.
 const CHUNKS_MAX: usize = 64;

@@ -9,9 +9,10 @@ use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor, Write};
 use crate::ops::Op;
-use crate::ops::rows::{Shapes, expect_float, map_rows, operands};
+use crate::ops::shapes::{Shapes, expect_float, operands};
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -59,16 +60,7 @@ impl Op for ExponentialAverage {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let (x, columns) = (run.input::<f32>(0), run.input_spec(0).elements_per_row());
-        let (average, accumulate) = (run.output::<f32>(0), run.accumulate(0));
-        let rate = 1.0 - self.decay;
-        let (pool, live) = (&run.device().pool, run.live_input(0));
-        map_rows(pool, live, columns, [(average, columns)], |rows, [average]| {
-            let x = &x[rows.start * columns..rows.end * columns];
-            for (average, &x) in average.iter_mut().zip(x) {
-                *average = if accumulate { rate.mul_add(x - *average, *average) } else { x };
-            }
-        });
+        cpu::forward(run, self);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::ops::Op;
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ impl Op for Fill {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        run.output::<f32>(0).fill(self.value);
+        cpu::forward(run, self);
         Ok(())
     }
 }

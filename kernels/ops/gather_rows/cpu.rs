@@ -1,8 +1,8 @@
 //! `gather_rows` on the CPU. The gradient is cut by rows of `x`: each chunk looks for its own
 //! numbers, so sums need no atomics and keep the order of `index`.
 
+use crate::cpu::rows::map_rows;
 use crate::cpu::{CpuRun, vector};
-use crate::ops::rows::map_rows;
 use crate::shape::Spec;
 
 /// Chunks into which `x` is cut at most; every chunk reads all of `index`.

@@ -3,11 +3,11 @@
 //! Not a graph op. Every rank sums the squares of its blocks in `f64`; the sums of all ranks are
 //! then added in block order, so neither ranks nor threads enter the result.
 
-use crate::cpu::CpuDevice;
-use crate::cpu::vector;
-
+mod cpu;
 #[cfg(test)]
 mod tests;
+
+pub use cpu::block_sums;
 
 /// What PyTorch's `torch.nn.utils.clip_grad_norm_` adds to the norm before it divides.
 const EPS: f64 = 1e-6;
@@ -21,18 +21,6 @@ pub struct Norm {
     pub factor: f32,
     /// False if a gradient is infinite or NaN: the update is to be skipped.
     pub finite: bool,
-}
-
-/// Writes the sum of squares of each block of `block_elements` gradients (the last may be shorter).
-///
-/// Panics if `out` does not have one element per block.
-pub fn block_sums(device: &CpuDevice, gradient: &[f32], block_elements: usize, out: &mut [f64]) {
-    assert_eq!(out.len(), gradient.len().div_ceil(block_elements), "one sum per block");
-    device.pool.map_chunks(out, 1, |block, out| {
-        let from = block * block_elements;
-        let part = &gradient[from..gradient.len().min(from + block_elements)];
-        out[0] = vector::sum_of_squares_f64(device.isa, part);
-    });
 }
 
 /// The norm from all block sums in block order. `max_norm` of 0 or infinity: no clipping.

@@ -13,7 +13,7 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
-use crate::ops::rows::{Shapes, expect_i32, operands};
+use crate::ops::shapes::{Shapes, expect_i32, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 

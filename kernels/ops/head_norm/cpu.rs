@@ -1,9 +1,9 @@
 //! `head_norm` on the CPU: the rows of `rms_norm`, one per head.
 
 use crate::cpu::CpuRun;
+use crate::cpu::rows::{column_sums, map_rows};
 use crate::ops::head_norm::HeadNorm;
 use crate::ops::rms_norm::cpu::{add_products, normalise, row_gradient};
-use crate::ops::rows::{column_sums, map_rows};
 
 pub(super) fn forward(run: &CpuRun<'_>, norm: &HeadNorm) {
     let (x, wq, wk) = (run.input::<f32>(0), run.input::<f32>(1), run.input::<f32>(2));

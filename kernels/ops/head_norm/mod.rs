@@ -10,7 +10,7 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::rows::{Shapes, expect_float, matrix, operands};
+use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 

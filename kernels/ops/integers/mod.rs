@@ -7,9 +7,10 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::Op;
-use crate::ops::rows::Shapes;
+use crate::ops::shapes::Shapes;
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -99,20 +100,7 @@ impl Op for Integers {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let live = (0..run.inputs()).map(|i| run.live_input(i)).min().unwrap_or(0);
-        let live = live * run.input_spec(0).elements_per_row();
-        let out = &mut run.output::<i32>(0)[..live];
-        let a = run.input::<i32>(0);
-        let b = if matches!(self.rule, Rule::LessThan(_)) { a } else { run.input::<i32>(1) };
-        for (o, (&a, &b)) in out.iter_mut().zip(a.iter().zip(b)) {
-            *o = match self.rule {
-                Rule::NotEqual => i32::from(a != b),
-                Rule::Add => a.wrapping_add(b),
-                Rule::KeepOr(otherwise) if b == 0 => otherwise,
-                Rule::KeepOr(_) => a,
-                Rule::LessThan(limit) => i32::from(a < limit),
-            };
-        }
+        cpu::forward(run, self);
         Ok(())
     }
 }
@@ -134,9 +122,7 @@ impl Op for Total {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let live = run.live_input(0) * run.input_spec(0).elements_per_row();
-        let a = &run.input::<i32>(0)[..live];
-        run.output::<i32>(0)[0] = a.iter().fold(0, |sum, &a| sum.wrapping_add(a));
+        cpu::total(run);
         Ok(())
     }
 }

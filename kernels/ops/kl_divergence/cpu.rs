@@ -2,10 +2,10 @@
 
 use crate::cpu::CpuRun;
 use crate::cpu::isa::dispatch;
+use crate::cpu::rows::map_rows;
+use crate::cpu::softmax::ln;
+use crate::cpu::softmax::{add_exp, log_sum_exp, softmax_parts, write_loss};
 use crate::cpu::vector::exp;
-use crate::ops::loss::{add_exp, log_sum_exp, softmax_parts, write_loss};
-use crate::ops::rows::map_rows;
-use crate::ops::softmax::ln;
 
 /// Lanes of [`expected_difference`].
 const LANES: usize = 16;

@@ -3,6 +3,10 @@
 use crate::cpu::CpuRun;
 use crate::cpu::gemm::{Block, Epilogue, Matrix, Output, Size, gemm_with};
 use crate::cpu::vector;
+use crate::ops::activation::{self, Activation};
+
+/// Elements of a row that are changed at a time.
+const PIECE: usize = 256;
 
 /// `y = x wᵀ + b` for the operands `x, w, b?`, and then `next` on each finished part of it.
 pub(super) fn product(run: &CpuRun<'_>, next: &Epilogue<'_>) {
@@ -21,6 +25,21 @@ pub(super) fn product(run: &CpuRun<'_>, next: &Epilogue<'_>) {
             }
         }
         next(block);
+    });
+}
+
+/// `y = f(x wᵀ + b)`.
+pub(super) fn activated(run: &CpuRun<'_>, function: Activation) {
+    let isa = run.device().isa;
+    product(run, &|mut block: Block<'_>| {
+        let mut z = [0.0; PIECE];
+        for row in 0..block.rows() {
+            for y in block.row(row).chunks_mut(PIECE) {
+                let z = &mut z[..y.len()];
+                z.copy_from_slice(y);
+                activation::cpu::value(isa, function, z, y);
+            }
+        }
     });
 }
 

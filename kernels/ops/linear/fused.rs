@@ -5,17 +5,13 @@
 //! the CPU (`docs/speed.md`).
 
 use crate::cpu::CpuRun;
-use crate::cpu::gemm::Block;
 use crate::error::Result;
 use crate::graph::Cost;
 use crate::ops::activation::{self, Activation};
 use crate::ops::linear::{Linear, cpu, product_cost};
-use crate::ops::rows::Shapes;
+use crate::ops::shapes::Shapes;
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
-
-/// Elements of a row that are changed at a time.
-const PIECE: usize = 256;
 
 /// `y = f(x wᵀ + b)`, operands as of `linear`.
 #[derive(Debug)]
@@ -40,17 +36,7 @@ impl Op for Activated {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let isa = run.device().isa;
-        cpu::product(run, &|mut block: Block<'_>| {
-            let mut z = [0.0; PIECE];
-            for row in 0..block.rows() {
-                for y in block.row(row).chunks_mut(PIECE) {
-                    let z = &mut z[..y.len()];
-                    z.copy_from_slice(y);
-                    activation::cpu::value(isa, self.0, z, y);
-                }
-            }
-        });
+        cpu::activated(run, self.0);
         Ok(())
     }
 }

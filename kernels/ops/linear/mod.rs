@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::column_sum::ColumnSum;
 use crate::ops::epilogue::Epilogue;
-use crate::ops::rows::{Shapes, expect_float, matrix, operands};
+use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 

@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use crate::cpu::gemm::{Matrix, Output, Size, gemm_with};
 use crate::cpu::isa::dispatch;
+use crate::cpu::rows::map_rows;
+use crate::cpu::softmax::softmax_parts;
+use crate::cpu::softmax::{exp_or_zero, ln};
 use crate::cpu::{CpuDevice, CpuRun, vector};
 use crate::dtype::Precision;
-use crate::ops::column_sum::add_column_sums;
+use crate::ops::column_sum::cpu::add_column_sums;
 use crate::ops::linear_cross_entropy::{Gradient, LinearCrossEntropy, LossOptions};
-use crate::ops::loss::softmax_parts;
-use crate::ops::rows::map_rows;
-use crate::ops::softmax::{exp_or_zero, ln};
 
 /// What forward notes about a row: logsumexp, cross-entropy, term of the loss.
 const RECORD: usize = 3;

@@ -1,9 +1,9 @@
 //! `load_balance_loss` on the CPU: rows in order, since there are few columns.
 
 use crate::cpu::CpuRun;
+use crate::cpu::rows::map_rows;
+use crate::cpu::softmax::{softmax_parts, write_loss};
 use crate::cpu::vector::exp;
-use crate::ops::loss::{softmax_parts, write_loss};
-use crate::ops::rows::map_rows;
 
 pub(super) fn forward(run: &CpuRun<'_>) {
     let (logits, counts) = (run.input::<f32>(0), run.input::<i32>(1));

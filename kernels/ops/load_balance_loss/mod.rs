@@ -13,7 +13,7 @@ use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
-use crate::ops::rows::{Shapes, expect_i32, matrix, operands};
+use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 

@@ -1,7 +1,7 @@
 //! `mean_pool` on the CPU: sequences in parallel, positions in order.
 
+use crate::cpu::rows::map_rows;
 use crate::cpu::{CpuRun, vector};
-use crate::ops::rows::map_rows;
 
 pub(super) fn forward(run: &CpuRun<'_>) {
     let x = run.input::<f32>(0);

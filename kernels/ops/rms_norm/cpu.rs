@@ -2,7 +2,7 @@
 
 use crate::cpu::CpuRun;
 use crate::cpu::isa::dispatch;
-use crate::ops::rows::{column_sums, map_rows, sums};
+use crate::cpu::rows::{column_sums, map_rows, sums};
 
 pub(super) fn forward(run: &CpuRun<'_>, eps: f32) {
     let (x, w) = (run.input::<f32>(0), run.input::<f32>(1));

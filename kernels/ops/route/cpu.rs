@@ -3,9 +3,9 @@
 use super::{EXPERTS_MAX, Route, RouteGradient, Score};
 use crate::cpu::CpuRun;
 use crate::cpu::isa::Isa;
+use crate::cpu::rows::map_rows;
+use crate::cpu::softmax::{add_exp, softmax_parts};
 use crate::cpu::vector::{exp, sigmoid};
-use crate::ops::loss::{add_exp, softmax_parts};
-use crate::ops::rows::map_rows;
 
 /// Keeps a sum of scores that all vanish from dividing by 0; DeepSeek-V3's value.
 const TINY: f32 = 1e-20;

@@ -2,8 +2,8 @@
 
 use crate::cpu::CpuRun;
 use crate::cpu::isa::{Isa, dispatch};
+use crate::cpu::rows::map_rows;
 use crate::cpu::vector::{self, exp};
-use crate::ops::rows::map_rows;
 
 /// Classes whose arrival times are computed together; whole Philox blocks.
 const BLOCK: usize = 64;

@@ -3,18 +3,15 @@
 //! written.
 
 use crate::cpu::CpuRun;
-use crate::cpu::isa::dispatch;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::rows::{Shapes, expect_float, operands};
+use crate::ops::shapes::{Shapes, expect_float, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
-
-/// Elements of one chunk.
-const CHUNK: usize = 16 * 1024;
 
 /// `x` times a constant.
 #[derive(Debug, Clone, Copy)]
@@ -53,21 +50,7 @@ impl Op for Scale {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let live = run.live_input(0) * run.input_spec(0).elements_per_row();
-        let (x, device, accumulate) = (run.input::<f32>(0), run.device(), run.accumulate(0));
-        device.pool.map_chunks(&mut run.output::<f32>(0)[..live], CHUNK, |chunk, out| {
-            scaled(device.isa, &x[chunk * CHUNK..][..out.len()], self.0, out, accumulate);
-        });
+        cpu::forward(run, self);
         Ok(())
-    }
-}
-
-dispatch! {
-    fn scaled(x: &[f32], factor: f32, out: &mut [f32], accumulate: bool) {
-        if accumulate {
-            out.iter_mut().zip(x).for_each(|(o, x)| *o += x * factor);
-        } else {
-            out.iter_mut().zip(x).for_each(|(o, x)| *o = x * factor);
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! `scatter_rows` on the CPU: a copy in chunks, then the replaced rows in order.
 
 use crate::cpu::CpuRun;
-use crate::ops::rows::map_rows;
+use crate::cpu::rows::map_rows;
 
 pub(super) fn scatter(run: &CpuRun<'_>) {
     let (values, index) = (run.input::<u32>(1), &run.input::<i32>(2)[..run.live_input(2)]);

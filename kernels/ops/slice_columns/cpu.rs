@@ -1,7 +1,7 @@
 //! `slice_columns` on the CPU.
 
+use crate::cpu::rows::map_rows;
 use crate::cpu::{CpuRun, vector};
-use crate::ops::rows::map_rows;
 
 pub(super) fn slice(run: &CpuRun<'_>, start: usize, count: usize) {
     let (columns, rows, device) = (run.input_spec(0).columns(), live_rows(run), run.device());

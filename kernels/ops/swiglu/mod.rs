@@ -3,14 +3,14 @@
 //!
 //! Gradient: `dx f[N, 2F]`, overwrites; backward reads x, not y. Dead rows are left untouched.
 
-use crate::cpu::isa::dispatch;
-use crate::cpu::{CpuRun, vector};
+use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::rows::{Shapes, expect_float, map_rows, matrix, operands};
+use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -64,14 +64,7 @@ impl Op for SwiGlu {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let (x, y, device) = (run.input::<f32>(0), run.output::<f32>(0), run.device());
-        let half = run.output_spec(0).columns();
-        map_rows(&device.pool, run.live_input(0), 2 * half, [(y, half)], |rows, [y]| {
-            for (row, y) in rows.zip(y.chunks_exact_mut(half)) {
-                let (gate, up) = x[row * 2 * half..][..2 * half].split_at(half);
-                forward(device.isa, gate, up, y);
-            }
-        });
+        cpu::forward(run);
         Ok(())
     }
 }
@@ -97,31 +90,7 @@ impl Op for Gradient {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let (dy, x, device) = (run.input::<f32>(0), run.input::<f32>(1), run.device());
-        let (half, dx) = (run.input_spec(0).columns(), run.output::<f32>(0));
-        map_rows(&device.pool, run.live_input(0), 3 * half, [(dx, 2 * half)], |rows, [dx]| {
-            for (row, dx) in rows.zip(dx.chunks_exact_mut(2 * half)) {
-                let (gate, up) = x[row * 2 * half..][..2 * half].split_at(half);
-                let (dgate, dup) = dx.split_at_mut(half);
-                backward(device.isa, &dy[row * half..][..half], gate, up, dgate, dup);
-            }
-        });
+        cpu::gradient(run);
         Ok(())
-    }
-}
-
-dispatch! {
-    fn forward(gate: &[f32], up: &[f32], y: &mut [f32]) {
-        for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
-            *y = vector::silu(gate) * up;
-        }
-    }
-
-    fn backward(dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
-        let inputs = dy.iter().zip(gate).zip(up);
-        for (((&dy, &gate), &up), (dgate, dup)) in inputs.zip(dgate.iter_mut().zip(dup)) {
-            *dgate = dy * up * vector::silu_derivative(gate);
-            *dup = dy * vector::silu(gate);
-        }
     }
 }

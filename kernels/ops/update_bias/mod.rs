@@ -10,9 +10,10 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Graph, Tensor, Write};
 use crate::ops::Op;
-use crate::ops::rows::{Shapes, expect_i32, operands};
+use crate::ops::shapes::{Shapes, expect_i32, operands};
 use crate::shape::Spec;
 
+mod cpu;
 #[cfg(test)]
 mod tests;
 
@@ -52,13 +53,7 @@ impl Op for UpdateBias {
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        let (counts, bias) = (run.input::<i32>(0), run.output::<f32>(0));
-        let total: i64 = counts.iter().map(|&count| i64::from(count)).sum();
-        for (bias, &count) in bias.iter_mut().zip(counts) {
-            let below = (total - i64::from(count) * counts.len() as i64).signum();
-            let step = self.rate * below as f32;
-            *bias = if run.accumulate(0) { *bias + step } else { step };
-        }
+        cpu::forward(run, self);
         Ok(())
     }
 }

@@ -1,11 +1,19 @@
-//! What attention and the loss share: a logarithm with the same bits everywhere and the pieces of a
-//! softmax row. Nothing here calls the C library.
+//! What attention and losses share on the CPU: a logarithm with the same bits everywhere, and softmax
+//! over a row. Nothing here calls the C library.
 
-use crate::cpu::vector;
-use crate::ops::rows::{LANES, join};
+use crate::cpu::CpuRun;
+use crate::cpu::isa::{Isa, dispatch};
+use crate::cpu::rows::{LANES, join};
+use crate::cpu::vector::{self, exp};
 
 #[cfg(test)]
 mod tests;
+
+/// Writes the first two outputs of a loss: the scaled sum and the sum.
+pub(crate) fn write_loss(run: &CpuRun<'_>, scale: f32, sum: f64) {
+    run.output::<f32>(0)[0] = (f64::from(scale) * sum) as f32;
+    run.output::<f32>(1)[0] = sum as f32;
+}
 
 /// ln(x) of an `f32`, in `f64` to some 1e-15. 0 gives minus infinity, less gives NaN.
 pub(crate) fn ln(x: f32) -> f64 {
@@ -75,4 +83,41 @@ pub(crate) fn exp_row(x: &mut [f32], scale: f32, shift: f32) -> f32 {
     }
     lanes.iter_mut().zip(tail).for_each(|(lane, x)| *lane += x);
     join(lanes)
+}
+
+/// The largest value of a row and the sum of e^((x - largest) rate); softmax of `x · rate` is their
+/// quotient. `rate` is above 0.
+pub(crate) fn softmax_parts(isa: Isa, x: &[f32], rate: f32) -> (f32, f32) {
+    let largest = vector::max(isa, x);
+    (largest, exp_sum(isa, x, largest, rate))
+}
+
+/// log(Σ e^(x · rate)) of a row.
+pub(crate) fn log_sum_exp(isa: Isa, x: &[f32], rate: f32) -> f64 {
+    let (largest, sum) = softmax_parts(isa, x, rate);
+    f64::from(largest) * f64::from(rate) + ln(sum)
+}
+
+dispatch! {
+    /// Σ e^((x - shift) rate): element i goes to lane i mod 32, lanes are joined in a fixed tree.
+    pub(crate) fn exp_sum(x: &[f32], shift: f32, rate: f32) -> f32 {
+        let mut lanes = [0.0f32; LANES];
+        let (blocks, tail) = x.as_chunks::<LANES>();
+        for block in blocks {
+            for (lane, &x) in lanes.iter_mut().zip(block) {
+                *lane += exp((x - shift) * rate);
+            }
+        }
+        for (lane, &x) in lanes.iter_mut().zip(tail) {
+            *lane += exp((x - shift) * rate);
+        }
+        join(lanes)
+    }
+
+    /// out += factor · e^((x - shift) rate), by fma.
+    pub(crate) fn add_exp(out: &mut [f32], x: &[f32], shift: f32, rate: f32, factor: f32) {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = factor.mul_add(exp((x - shift) * rate), *out);
+        }
+    }
 }

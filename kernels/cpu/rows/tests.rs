@@ -1,7 +1,7 @@
 //! Cuts and sums that every op over rows relies on.
 
 use crate::cpu::pool::Pool;
-use crate::ops::rows::{column_sums, map_rows, sums};
+use crate::cpu::rows::{column_sums, map_rows, sums};
 use crate::testing::noise;
 
 #[test]

@@ -1,12 +1,10 @@
-//! What ops over rows share: checks of operands, fixed cuts of rows, and sums in a fixed order.
+//! What ops over rows share on the CPU: fixed cuts of rows, and sums in a fixed order.
 //!
 //! Nothing here depends on the number of threads or on the instruction set.
 
 use std::ops::Range;
 
 use crate::cpu::pool::{Disjoint, Pool};
-use crate::dtype::DType;
-use crate::shape::Spec;
 
 #[cfg(test)]
 mod tests;
@@ -22,56 +20,6 @@ const BLOCK_ROWS: usize = 64;
 
 /// Lanes of [`sums`].
 pub(crate) const LANES: usize = 32;
-
-/// A shape rule's answer.
-pub(crate) type Shapes = std::result::Result<Vec<Spec>, String>;
-
-/// The operands as an array. Errs with their number if it is another.
-pub(crate) fn operands<'s, const N: usize>(
-    inputs: &[&'s Spec],
-) -> std::result::Result<[&'s Spec; N], String> {
-    inputs.try_into().map_err(|_| format!("{} operands, not {N}", inputs.len()))
-}
-
-/// Rows and columns of a float matrix.
-pub(crate) fn matrix(spec: &Spec, what: &str) -> std::result::Result<[usize; 2], String> {
-    match spec.shape[..] {
-        [rows, columns] if spec.dtype.widens_to_f32() => Ok([rows, columns]),
-        _ => Err(format!("{what} is {spec}, not a float matrix")),
-    }
-}
-
-/// Refuses `spec` unless it has this shape and is a float.
-pub(crate) fn expect_float(
-    spec: &Spec,
-    shape: &[usize],
-    what: &str,
-) -> std::result::Result<(), String> {
-    if spec.shape == shape && spec.dtype.widens_to_f32() {
-        return Ok(());
-    }
-    Err(format!("{what} is {spec}, not a float {shape:?}"))
-}
-
-/// Refuses what is not copied as 32-bit words: all but `I32` and the floats that ops see as `F32`.
-pub(crate) fn expect_words(spec: &Spec, what: &str) -> std::result::Result<(), String> {
-    if spec.dtype == DType::I32 || spec.dtype.widens_to_f32() {
-        return Ok(());
-    }
-    Err(format!("{what} is {spec}, neither i32 nor f32 nor a narrower float"))
-}
-
-/// Refuses `spec` unless it is an `I32` of this shape.
-pub(crate) fn expect_i32(
-    spec: &Spec,
-    shape: &[usize],
-    what: &str,
-) -> std::result::Result<(), String> {
-    if spec.shape == shape && spec.dtype == DType::I32 {
-        return Ok(());
-    }
-    Err(format!("{what} is {spec}, not i32{shape:?}"))
-}
 
 /// Cuts `rows` into fixed chunks and gives each chunk its rows of every output.
 ///

@@ -28,7 +28,7 @@ pub(super) fn draw(run: &CpuRun<'_>, temperature: f32) {
                 largest(device.isa, x)
             } else {
                 let words = |block| stream.block(step, sample, element / 4 + block);
-                race(device.isa, x, 1.0 / temperature, words)
+                first_arrival(device.isa, x, 1.0 / temperature, words)
             };
         }
     });
@@ -40,7 +40,7 @@ fn largest(isa: Isa, x: &[f32]) -> i32 {
 }
 
 /// The first class to arrive; `words` are the four words of a block.
-fn race(isa: Isa, x: &[f32], rate: f32, words: impl Fn(u64) -> [u32; 4]) -> i32 {
+fn first_arrival(isa: Isa, x: &[f32], rate: f32, words: impl Fn(u64) -> [u32; 4]) -> i32 {
     let largest = vector::max(isa, x);
     let (mut best, mut best_time) = (0, f32::INFINITY);
     for (index, x) in x.chunks(BLOCK).enumerate() {

@@ -93,6 +93,7 @@ impl Engine {
             step: self.slice(memory.step),
             input: self.slice(memory.input),
             activations: self.slice(memory.activations),
+            libraries: self.slice(memory.libraries),
             overflow: self.slice(memory.overflow()),
             arguments: self.slice(memory.arguments),
         }

@@ -2,6 +2,7 @@
 //! ranks under any ZeRO placement is restored by any other.
 
 use octet_kernels::dtype::DType;
+use octet_kernels::f8::Format;
 use octet_kernels::graph::{ParameterId, StateUse};
 use octet_kernels::memory::DeviceSlice;
 
@@ -144,6 +145,10 @@ fn write_as(dtype: DType, values: &[f32], bytes: &mut [u8]) {
             for (cell, &value) in bytes.chunks_exact_mut(2).zip(values) {
                 cell.copy_from_slice(&half::f16::from_f32(value).to_le_bytes());
             }
+        }
+        DType::F8E4M3 | DType::F8E5M2 => {
+            let format = Format::of(dtype).expect("a format of 8 bits");
+            bytes.iter_mut().zip(values).for_each(|(cell, &value)| *cell = format.encode(value));
         }
         DType::I32 => {
             for (cell, &value) in bytes.chunks_exact_mut(4).zip(values) {

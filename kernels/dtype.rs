@@ -13,6 +13,11 @@ pub enum DType {
     Bf16,
     /// IEEE binary16.
     F16,
+    /// 8 bits, 4 of them exponent, no infinity (arXiv:2209.05433). Stands for itself times the
+    /// scale in the `F32` tensor beside it.
+    F8E4M3,
+    /// 8 bits, 5 of them exponent. Likewise with a scale.
+    F8E5M2,
     /// Signed 32-bit integer: tokens, labels, positions, segments, live extents.
     I32,
     /// Signed 64-bit integer: counters.
@@ -32,19 +37,37 @@ pub enum Precision {
 }
 
 impl DType {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::F32,
+        Self::F64,
+        Self::Bf16,
+        Self::F16,
+        Self::F8E4M3,
+        Self::F8E5M2,
+        Self::I32,
+        Self::I64,
+        Self::U8,
+    ];
+
     /// Bytes of one element.
     pub const fn bytes(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
             Self::F32 | Self::I32 => 4,
             Self::Bf16 | Self::F16 => 2,
-            Self::U8 => 1,
+            Self::U8 | Self::F8E4M3 | Self::F8E5M2 => 1,
         }
     }
 
     /// True for floating-point storage.
     pub const fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F64 | Self::Bf16 | Self::F16)
+        matches!(self, Self::F32 | Self::F64 | Self::Bf16 | Self::F16) || self.is_eighth()
+    }
+
+    /// True for floats of 8 bits, which mean nothing without their scale.
+    pub const fn is_eighth(self) -> bool {
+        matches!(self, Self::F8E4M3 | Self::F8E5M2)
     }
 
     /// True for floats that the CPU widens to `F32` before it computes and rounds when it stores.
@@ -64,6 +87,8 @@ impl DType {
             Self::F64 => "f64",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+            Self::F8E4M3 => "f8_e4m3",
+            Self::F8E5M2 => "f8_e5m2",
             Self::I32 => "i32",
             Self::I64 => "i64",
             Self::U8 => "u8",
@@ -72,9 +97,7 @@ impl DType {
 
     /// The dtype of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::F32, Self::F64, Self::Bf16, Self::F16, Self::I32, Self::I64, Self::U8]
-            .into_iter()
-            .find(|dtype| dtype.name() == name)
+        Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 }
 

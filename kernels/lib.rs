@@ -7,9 +7,11 @@
 //! | [`collectives`] | what ranks do together, and the fixed tree of sums |
 //! | [`device`] | memory, and work in the order of streams, on whichever device |
 //! | [`cpu`] | the CPU device: threads, vector mathematics, matrix products |
+//! | [`launch`] | what an op asks of a GPU, as data |
+//! | [`operands`] | where a node's operands lie in a run |
 //! | [`memory`] | the arena and its plan |
 //! | [`random`] | counter-based random numbers |
-//! | [`shape`], [`dtype`], [`error`] | what everything speaks in |
+//! | [`shape`], [`dtype`], [`f8`], [`error`] | what everything speaks in |
 //! | [`testing`] | how ops are tested |
 
 pub mod collectives;
@@ -17,8 +19,11 @@ pub mod cpu;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod f8;
 pub mod graph;
+pub mod launch;
 pub mod memory;
+pub mod operands;
 pub mod ops;
 pub mod random;
 pub mod shape;

@@ -180,6 +180,16 @@ impl Trial<'_> {
         Ok(Outcome { outputs, gradients, states, overflow: memory.overflow[0] != 0, ops })
     }
 
+    /// Traces and compiles, for whichever target.
+    ///
+    /// # Errors
+    /// Those of the trace and of [`Program::compile`].
+    pub fn program(&self, trace: Trace<'_>) -> Result<Program> {
+        let (variables, ids) = self.variables();
+        let layout = Layout::new(&variables, Granularity::default());
+        self.compile(&variables, &ids, &layout, trace)
+    }
+
     fn variables(&self) -> (Variables, Vec<Option<ParameterId>>) {
         let mut variables = Variables::new();
         let mut parameter = |(i, array): (usize, &Array)| match array {
@@ -260,6 +270,7 @@ struct Memory {
     step: Vec<u64>,
     input: Vec<u64>,
     activations: Vec<u64>,
+    libraries: Vec<u64>,
     overflow: Vec<i32>,
     arguments: [RunArguments; 1],
 }
@@ -274,6 +285,7 @@ impl Memory {
             step: poison(layout.step_bytes),
             input: poison(program.input_bytes),
             activations: poison(program.activation_bytes),
+            libraries: poison(program.target.library_bytes()),
             overflow: vec![0],
             arguments: [RunArguments::default()],
         }
@@ -298,6 +310,7 @@ impl Memory {
             step: DeviceSlice::from_host(&mut self.step),
             input: DeviceSlice::from_host(&mut self.input),
             activations: DeviceSlice::from_host(&mut self.activations),
+            libraries: DeviceSlice::from_host(&mut self.libraries),
             overflow: DeviceSlice::from_host(&mut self.overflow),
             arguments: DeviceSlice::from_host(&mut self.arguments),
         }

@@ -10,8 +10,8 @@ use octet_actors::outside::LocalDisk;
 use octet_actors::telemetry::resources::Resources;
 use octet_actors::units::size;
 use octet_kernels::cpu::isa::{Isa, Level};
+use octet_kernels::cpu::measure_cpu;
 use octet_kernels::dtype::Precision;
-use octet_kernels::graph::target::measure_cpu;
 use serde::Serialize;
 
 use crate::data::{BadLines, Corpus, TextSpec};

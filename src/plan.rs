@@ -4,9 +4,11 @@
 //! of FLOPs over peak and bytes over bandwidth, summed over ops; what else a step does is in
 //! [`time`]. They are the least that a step can take, not what one will.
 
+use std::collections::BTreeMap;
+
 use octet_actors::contract::Workload;
 use octet_kernels::cpu::CpuDevice;
-use octet_kernels::graph::{Peaks, Target};
+use octet_kernels::graph::{Peaks, Program, Target};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -125,6 +127,8 @@ pub struct Plan {
     pub speeds: Speeds,
     /// Ops of a micro-batch by time.
     pub ops: Vec<OpCost>,
+    /// Ops of all programs that do not say yet what they ask of the target, and nodes of each.
+    pub without_kernels: BTreeMap<String, usize>,
     /// What the busiest rank does in a step.
     pub step: Vec<StepPart>,
     /// The sum of what is exposed of them: the least that a step takes.
@@ -201,6 +205,7 @@ pub fn plan(
         flops_per_step,
         speeds: speeds(&peaks, disk),
         ops,
+        without_kernels: without_kernels(workload),
         step,
         seconds_per_step,
         tokens_per_s: workload.tokens_per_step() as f64 / seconds_per_step,
@@ -208,6 +213,14 @@ pub fn plan(
         checkpoint: checkpoint(config, &memory, &peaks, disk),
         run_seconds: seconds_per_step * samples / config.batch.global as f64,
     })
+}
+
+fn without_kernels(workload: &dyn Workload) -> BTreeMap<String, usize> {
+    let mut missing = BTreeMap::new();
+    for (op, count) in workload.programs().iter().flat_map(Program::without_launches) {
+        *missing.entry(op.to_string()).or_default() += count;
+    }
+    missing
 }
 
 /// What a rank's arena may take: a GPU's memory less the allowances, on a CPU this rank's share of

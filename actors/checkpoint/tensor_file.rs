@@ -51,6 +51,8 @@ fn format_name(dtype: DType) -> &'static str {
         DType::F64 => "F64",
         DType::Bf16 => "BF16",
         DType::F16 => "F16",
+        DType::F8E4M3 => "F8_E4M3",
+        DType::F8E5M2 => "F8_E5M2",
         DType::I32 => "I32",
         DType::I64 => "I64",
         DType::U8 => "U8",
@@ -58,8 +60,7 @@ fn format_name(dtype: DType) -> &'static str {
 }
 
 fn dtype_of(name: &str) -> Option<DType> {
-    let all = [DType::F32, DType::F64, DType::Bf16, DType::F16, DType::I32, DType::I64, DType::U8];
-    all.into_iter().find(|dtype| format_name(*dtype) == name)
+    DType::ALL.into_iter().find(|dtype| format_name(*dtype) == name)
 }
 
 /// Length, JSON and padding in front of the data. Panics if two tensors have one name.

@@ -89,7 +89,7 @@ pub unsafe fn join(
             DType::F64 => join_as::<f64>(tree, pieces, output),
             DType::I32 => join_as::<i32>(tree, pieces, output),
             DType::I64 => join_as::<i64>(tree, pieces, output),
-            DType::Bf16 | DType::F16 | DType::U8 => {
+            DType::Bf16 | DType::F16 | DType::F8E4M3 | DType::F8E5M2 | DType::U8 => {
                 return Err(Error::Plan(format!("a join of {dtype}: too narrow to be summed")));
             }
         }

@@ -16,6 +16,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext, Target};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice};
+use crate::operands::Operands;
 use crate::ops::Stream;
 use crate::ops::adamw::{self, AdamW, adamw};
 use crate::ops::fold::add_into;
@@ -78,7 +79,8 @@ impl Device for CpuDevice {
     ) -> Result<()> {
         assert_eq!(program.target, Target::Cpu, "program {} has another target", program.name);
         for node in program.planned(nodes) {
-            CpuRun::execute(program, node, self, bindings, context)?;
+            let operands = Operands { program, node, bindings, context };
+            CpuRun::execute(operands, self)?;
         }
         Ok(())
     }

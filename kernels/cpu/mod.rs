@@ -5,6 +5,7 @@
 mod device;
 pub mod gemm;
 pub mod isa;
+mod measure;
 pub mod pool;
 pub(crate) mod rows;
 mod run;
@@ -12,8 +13,10 @@ pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;
 pub mod vector;
+pub(crate) mod widen;
 
 pub(crate) use device::open;
+pub use measure::measure_cpu;
 pub use run::CpuRun;
 
 /// The CPU as a device.

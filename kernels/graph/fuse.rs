@@ -15,14 +15,11 @@ mod tests;
 
 /// Fuses what it can.
 pub(crate) fn fuse(graph: &mut Graph<'_>, target: Target) {
-    if !target.fuses() {
-        return;
-    }
     let readers = readers(graph);
     let mut nodes = std::mem::take(&mut graph.nodes).into_iter().peekable();
     let mut fused = Vec::with_capacity(nodes.len());
     while let Some(node) = nodes.next() {
-        let pair = nodes.peek().and_then(|next| pair(graph, &readers, &node, next));
+        let pair = nodes.peek().and_then(|next| pair(graph, &readers, &node, next, target));
         fused.push(match pair {
             Some(pair) => {
                 nodes.next();
@@ -45,12 +42,16 @@ fn readers(graph: &Graph<'_>) -> Vec<usize> {
 }
 
 /// One node for `node` and `next`, if there is one.
-fn pair(graph: &Graph<'_>, readers: &[usize], node: &Node, next: &Node) -> Option<Node> {
+fn pair(
+    graph: &Graph<'_>,
+    readers: &[usize],
+    node: &Node,
+    next: &Node,
+    target: Target,
+) -> Option<Node> {
     let &[(made, Write::Overwrite)] = &node.outputs[..] else { return None };
     let (&first, others) = next.inputs.split_first()?;
     let computes = |n: &Node| n.op.stream() == Stream::Compute;
-    // Widened operands are rounded between two nodes, and would not be inside of one.
-    let rounds = graph.spec(made).dtype.is_narrow();
     let plain = |&(t, write): &(Tensor, Write)| {
         graph.tensors[t.0].kind == Kind::Intermediate && write == Write::Overwrite
     };
@@ -58,17 +59,25 @@ fn pair(graph: &Graph<'_>, readers: &[usize], node: &Node, next: &Node) -> Optio
         && !others.iter().any(|&t| graph.root(t) == made)
         && node.outputs.iter().chain(&next.outputs).all(plain)
         && computes(node)
-        && computes(next)
-        && !rounds;
+        && computes(next);
     if !fits {
         return None;
     }
     let keeps = readers[made.0] > 1;
-    let op: Arc<dyn Op> = node.op.with_epilogue(next.op.epilogue()?, keeps)?;
+    let op: Arc<dyn Op> = node.op.with_epilogue(next.op.epilogue()?, keeps, target)?;
     let mut outputs = next.outputs.clone();
     if keeps {
         outputs.push((made, Write::Overwrite));
     }
     let inputs = node.inputs.iter().chain(others).copied().collect();
-    Some(Node { op, inputs, outputs, ..node.clone() })
+    let pair = Node { op, inputs, outputs, ..node.clone() };
+    runs(graph, &pair, target).then_some(pair)
+}
+
+/// Whether the target can run a node: a GPU if it is told how.
+fn runs(graph: &Graph<'_>, node: &Node, target: Target) -> bool {
+    match target {
+        Target::Cpu => true,
+        Target::Gpu(gpu) => node.op.cuda(&graph.io(node), gpu).is_some(),
+    }
 }

@@ -20,7 +20,9 @@ use crate::graph::recompute::Mix;
 use crate::graph::target::Target;
 use crate::graph::variables::{ParameterId, StateId, StepBufferId};
 use crate::graph::{Graph, Kind, Part, Tensor, Write};
+use crate::launch::Launches;
 use crate::memory::{DeviceSlice, REGION_ALIGNMENT};
+use crate::operands::Place;
 use crate::ops::{Io, Op, Stream};
 use crate::random::Site;
 use crate::shape::Spec;
@@ -43,7 +45,7 @@ pub enum Goal {
 }
 
 /// How a graph is compiled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Policy {
     /// What backward computes again instead of keeping.
     pub recompute: Mix,
@@ -53,17 +55,6 @@ pub struct Policy {
     pub unfused: bool,
     /// To what the operands of linear layers' products are rounded.
     pub matmul: Precision,
-}
-
-/// Where a tensor lies, as an offset into one of the run's regions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Activation(usize),
-    Parameter { unit: usize, offset: usize },
-    Gradient { unit: usize, offset: usize },
-    State(usize),
-    Step { offset: usize, slice_bytes: usize, part: Part },
-    Input(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +77,8 @@ pub(crate) struct Planned {
     pub(crate) workspace: (usize, usize),
     /// Scratch offsets where narrow operands stand widened to `F32`: inputs, then outputs.
     pub(crate) widened: Vec<Option<usize>>,
+    /// What it asks of a GPU; `None` on a CPU, and for an op that has no launches yet.
+    pub(crate) launches: Option<Launches>,
     cost: Cost,
 }
 
@@ -126,6 +119,8 @@ pub struct Bindings<'a> {
     pub input: DeviceSlice,
     /// Intermediates and scratch, [`Program::activation_bytes`].
     pub activations: DeviceSlice,
+    /// The workspaces of libraries, [`Target::library_bytes`].
+    pub libraries: DeviceSlice,
     /// One `I32`, set to 1 by an op whose live extent would exceed its capacity.
     pub overflow: DeviceSlice,
     /// [`RunArguments`].
@@ -206,8 +201,11 @@ impl Program {
         let mut lives = lifetimes(&graph);
         let scratch_at = lives.len();
         let ios: Vec<Io> = graph.nodes.iter().map(|n| graph.io(n)).collect();
+        let mut launches = Vec::with_capacity(ios.len());
         for (i, (node, io)) in graph.nodes.iter().zip(&ios).enumerate() {
-            let bytes = aligned(workspace(&*node.op, io, target)) + widened_bytes(io, target);
+            launches.push(launches_of(&*node.op, io, target)?);
+            let scratch = workspace(&*node.op, io, &launches[i]);
+            let bytes = aligned(scratch) + widened_bytes(io, target);
             let last = until(&graph, i);
             lives.push((bytes > 0).then_some(Lifetime { first: i, last, bytes }));
         }
@@ -218,10 +216,11 @@ impl Program {
             .nodes
             .iter()
             .zip(&ios)
+            .zip(launches)
             .enumerate()
-            .map(|(i, (node, io))| {
+            .map(|(i, ((node, io), launches))| {
                 let scratch = offsets[scratch_at + i];
-                let workspace = workspace(&*node.op, io, target);
+                let workspace = workspace(&*node.op, io, &launches);
                 Planned {
                     op: node.op.clone(),
                     inputs: node.inputs.clone(),
@@ -231,6 +230,7 @@ impl Program {
                     site: node.site,
                     workspace: (scratch, workspace),
                     widened: widened_offsets(io, scratch + aligned(workspace), target),
+                    launches,
                     cost: node.op.cost(io),
                 }
             })
@@ -335,20 +335,13 @@ impl Program {
         &self.tensors[tensor.0].spec
     }
 
+    pub(crate) fn place(&self, tensor: Tensor) -> Place {
+        self.tensors[tensor.0].place
+    }
+
     pub(crate) fn resolve(&self, tensor: Tensor, b: &Bindings<'_>, slice: usize) -> DeviceSlice {
         let Placed { spec, place } = &self.tensors[tensor.0];
-        let (region, offset) = match *place {
-            Place::Activation(offset) => (b.activations, offset),
-            Place::Parameter { unit, offset } => (b.parameters[unit], offset),
-            Place::Gradient { unit, offset } => (b.gradients[unit], offset),
-            Place::State(offset) => (b.states, offset),
-            Place::Input(offset) => (b.input, offset),
-            Place::Step { offset, part: Part::Whole, .. } => (b.step, offset),
-            Place::Step { offset, slice_bytes, part: Part::Slice } => {
-                (b.step, offset + slice * slice_bytes)
-            }
-        };
-        region.part(offset, spec.bytes())
+        place.slice(b, slice, spec.bytes())
     }
 }
 
@@ -360,8 +353,19 @@ fn narrow_bytes(spec: &Spec) -> usize {
     if spec.dtype.is_narrow() { aligned(spec.elements() * 4) } else { 0 }
 }
 
-fn workspace(op: &dyn Op, io: &Io, target: Target) -> usize {
-    if target == Target::Cpu { op.workspace(io) } else { op.gpu_workspace(io) }
+/// What an op asks of a GPU, checked; `None` on a CPU and from an op that does not say.
+fn launches_of(op: &dyn Op, io: &Io, target: Target) -> Result<Option<Launches>> {
+    let Target::Gpu(gpu) = target else { return Ok(None) };
+    let launches = op.cuda(io, gpu);
+    if let Some(launches) = &launches {
+        launches.check(op.name(), io, gpu)?;
+    }
+    Ok(launches)
+}
+
+/// Bytes of an op's scratch. Where nothing says what a GPU needs, what the CPU needs is assumed.
+fn workspace(op: &dyn Op, io: &Io, launches: &Option<Launches>) -> usize {
+    launches.as_ref().map_or_else(|| op.workspace(io), |launches| launches.workspace_bytes)
 }
 
 fn widened_bytes(io: &Io, target: Target) -> usize {

@@ -1,26 +1,122 @@
-//! The devices that a program can be planned for, and what is known of each without having one.
+//! The devices that a program can be planned for, by what they have: a GPU is its properties, and
+//! its name is one of them.
 //!
-//! Figures of devices are those of their data sheets; budgets are decisions, allowances are
-//! estimates and say so. Prohibition: nothing here looks at the machine it runs on.
+//! Presets are figures of data sheets; budgets are decisions, allowances are estimates and say so.
+//! Prohibition: nothing here looks at the machine it runs on. Who finds a card says what it has
+//! ([`Gpu::probed`]).
 
-use crate::cpu::CpuDevice;
-use crate::cpu::gemm::{Matrix, Output, Size};
-use crate::dtype::{DType, Precision};
+use crate::dtype::DType;
 use crate::graph::cost::Peaks;
 
 /// What a program is compiled for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Target {
     /// The CPU: narrow operands of an op stand widened to `F32` beside it while it runs.
     #[default]
     Cpu,
-    /// NVIDIA H100 SXM, 80 GB.
-    H100,
-    /// NVIDIA H200 SXM, 141 GB.
-    H200,
+    /// A GPU with these properties.
+    Gpu(&'static Gpu),
 }
 
-/// Workspace of cuBLASLt on a Hopper GPU: what its documentation recommends for them.
+/// What is known of a kind of GPU.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gpu {
+    /// On the command line, in plans and manifests.
+    pub name: &'static str,
+    /// Compute capability, major and minor: which kernels there are for it.
+    pub architecture: [u32; 2],
+    /// How many blocks of threads compute at once, at least.
+    pub multiprocessors: u32,
+    /// Shared memory that one block can have.
+    pub shared_bytes: u32,
+    /// Memory, as its driver reports it.
+    pub memory_bytes: usize,
+    /// Dense matrix products of bf16 and f16 operands with sums in f32, FLOP/s.
+    pub half_flops_per_s: f64,
+    /// Of f32 operands (TF32).
+    pub single_flops_per_s: f64,
+    /// Of 8-bit floats, if it has such products.
+    pub eighth_flops_per_s: Option<f64>,
+    /// Bandwidth of its memory.
+    pub bytes_per_s: f64,
+    /// To other GPUs, each way.
+    pub link_bytes_per_s: f64,
+    /// From the host.
+    pub host_bytes_per_s: f64,
+}
+
+/// NVIDIA A100 SXM, 80 GB.
+pub static A100: Gpu = Gpu {
+    name: "a100",
+    architecture: [8, 0],
+    multiprocessors: 108,
+    shared_bytes: 163 << 10,
+    memory_bytes: 81_920 << 20,
+    half_flops_per_s: 312e12,
+    single_flops_per_s: 156e12,
+    eighth_flops_per_s: None,
+    bytes_per_s: 2.039e12,
+    // NVLink 3: 12 links of 25 GB/s each way.
+    link_bytes_per_s: 300e9,
+    host_bytes_per_s: PCIE4_BYTES_PER_S,
+};
+
+/// NVIDIA H100 SXM, 80 GB.
+pub static H100: Gpu = Gpu {
+    name: "h100",
+    architecture: [9, 0],
+    multiprocessors: 132,
+    shared_bytes: 227 << 10,
+    memory_bytes: 81_559 << 20,
+    half_flops_per_s: 989.4e12,
+    single_flops_per_s: 494.7e12,
+    eighth_flops_per_s: Some(1978.9e12),
+    bytes_per_s: 3.35e12,
+    // NVLink 4: 18 links of 25 GB/s each way.
+    link_bytes_per_s: 450e9,
+    host_bytes_per_s: PCIE5_BYTES_PER_S,
+};
+
+/// NVIDIA H200 SXM, 141 GB: the same chip with other memory.
+pub static H200: Gpu =
+    Gpu { name: "h200", memory_bytes: 143_771 << 20, bytes_per_s: 4.8e12, ..H100 };
+
+/// NVIDIA B200 SXM, 180 GB.
+pub static B200: Gpu = Gpu {
+    name: "b200",
+    architecture: [10, 0],
+    multiprocessors: 148,
+    memory_bytes: 183_359 << 20,
+    half_flops_per_s: 2250e12,
+    single_flops_per_s: 1125e12,
+    eighth_flops_per_s: Some(4500e12),
+    bytes_per_s: 8e12,
+    // NVLink 5: 18 links of 50 GB/s each way.
+    link_bytes_per_s: 900e9,
+    ..H100
+};
+
+/// NVIDIA GeForce RTX 4090, 24 GB. It has no links: ranks meet over PCIe.
+pub static RTX_4090: Gpu = Gpu {
+    name: "rtx4090",
+    architecture: [8, 9],
+    multiprocessors: 128,
+    shared_bytes: 99 << 10,
+    memory_bytes: 24_564 << 20,
+    half_flops_per_s: 165.2e12,
+    single_flops_per_s: 82.6e12,
+    eighth_flops_per_s: Some(330.3e12),
+    bytes_per_s: 1.008e12,
+    link_bytes_per_s: PCIE4_BYTES_PER_S,
+    host_bytes_per_s: PCIE4_BYTES_PER_S,
+};
+
+/// PCIe 5.0 x16: 64 GB/s less the packets' overhead, the usual figure for large pinned copies.
+const PCIE5_BYTES_PER_S: f64 = 50e9;
+/// PCIe 4.0 x16: half of that.
+const PCIE4_BYTES_PER_S: f64 = 25e9;
+
+/// Workspace of cuBLASLt: what its documentation recommends for Hopper, which is the most.
 const BLAS_BYTES: usize = 32 << 20;
 /// Workspace of cuDNN. A budget: plans that ask for more are no candidates.
 const DNN_BYTES: usize = 64 << 20;
@@ -32,21 +128,48 @@ const MODULE_BYTES: usize = 300 << 20;
 /// What NCCL takes for channels and peers, with several ranks. An allowance, not measured yet.
 const NCCL_BYTES: usize = 1 << 30;
 
-/// NVLink 4 of an SXM board: 18 links of 25 GB/s each way (data sheet: 900 GB/s both ways).
-const NVLINK_BYTES_PER_S: f64 = 450e9;
-/// PCIe 5.0 x16: 64 GB/s less the packets' overhead, the usual figure for large pinned copies.
-const PCIE_BYTES_PER_S: f64 = 50e9;
+impl Gpu {
+    /// The kinds that are known without a card.
+    pub const PRESETS: [&'static Self; 5] = [&A100, &H100, &H200, &B200, &RTX_4090];
+
+    /// A card that was found: kept for as long as the process lives, once for each kind.
+    pub fn probed(found: Self) -> &'static Self {
+        Box::leak(Box::new(found))
+    }
+
+    /// Whether the tensor memory accelerator and warpgroup products of Hopper are there.
+    pub const fn is_hopper(&self) -> bool {
+        self.architecture[0] == 9
+    }
+
+    /// For matrix products of operands of that dtype.
+    fn flops_per_s(&self, dtype: DType) -> f64 {
+        match dtype {
+            DType::Bf16 | DType::F16 => self.half_flops_per_s,
+            _ => self.single_flops_per_s,
+        }
+    }
+}
 
 impl Target {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Cpu, Self::H100, Self::H200];
+    /// [`H100`].
+    pub const H100: Self = Self::Gpu(&H100);
+    /// [`H200`].
+    pub const H200: Self = Self::Gpu(&H200);
+
+    /// The target of that name: `cpu`, or a preset.
+    pub fn named(name: &str) -> Option<Self> {
+        if name == "cpu" {
+            return Some(Self::Cpu);
+        }
+        Gpu::PRESETS.into_iter().find(|gpu| gpu.name == name).map(Self::Gpu)
+    }
 
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
-            Self::H100 => "h100",
-            Self::H200 => "h200",
+            Self::Gpu(gpu) => gpu.name,
         }
     }
 
@@ -55,16 +178,11 @@ impl Target {
         matches!(self, Self::Cpu)
     }
 
-    /// Whether it runs fused pairs of ops. A GPU's plan has none until its kernels exist.
-    pub const fn fuses(self) -> bool {
-        matches!(self, Self::Cpu)
-    }
-
     /// Workspaces of libraries inside the arena, each by reason.
     pub fn libraries(self) -> &'static [(&'static str, usize)] {
         match self {
             Self::Cpu => &[],
-            Self::H100 | Self::H200 => &[("cuBLASLt", BLAS_BYTES), ("cuDNN", DNN_BYTES)],
+            Self::Gpu(_) => &[("cuBLASLt", BLAS_BYTES), ("cuDNN", DNN_BYTES)],
         }
     }
 
@@ -78,7 +196,7 @@ impl Target {
     pub fn outside(self, ranks: usize) -> Vec<(&'static str, usize)> {
         let mut parts = match self {
             Self::Cpu => return Vec::new(),
-            Self::H100 | Self::H200 => vec![("context", CONTEXT_BYTES), ("modules", MODULE_BYTES)],
+            Self::Gpu(_) => vec![("context", CONTEXT_BYTES), ("modules", MODULE_BYTES)],
         };
         if ranks > 1 {
             parts.push(("NCCL", NCCL_BYTES));
@@ -86,77 +204,22 @@ impl Target {
         parts
     }
 
-    /// Memory of the device in bytes, as its driver reports it; `None` for the CPU, whose memory
-    /// is the machine's.
+    /// Memory of the device; `None` for the CPU, whose memory is the machine's.
     pub const fn memory_bytes(self) -> Option<usize> {
         match self {
             Self::Cpu => None,
-            // 81,559 and 143,771 MiB, as nvidia-smi shows them.
-            Self::H100 => Some(81_559 << 20),
-            Self::H200 => Some(143_771 << 20),
+            Self::Gpu(gpu) => Some(gpu.memory_bytes),
         }
     }
 
-    /// Peaks from the data sheet for matrix products of that dtype, dense: bf16 989.4 TFLOP/s, and
-    /// half of it for f32 operands (TF32). `None` for the CPU, which is measured.
+    /// Peaks for matrix products of operands of that dtype. `None` for the CPU, which is measured.
     pub fn peaks(self, dtype: DType) -> Option<Peaks> {
-        let bytes_per_s = match self {
-            Self::Cpu => return None,
-            Self::H100 => 3.35e12,
-            Self::H200 => 4.8e12,
-        };
-        let flops_per_s = if dtype.is_narrow() { 989.4e12 } else { 494.7e12 };
-        let (link, host) = (Some(NVLINK_BYTES_PER_S), Some(PCIE_BYTES_PER_S));
-        Some(Peaks { flops_per_s, bytes_per_s, link_bytes_per_s: link, host_bytes_per_s: host })
+        let Self::Gpu(gpu) = self else { return None };
+        Some(Peaks {
+            flops_per_s: gpu.flops_per_s(dtype),
+            bytes_per_s: gpu.bytes_per_s,
+            link_bytes_per_s: Some(gpu.link_bytes_per_s),
+            host_bytes_per_s: Some(gpu.host_bytes_per_s),
+        })
     }
-}
-
-/// Side of the square matrices whose product is the CPU's peak.
-const SIDE: usize = 256;
-/// Bytes that are copied to find the CPU's bandwidth: more than its nearer caches hold.
-const COPIED: usize = 32 << 20;
-
-/// Peaks of the CPU with so many threads for products of that precision, measured in some tens of
-/// milliseconds.
-pub fn measure_cpu(threads: usize, precision: Precision) -> Peaks {
-    let device = CpuDevice::new(threads);
-    let (a, b) = (vec![1.0f32; SIDE * SIDE], vec![1.0f32; SIDE * SIDE]);
-    let mut c = vec![0.0f32; SIDE * SIDE];
-    let size = Size { m: SIDE, n: SIDE, k: SIDE };
-    let mut product = || {
-        let output = Output::new(&mut c, SIDE, false);
-        let [a, b] = [&a, &b].map(|data| Matrix::rows(data, SIDE).rounded(precision));
-        device.gemm(size, a, b, output);
-    };
-    product();
-    let multiplying = best(12, &mut product);
-    let source = vec![1u8; COPIED];
-    let mut target = vec![0u8; COPIED];
-    let copying = best(4, &mut || {
-        let chunk = COPIED.div_ceil(threads);
-        let (from, to) = (source.chunks(chunk), target.chunks_mut(chunk));
-        std::thread::scope(|scope| {
-            for (from, to) in from.zip(to) {
-                scope.spawn(move || to.copy_from_slice(from));
-            }
-        });
-        std::hint::black_box(&mut target);
-    });
-    Peaks {
-        flops_per_s: 2.0 * (SIDE * SIDE * SIDE) as f64 / multiplying,
-        // Each byte is read and written.
-        bytes_per_s: 2.0 * COPIED as f64 / copying,
-        link_bytes_per_s: None,
-        host_bytes_per_s: None,
-    }
-}
-
-/// The fastest of `times` runs, in seconds.
-fn best(times: usize, run: &mut dyn FnMut()) -> f64 {
-    let one = |_| {
-        let start = std::time::Instant::now();
-        run();
-        start.elapsed().as_secs_f64()
-    };
-    (0..times).map(one).fold(f64::INFINITY, f64::min)
 }

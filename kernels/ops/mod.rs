@@ -1,5 +1,6 @@
 //! What an op is. Each op is a folder that holds everything about it: contract and gradient
-//! (`mod.rs`), CPU run (`cpu.rs`), f64 oracle and tests. The CPU run is the specification.
+//! (`mod.rs`), CPU run (`cpu.rs`), what it asks of a GPU (`cuda.rs`), f64 oracle and tests. The CPU
+//! run is the specification.
 //!
 //! An op never allocates, never keeps state between runs and never looks beyond a live extent.
 
@@ -8,7 +9,9 @@ use std::sync::Arc;
 
 use crate::cpu::CpuRun;
 use crate::error::{Error, Result};
-use crate::graph::{Backward, Cost};
+use crate::graph::target::Gpu;
+use crate::graph::{Backward, Cost, Target};
+use crate::launch::Launches;
 use crate::ops::epilogue::Epilogue;
 use crate::shape::Spec;
 
@@ -137,9 +140,10 @@ pub trait Op: Debug + Send + Sync {
         0
     }
 
-    /// Bytes of scratch in the arena while the op runs on a GPU.
-    fn gpu_workspace(&self, io: &Io) -> usize {
-        self.workspace(io)
+    /// What it asks of a GPU of that kind; its scratch there is theirs. `None`: nothing yet, and a
+    /// program that holds the op cannot run there.
+    fn cuda(&self, _io: &Io, _gpu: &Gpu) -> Option<Launches> {
+        None
     }
 
     /// For recompute policies.
@@ -156,8 +160,9 @@ pub trait Op: Debug + Send + Sync {
     /// bits.
     ///
     /// Inputs are those of this op, then those of the next but its first. Outputs are those of the
-    /// next, then this op's own if it `keeps` it. `None` if there is no such pass.
-    fn with_epilogue(&self, _next: Epilogue, _keeps: bool) -> Option<Arc<dyn Op>> {
+    /// next, then this op's own if it `keeps` it. `None` if there is no such pass, or if two passes
+    /// are faster on that target.
+    fn with_epilogue(&self, _: Epilogue, _keeps: bool, _: Target) -> Option<Arc<dyn Op>> {
         None
     }
 

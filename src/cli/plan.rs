@@ -12,6 +12,7 @@ use octet::plan::search::{Row, search};
 use octet::plan::{DISK_BYTES_PER_S, Part, Plan, plan, vocabulary};
 use octet_actors::rank::threads_per_rank;
 use octet_kernels::graph;
+use octet_kernels::graph::target::{self, Gpu};
 
 use crate::cli::numbers::whole;
 use crate::cli::units::{duration, grouped, size};
@@ -56,10 +57,31 @@ enum Target {
     Auto,
     /// This machine's CPU, measured.
     Cpu,
+    /// NVIDIA A100 SXM, 80 GB.
+    A100,
     /// NVIDIA H100 SXM, 80 GB.
     H100,
     /// NVIDIA H200 SXM, 141 GB.
     H200,
+    /// NVIDIA B200 SXM, 180 GB.
+    B200,
+    /// NVIDIA GeForce RTX 4090, 24 GB.
+    Rtx4090,
+}
+
+impl Target {
+    /// The GPU, if it is one.
+    fn gpu(self, narrow: bool) -> Option<&'static Gpu> {
+        match self {
+            Self::Auto if !narrow => None,
+            Self::Cpu => None,
+            Self::A100 => Some(&target::A100),
+            Self::H100 => Some(&target::H100),
+            Self::Auto | Self::H200 => Some(&target::H200),
+            Self::B200 => Some(&target::B200),
+            Self::Rtx4090 => Some(&target::RTX_4090),
+        }
+    }
 }
 
 /// Prints the plan, or the table.
@@ -77,11 +99,9 @@ fn answer(arguments: &Arguments, config: &Config) -> Result<ExitCode, Failure> {
     let stored: toml::Table = config.to_toml().parse().map_err(Failure::ours)?;
     let dtype = stored.get("model").and_then(|model| model.get("dtype"));
     let narrow = dtype.and_then(toml::Value::as_str) == Some("bf16");
-    let machine = match arguments.target {
-        Target::H100 => Machine::gpus(graph::Target::H100),
-        Target::H200 => Machine::gpus(graph::Target::H200),
-        Target::Auto if narrow => Machine::gpus(graph::Target::H200),
-        Target::Auto | Target::Cpu => Machine::this_cpu(config.model.matmul.into()),
+    let machine = match arguments.target.gpu(narrow) {
+        Some(gpu) => Machine::gpus(graph::Target::Gpu(gpu)),
+        None => Machine::this_cpu(config.model.matmul.into()),
     };
     let (vocabulary, note) = vocabulary(config)?;
     if arguments.search {
@@ -98,6 +118,7 @@ fn answer(arguments: &Arguments, config: &Config) -> Result<ExitCode, Failure> {
     }
     print_memory(&plan);
     print_time(&plan);
+    print_missing(&plan);
     println!("schedule   {}", config.schedule.describe(config.run.steps));
     Ok(ExitCode::SUCCESS)
 }
@@ -209,6 +230,16 @@ fn print_time(plan: &Plan) {
         if saved.every == 0 { String::new() } else { format!(", every {} steps", saved.every) }
     );
     println!("run        {} at least", duration(plan.run_seconds));
+}
+
+/// What stands between this plan and a run on its target.
+fn print_missing(plan: &Plan) {
+    if plan.without_kernels.is_empty() {
+        return;
+    }
+    let ops: Vec<String> =
+        plan.without_kernels.iter().map(|(op, count)| format!("{op} ({count})")).collect();
+    println!("no kernels yet on {} for {}", plan.target, ops.join(", "));
 }
 
 fn print_rows(arguments: &Arguments, machine: &Machine, rows: &[Row]) -> Result<ExitCode, Failure> {

@@ -122,6 +122,8 @@ impl Bench {
             step: DeviceSlice::from_host(&mut step),
             input: DeviceSlice::from_host(&mut input),
             activations: DeviceSlice::from_host(&mut activations),
+            // A CPU has no libraries.
+            libraries: DeviceSlice::from_host::<u8>(&mut []),
             overflow: DeviceSlice::from_host(&mut overflow),
             arguments: DeviceSlice::from_host(&mut arguments),
         };

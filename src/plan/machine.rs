@@ -1,8 +1,8 @@
 //! What a plan is made for: a GPU that need not be there, or this machine's CPU.
 
+use octet_kernels::cpu::measure_cpu;
 use octet_kernels::dtype::DType;
 use octet_kernels::dtype::Precision;
-use octet_kernels::graph::target::measure_cpu;
 use octet_kernels::graph::{Peaks, Target};
 
 /// A machine with as many devices as a run has ranks.

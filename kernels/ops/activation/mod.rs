@@ -22,7 +22,7 @@ mod tests;
 pub(crate) const FLOPS: f64 = 20.0;
 
 /// Which function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// GELU with tanh (GPT-2).
     Gelu,

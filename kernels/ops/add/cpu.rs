@@ -3,6 +3,7 @@
 use crate::cpu::CpuRun;
 use crate::cpu::isa::dispatch;
 use crate::cpu::rows::map_rows;
+use crate::cpu::widen::round_trip;
 use crate::ops::add::fused::{AddLayerNorm, AddRmsNorm};
 use crate::ops::layer_norm;
 use crate::ops::rms_norm;
@@ -25,9 +26,11 @@ pub(super) fn add_layer_norm(run: &CpuRun<'_>, op: &AddLayerNorm) {
     let (w, bias) = (run.input::<f32>(2), run.input::<f32>(3));
     let (d, device) = (w.len(), run.device());
     let outputs = [(run.output(0), d), (run.output(1), 1), (run.output(2), 1), (run.output(3), d)];
+    let stored = run.output_spec(3).dtype;
     map_rows(&device.pool, run.live_output(3), d, outputs, |rows, [y, mean, rstd, s]| {
         let part = rows.start * d..rows.end * d;
         sum(device.isa, &a[part.clone()], &b[part], s, false);
+        round_trip(device, stored, s);
         for (i, (s, y)) in s.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
             (mean[i], rstd[i]) = layer_norm::cpu::normalise(device.isa, s, w, bias, op.eps, y);
         }
@@ -38,9 +41,11 @@ pub(super) fn add_rms_norm(run: &CpuRun<'_>, op: &AddRmsNorm) {
     let (a, b, w) = (run.input::<f32>(0), run.input::<f32>(1), run.input::<f32>(2));
     let (d, device) = (w.len(), run.device());
     let outputs = [(run.output(0), d), (run.output(1), 1), (run.output(2), d)];
+    let stored = run.output_spec(2).dtype;
     map_rows(&device.pool, run.live_output(2), d, outputs, |rows, [y, rstd, s]| {
         let part = rows.start * d..rows.end * d;
         sum(device.isa, &a[part.clone()], &b[part], s, false);
+        round_trip(device, stored, s);
         for (i, (s, y)) in s.chunks_exact(d).zip(y.chunks_exact_mut(d)).enumerate() {
             rstd[i] = rms_norm::cpu::normalise(device.isa, s, w, op.eps, y);
         }

@@ -1,9 +1,11 @@
 //! A sum and a norm of its rows in one pass: the residual stream is read and written once. Same
-//! bits as one op after the other.
+//! bits as one op after the other: the norm sees the sum as it is stored.
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::Cost;
+use crate::graph::target::Gpu;
+use crate::launch::Launches;
 use crate::ops::add::{Add, cpu};
 use crate::ops::layer_norm::{self, LayerNorm};
 use crate::ops::rms_norm::{self, RmsNorm};
@@ -71,6 +73,10 @@ impl Op for AddRmsNorm {
 
     fn cost(&self, io: &Io) -> Cost {
         cost(io, 1.0 + rms_norm::FLOPS)
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        rms_norm::cuda::of_sum(io, self.eps)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
-use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::graph::target::Gpu;
+use crate::graph::{Backward, Cost, Graph, Target, Tensor};
+use crate::launch::Launches;
 use crate::ops::epilogue::Epilogue;
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 mod fused;
 #[cfg(test)]
 mod tests;
@@ -61,7 +64,7 @@ impl Op for Add {
         Cost { flops: io.outputs[0].elements() as f64, bytes: io.bytes() as f64 }
     }
 
-    fn with_epilogue(&self, next: Epilogue, keeps: bool) -> Option<Arc<dyn Op>> {
+    fn with_epilogue(&self, next: Epilogue, keeps: bool, _: Target) -> Option<Arc<dyn Op>> {
         match next {
             // Without the sum there is no residual stream to save a pass over.
             _ if !keeps => None,
@@ -69,6 +72,10 @@ impl Op for Add {
             Epilogue::RmsNorm { eps } => Some(Arc::new(fused::AddRmsNorm { eps })),
             _ => None,
         }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -10,7 +10,8 @@ use crate::cpu::rows::{map_rows, sums};
 use crate::cpu::softmax::exp_or_zero;
 use crate::cpu::{CpuRun, vector};
 use crate::ops::attention::cpu::{HeadTile, KEYS, QUERIES, Scores, score};
-use crate::ops::attention::geometry::{Geometry, Heads, Meeting, Operands, Packing};
+use crate::ops::attention::geometry::{Geometry, Packing};
+use crate::ops::attention::tiles::{Heads, Meeting, Sequences};
 
 /// Where the gradients of q, k and v go.
 struct Outputs<'a> {
@@ -33,7 +34,7 @@ impl Outputs<'_> {
 /// What every chunk reads.
 struct Pass<'a> {
     isa: Isa,
-    operands: Operands<'a>,
+    sequences: Sequences<'a>,
     dout: Heads<'a>,
     logsumexp: &'a [f32],
     delta: &'a [f32],
@@ -52,20 +53,20 @@ struct Tiles<'a, 'p> {
 
 pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
     let spec = &geometry.spec;
-    let operands = Operands::new(run, geometry, 3);
+    let sequences = Sequences::new(run, geometry, 3);
     let (dout, out, logsumexp) = (run.input::<f32>(0), run.input::<f32>(1), run.input::<f32>(2));
     let (device, delta) = (run.device(), run.workspace::<f32>());
     // Σ dout · out of every row and head: what the softmax takes back from each score.
     let (heads, head_dim) = (spec.heads, spec.head_dim);
     let outputs = [(&mut delta[..], heads)];
-    map_rows(&device.pool, operands.q_live(), heads * head_dim, outputs, |rows, [delta]| {
+    map_rows(&device.pool, sequences.q_live(), heads * head_dim, outputs, |rows, [delta]| {
         let part = rows.start * heads * head_dim..rows.end * heads * head_dim;
         products(device.isa, &dout[part.clone()], &out[part], delta);
     });
     let packed = geometry.packing == Packing::Packed;
     let pass = Pass {
         isa: device.isa,
-        operands,
+        sequences,
         dout: Heads { data: dout, stride: heads * head_dim, first: 0, head_dim },
         logsumexp,
         delta,
@@ -74,7 +75,7 @@ pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
             kv: (!packed).then(|| Disjoint::new(run.output::<f32>(1))),
         },
     };
-    device.pool.run(pass.operands.sequences() * spec.kv_heads, &|chunk, worker| {
+    device.pool.run(pass.sequences.sequences() * spec.kv_heads, &|chunk, worker| {
         let (mut scores, mut dscores) = (Scores::new(), Scores::new());
         let (mut dq, mut dk, mut dv) = (HeadTile::new(), HeadTile::new(), HeadTile::new());
         let mut tiles = Tiles {
@@ -92,21 +93,21 @@ pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
 impl Pass<'_> {
     /// All gradients of one key head of a sequence and of the query heads that read it.
     fn chunk(&self, sequence: usize, kv_head: usize, tiles: &mut Tiles<'_, '_>) {
-        let Operands { geometry, q, k, v, .. } = &self.operands;
+        let Sequences { geometry, q, k, v, .. } = &self.sequences;
         let (group, head_dim) = (geometry.group(), geometry.spec.head_dim);
-        let (first, count) = self.operands.queries(sequence);
+        let (first, count) = self.sequences.queries(sequence);
         for row in first..first + count {
             let at = q.at(row, kv_head * group);
             // SAFETY: these query heads belong to this chunk alone.
             unsafe { self.outputs.q.range(at..at + group * head_dim) }.fill(0.0);
         }
-        let (first, count) = self.operands.keys(sequence);
+        let (first, count) = self.sequences.keys(sequence);
         for start in (0..count).step_by(KEYS) {
             let keys = start..count.min(start + KEYS);
             tiles.dk.fill(0.0);
             tiles.dv.fill(0.0);
             for head in kv_head * group..(kv_head + 1) * group {
-                for meeting in self.operands.meetings_of_keys(sequence, keys.clone()) {
+                for meeting in self.sequences.meetings_of_keys(sequence, keys.clone()) {
                     self.meet(head, &meeting, tiles);
                 }
             }
@@ -124,14 +125,14 @@ impl Pass<'_> {
 
     /// Adds what one tile of queries and keys contributes.
     fn meet(&self, head: usize, meeting: &Meeting, tiles: &mut Tiles<'_, '_>) {
-        let Operands { geometry, q, k, v, .. } = &self.operands;
+        let Sequences { geometry, q, k, v, .. } = &self.sequences;
         let Tiles { panels, scores, dscores, dq, dk, dv } = tiles;
         let (heads, head_dim) = (geometry.spec.heads, geometry.spec.head_dim);
         let (kv_head, scale) = (head / geometry.group(), geometry.scale());
         let (queries, keys) = (meeting.queries.len(), meeting.keys.len());
         let (query_row, key_row) = (meeting.query_row(), meeting.key_row());
         let mut ends = [0; QUERIES];
-        score(panels, &self.operands, head, meeting, scores, &mut ends);
+        score(panels, &self.sequences, head, meeting, scores, &mut ends);
         let seen = |rows: Range<usize>| meeting.seen(geometry, rows);
         let over_keys = |rows: Range<usize>| Extent { columns: 0..head_dim, depth: seen(rows) };
         let of_keys = |rows: Range<usize>| Extent { columns: seen(rows), depth: 0..head_dim };

@@ -9,7 +9,8 @@ use crate::cpu::isa::dispatch;
 use crate::cpu::pool::Disjoint;
 use crate::cpu::softmax::{exp_or_zero, exp_row, ln, row_max};
 use crate::ops::attention::HEAD_DIM_MAX;
-use crate::ops::attention::geometry::{Geometry, Meeting, Operands, Relation};
+use crate::ops::attention::geometry::Geometry;
+use crate::ops::attention::tiles::{Meeting, Relation, Sequences};
 
 /// Queries of a tile.
 pub(crate) const QUERIES: usize = 64;
@@ -59,15 +60,15 @@ impl Row {
 }
 
 pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
-    let operands = Operands::new(run, geometry, 0);
+    let sequences = Sequences::new(run, geometry, 0);
     let (out, logsumexp) = (run.output::<f32>(0), run.output::<f32>(1));
     let (out, logsumexp) = (Disjoint::new(out), Disjoint::new(logsumexp));
     let (heads, head_dim) = (geometry.spec.heads, geometry.spec.head_dim);
     let tiles = geometry.spec.sequence_length.div_ceil(QUERIES);
     let device = run.device();
-    device.pool.run(operands.sequences() * heads * tiles, &|chunk, worker| {
+    device.pool.run(sequences.sequences() * heads * tiles, &|chunk, worker| {
         let (sequence, head, tile) = (chunk / tiles / heads, chunk / tiles % heads, chunk % tiles);
-        let (first, count) = operands.queries(sequence);
+        let (first, count) = sequences.queries(sequence);
         let queries = tile * QUERIES..count.min((tile + 1) * QUERIES);
         if queries.is_empty() {
             return;
@@ -78,12 +79,12 @@ pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
         let mut rows = [Row::EMPTY; QUERIES];
         let rows = &mut rows[..queries.len()];
         let mut panels = device.scratch.panels(worker);
-        for meeting in operands.meetings(sequence, queries.clone()) {
+        for meeting in sequences.meetings(sequence, queries.clone()) {
             let mut ends = [0; QUERIES];
-            score(&mut panels, &operands, head, &meeting, scores, &mut ends);
+            score(&mut panels, &sequences, head, &meeting, scores, &mut ends);
             let keys = meeting.keys.len();
             softmax_tile(device.isa, scores, keys, &ends, geometry.scale(), rows, sums);
-            let v = operands.v.matrix(meeting.key_row(), head / geometry.group());
+            let v = sequences.v.matrix(meeting.key_row(), head / geometry.group());
             let size = Size { m: meeting.queries.len(), n: head_dim, k: keys };
             let output = Output::new(sums, head_dim, true);
             gemm_trimmed(&mut panels, size, Matrix::rows(scores, KEYS), v, output, &|rows| {
@@ -105,15 +106,15 @@ pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
 /// keys before its end, which is noted, have a score.
 pub(super) fn score(
     panels: &mut Panels<'_>,
-    operands: &Operands<'_>,
+    sequences: &Sequences<'_>,
     head: usize,
     meeting: &Meeting,
     scores: &mut [f32],
     ends: &mut [usize],
 ) {
-    let geometry = operands.geometry;
-    let q = operands.q.matrix(meeting.query_row(), head);
-    let k = operands.k.transposed(meeting.key_row(), head / geometry.group());
+    let geometry = sequences.geometry;
+    let q = sequences.q.matrix(meeting.query_row(), head);
+    let k = sequences.k.transposed(meeting.key_row(), head / geometry.group());
     let head_dim = geometry.spec.head_dim;
     let output = Output::new(scores, KEYS, false);
     gemm_trimmed(panels, meeting.size(head_dim), q, k, output, &|rows| Extent {
@@ -126,8 +127,8 @@ pub(super) fn score(
         *end = seen.end;
         scores[..seen.start].fill(f32::NEG_INFINITY);
         if meeting.relation == Relation::Mixed {
-            let own = operands.q_segments[meeting.query_row() + i];
-            let segments = &operands.kv_segments[meeting.key_row()..];
+            let own = sequences.q_segments[meeting.query_row() + i];
+            let segments = &sequences.kv_segments[meeting.key_row()..];
             for (score, &segment) in scores[..seen.end].iter_mut().zip(segments) {
                 *score = if segment == own { *score } else { f32::NEG_INFINITY };
             }

@@ -29,6 +29,7 @@ pub(crate) mod geometry;
 mod oracle;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tiles;
 
 pub use geometry::{AttentionSpec, Mask};
 use geometry::{Geometry, Packing};
@@ -154,11 +155,6 @@ impl Op for Gradient {
 
     fn workspace(&self, io: &Io) -> usize {
         io.inputs[2].elements() * size_of::<f32>()
-    }
-
-    /// The same, and the gradient of the queries, which blocks of keys add to in `F32`.
-    fn gpu_workspace(&self, io: &Io) -> usize {
-        self.workspace(io) + io.inputs[0].elements() * size_of::<f32>()
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -6,7 +6,7 @@ use crate::cpu::gemm::{Matrix, Output, Size, gemm_inline};
 use crate::cpu::pool::Disjoint;
 use crate::ops::attention::HEAD_DIM_MAX;
 use crate::ops::attention::cpu::{KEYS, Row, softmax_tile};
-use crate::ops::attention::geometry::tiles;
+use crate::ops::attention::tiles::tiles;
 use crate::ops::attention_cached::CacheSpec;
 
 pub(super) fn append(run: &CpuRun<'_>, spec: &CacheSpec, first: usize) {

@@ -8,12 +8,15 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -58,6 +61,10 @@ impl Op for Embedding {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 0.0, bytes: (io.inputs[0].bytes() + 2 * io.outputs[0].bytes()) as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -2,8 +2,11 @@
 
 use crate::cpu::CpuRun;
 use crate::cpu::gemm::{Block, Epilogue, Matrix, Output, Size, gemm_with};
+use crate::cpu::pool::Disjoint;
 use crate::cpu::vector;
-use crate::ops::activation::{self, Activation};
+use crate::cpu::widen::round_trip;
+use crate::ops::activation;
+use crate::ops::linear::fused::Activated;
 
 /// Elements of a row that are changed at a time.
 const PIECE: usize = 256;
@@ -28,16 +31,24 @@ pub(super) fn product(run: &CpuRun<'_>, next: &Epilogue<'_>) {
     });
 }
 
-/// `y = f(x wᵀ + b)`.
-pub(super) fn activated(run: &CpuRun<'_>, function: Activation) {
-    let isa = run.device().isa;
+/// `y = f(z)` with `z = x wᵀ + b` as it would be stored, and z itself if it is kept.
+pub(super) fn activated(run: &CpuRun<'_>, op: &Activated) {
+    let (device, n) = (run.device(), run.output_spec(0).columns());
+    let dtype = run.output_spec(0).dtype;
+    let kept = Disjoint::new(if op.keeps { run.output::<f32>(1) } else { &mut [] });
     product(run, &|mut block: Block<'_>| {
         let mut z = [0.0; PIECE];
         for row in 0..block.rows() {
-            for y in block.row(row).chunks_mut(PIECE) {
-                let z = &mut z[..y.len()];
+            let first = (block.first_row + row) * n + block.first_column;
+            for (piece, y) in block.row(row).chunks_mut(PIECE).enumerate() {
+                let (z, at) = (&mut z[..y.len()], first + piece * PIECE);
                 z.copy_from_slice(y);
-                activation::cpu::value(isa, function, z, y);
+                round_trip(device, dtype, z);
+                if op.keeps {
+                    // SAFETY: blocks are disjoint parts of the product.
+                    unsafe { kept.range(at..at + z.len()) }.copy_from_slice(z);
+                }
+                activation::cpu::value(device.isa, op.function, z, y);
             }
         }
     });

@@ -1,25 +1,30 @@
-//! A product whose store applies the function behind it, if nobody else reads what that reads: the
-//! product's own result takes no memory. Same bits as one op after the other.
+//! A product whose store applies the function behind it. Same bits as one op after the other.
 //!
-//! Where backward needs the product too, and for gradients of functions, two passes are faster on
-//! the CPU (`docs/speed.md`).
+//! If nobody else reads what the function reads, that takes no memory. Where backward needs it too,
+//! a GPU stores both; on the CPU two passes are faster, as they are for gradients of functions
+//! (`docs/speed.md`).
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::Cost;
+use crate::graph::target::Gpu;
+use crate::launch::Launches;
 use crate::ops::activation::{self, Activation};
-use crate::ops::linear::{Linear, cpu, product_cost};
+use crate::ops::linear::{Linear, cpu, cuda, product_cost};
 use crate::ops::shapes::Shapes;
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
-/// `y = f(x wᵀ + b)`, operands as of `linear`.
+/// `y = f(x wᵀ + b)`, operands as of `linear`; then the argument of f, if it `keeps` that.
 #[derive(Debug)]
-pub(super) struct Activated(pub(super) Activation);
+pub(super) struct Activated {
+    pub(super) function: Activation,
+    pub(super) keeps: bool,
+}
 
 impl Op for Activated {
     fn name(&self) -> &'static str {
-        match self.0 {
+        match self.function {
             Activation::Gelu => "linear+gelu",
             Activation::GeluErf => "linear+gelu_erf",
             Activation::Silu => "linear+silu",
@@ -27,7 +32,8 @@ impl Op for Activated {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        Linear.outputs(inputs)
+        let y = Linear.outputs(inputs)?;
+        Ok(y.iter().cycle().take(1 + usize::from(self.keeps)).cloned().collect())
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -35,8 +41,12 @@ impl Op for Activated {
         product_cost(io) + Cost { flops: function, bytes: 0.0 }
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, Some(self.function), self.keeps)
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::activated(run, self.0);
+        cpu::activated(run, self);
         Ok(())
     }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::graph::target::Gpu;
+use crate::graph::{Backward, Cost, Graph, Target, Tensor};
+use crate::launch::Launches;
 use crate::ops::column_sum::ColumnSum;
 use crate::ops::epilogue::Epilogue;
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
@@ -18,6 +20,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 mod fused;
 #[cfg(test)]
 mod oracle;
@@ -94,11 +97,17 @@ impl Op for Linear {
         product_cost(io)
     }
 
-    fn with_epilogue(&self, next: Epilogue, keeps: bool) -> Option<Arc<dyn Op>> {
+    fn with_epilogue(&self, next: Epilogue, keeps: bool, to: Target) -> Option<Arc<dyn Op>> {
         match next {
-            Epilogue::Activation(function) if !keeps => Some(Arc::new(fused::Activated(function))),
+            Epilogue::Activation(function) if !keeps || to != Target::Cpu => {
+                Some(Arc::new(fused::Activated { function, keeps }))
+            }
             _ => None,
         }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, None, false)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
@@ -133,6 +142,10 @@ impl Op for LinearInputGradient {
         product_cost(io)
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::input_gradient(io)
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::input_gradient(run);
         Ok(())
@@ -164,6 +177,10 @@ impl Op for LinearWeightGradient {
     fn cost(&self, io: &Io) -> Cost {
         let products = io.inputs[0].elements() as f64 * io.inputs[1].columns() as f64;
         Cost { flops: 2.0 * products, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::weight_gradient(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -8,13 +8,16 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::epilogue::Epilogue;
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 pub(crate) mod oracle;
 #[cfg(test)]
@@ -82,6 +85,10 @@ impl Op for RmsNorm {
         Some(Epilogue::RmsNorm { eps: self.eps })
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self.name(), 2, self.eps)
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, self.eps);
         Ok(())
@@ -114,6 +121,10 @@ impl Op for InputGradient {
         Cost { flops: 8.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::input_gradient(io)
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::input_gradient(run);
         Ok(())
@@ -143,6 +154,10 @@ impl Op for WeightGradient {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 3.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::weight_gradient(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

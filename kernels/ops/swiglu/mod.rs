@@ -5,12 +5,15 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -63,6 +66,10 @@ impl Op for SwiGlu {
         Class::Activation
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
         Ok(())
@@ -87,6 +94,10 @@ impl Op for Gradient {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 24.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::gradient(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -95,7 +95,7 @@ impl DType {
         }
     }
 
-    /// The dtype of that name.
+    /// The inverse of [`Self::name`].
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }

@@ -144,7 +144,7 @@ pub struct TensorMap {
 /// A size of a product: known, or at most known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Extent {
-    /// The capacity.
+    /// What memory is planned for and grids are launched for.
     pub capacity: usize,
     /// The operand whose live rows it is.
     pub live: Option<Memory>,
@@ -210,9 +210,9 @@ pub enum Epilogue {
     /// Adds such a bias if there is one and applies a function: to the sums as they are, which a
     /// node of its own would have read rounded. The kept sums are rounded.
     Activation {
-        /// The function.
+        /// Of each element by itself.
         function: Activation,
-        /// The bias.
+        /// An element for each column.
         bias: Option<Memory>,
         /// Where the sums before the function are stored too, for backward.
         keeps: Option<Memory>,

@@ -5,7 +5,7 @@ use crate::graph::program::Planned;
 use crate::graph::{Bindings, Part, Program, RunContext, Tensor, Write};
 use crate::launch::{Argument, Memory, TensorMap};
 use crate::memory::DeviceSlice;
-use crate::random::Stream;
+use crate::random::RandomStream;
 use crate::shape::Spec;
 
 #[cfg(test)]
@@ -131,8 +131,8 @@ impl<'a> Operands<'a> {
     }
 
     /// The node's random stream: its numbers are keyed by step, global sample and element.
-    pub fn random(&self) -> Stream {
-        Stream { seed: self.context.seed, site: self.node.site }
+    pub fn random(&self) -> RandomStream {
+        RandomStream { seed: self.context.seed, site: self.node.site }
     }
 
     /// What a launch names, as it lies in this run.

@@ -1,7 +1,7 @@
 //! Counter-based random numbers (Philox4x32-10).
 //!
 //! A number is a pure function of (run seed, site, step, sample, element); nothing here keeps a
-//! state. CUDA kernels compute the same integers from [`Stream::key_of`] and [`counter`].
+//! state. CUDA kernels compute the same integers from [`RandomStream::key_of`] and [`counter`].
 //! The generator: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
 #[cfg(test)]
@@ -72,14 +72,14 @@ impl Site {
 /// next 2^32 have a key of their own, and so on.
 /// What does not belong to a step or sample (initial parameters) uses step 0 and sample 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stream {
+pub struct RandomStream {
     /// Seed of the run.
     pub seed: u64,
     /// Who asks.
     pub site: Site,
 }
 
-impl Stream {
+impl RandomStream {
     /// Philox' key, low word first: `mix(mix(seed) ^ site)`, with SplitMix64's finaliser.
     /// For one seed it is different for different sites, and for one site for different seeds.
     pub const fn key(&self) -> [u32; 2] {

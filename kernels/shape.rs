@@ -28,7 +28,7 @@ impl Spec {
         Self { shape: shape.to_vec(), dtype, live: None }
     }
 
-    /// A scalar.
+    /// One element, without dimensions.
     pub fn scalar(dtype: DType) -> Self {
         Self::new(&[], dtype)
     }

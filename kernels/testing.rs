@@ -23,19 +23,19 @@ pub enum Array {
 }
 
 impl Array {
-    /// `F32` array.
+    /// Floats that are stored as they are. Panics unless there are as many as the shape says.
     pub fn f32(shape: &[usize], data: Vec<f32>) -> Self {
         assert_eq!(shape.iter().product::<usize>(), data.len(), "{shape:?}");
         Self::Float(shape.to_vec(), data, DType::F32)
     }
 
-    /// `I32` array.
+    /// Integers. Panics unless there are as many as the shape says.
     pub fn i32(shape: &[usize], data: Vec<i32>) -> Self {
         assert_eq!(shape.iter().product::<usize>(), data.len(), "{shape:?}");
         Self::Int(shape.to_vec(), data)
     }
 
-    /// The floats.
+    /// Panics if it holds integers.
     pub fn floats(&self) -> &[f32] {
         match self {
             Self::Float(_, data, _) => data,

@@ -11,7 +11,7 @@ use octet_actors::fault::Fault;
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
 use octet_kernels::graph::{Goal, Graph, Layout, Policy, Program, Variables};
-use octet_kernels::random::{Site, Stream};
+use octet_kernels::random::{RandomStream, Site};
 
 use crate::config::SampleConfig;
 use crate::data::{DataError, Tokenizer};
@@ -71,7 +71,8 @@ impl Sampler {
             ranked.truncate(kept);
             total = sum;
         }
-        let word = Stream { seed: self.seed, site: SITE }.word(at.step, at.sequence, at.number);
+        let word =
+            RandomStream { seed: self.seed, site: SITE }.word(at.step, at.sequence, at.number);
         let mut left = f64::from(word) / (1u64 << 32) as f64 * total;
         let drawn = ranked.iter().find(|&&(_, logit)| {
             left -= weight(logit);

@@ -2,6 +2,7 @@
 //!
 //! A file that honestly needs more says so in its header and stands in the list of its rule.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -154,6 +155,58 @@ fn every_file_says_what_it_is_for() {
             found.push(format!("{}: no `//!` header", source.name));
         }
     });
+}
+
+/// Packages whose documentation is held to saying more than names do.
+const DOCUMENTED: [&str; 1] = ["kernels/"];
+/// What a sentence has beside its words.
+const ARTICLES: [&str; 12] =
+    ["the", "a", "an", "it", "of", "thi", "that", "their", "all", "in", "for", "to"];
+
+/// The words of a name or a sentence, in lower case and singular.
+fn words(text: &str) -> BTreeSet<String> {
+    let mut spaced = String::new();
+    for c in text.chars() {
+        if c.is_uppercase() && spaced.ends_with(char::is_lowercase) {
+            spaced.push(' ');
+        }
+        spaced.extend(c.to_lowercase());
+    }
+    let singular = |word: &str| word.trim_end_matches('s').to_string();
+    let words = spaced.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
+    words.map(singular).filter(|w| !ARTICLES.contains(&w.as_str())).collect()
+}
+
+/// The name that a line of code declares.
+fn declared(code: &str) -> &str {
+    let keywords = ["pub", "crate", "super", "const", "unsafe", "async", "fn", "struct", "enum"];
+    let more = ["trait", "type", "static", "mod", "mut", "impl"];
+    let names = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let is_name =
+        |word: &&str| !word.is_empty() && !keywords.contains(word) && !more.contains(word);
+    names.into_iter().find(is_name).unwrap_or("")
+}
+
+#[test]
+fn a_comment_says_more_than_the_name() {
+    offences(|source, found| {
+        if !DOCUMENTED.iter().any(|package| source.name.starts_with(package)) {
+            return;
+        }
+        let lines: Vec<&str> = source.text.lines().map(str::trim).collect();
+        let is_doc = |i: usize| lines.get(i).is_some_and(|line| line.starts_with("///"));
+        for i in 0..lines.len() {
+            let alone = is_doc(i) && !is_doc(i + 1) && (i == 0 || !is_doc(i - 1));
+            let item =
+                lines[(i + 1).min(lines.len())..].iter().find(|line| !line.starts_with("#["));
+            let Some(item) = item.filter(|_| alone) else { continue };
+            if words(&lines[i][3..]).is_subset(&words(declared(item))) {
+                found.push(format!("{}:{}: {} says its name", source.name, i + 1, lines[i]));
+            }
+        }
+    });
+    let filler = ["/// The slot.", "pub slot: usize,"];
+    assert!(words(filler[0]).is_subset(&words(declared(filler[1]))), "the rule sees nothing");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub struct Fold {
 /// What a rank does for one of its lanes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneStep {
-    /// The lane.
+    /// Its number, from 0.
     pub lane: usize,
     /// The gradient buffer that the lane's micro-batches are summed in; the first overwrites.
     pub buffer: usize,

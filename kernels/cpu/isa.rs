@@ -37,7 +37,7 @@ impl Isa {
         LEVELS.into_iter().filter(|&level| has(level)).map(Self)
     }
 
-    /// The level.
+    /// What a dispatched function is compiled for.
     pub const fn level(self) -> Level {
         self.0
     }

@@ -19,7 +19,7 @@ pub(crate) use device::open;
 pub use measure::measure_cpu;
 pub use run::CpuRun;
 
-/// The CPU as a device.
+/// Threads, their instructions and their packing memory.
 pub struct CpuDevice {
     /// Its threads.
     pub pool: pool::Pool,

@@ -183,58 +183,10 @@ fn add_f64(a: f64, b: f64) -> f64 {
     a + b
 }
 
-#[inline(always)]
-fn map(x: &mut [f32], function: impl Fn(f32) -> f32) {
-    for value in x {
-        *value = function(*value);
-    }
-}
-
 dispatch! {
-    /// Replaces every value by [`exp`] of it.
-    pub fn exp_slice(x: &mut [f32]) {
-        map(x, exp);
-    }
-
-    /// Replaces every value by [`tanh`] of it.
-    pub fn tanh_slice(x: &mut [f32]) {
-        map(x, tanh);
-    }
-
-    /// Replaces every value by [`sigmoid`] of it.
-    pub fn sigmoid_slice(x: &mut [f32]) {
-        map(x, sigmoid);
-    }
-
-    /// Replaces every value by [`silu`] of it.
-    pub fn silu_slice(x: &mut [f32]) {
-        map(x, silu);
-    }
-
-    /// Replaces every value by [`silu_derivative`] of it.
-    pub fn silu_derivative_slice(x: &mut [f32]) {
-        map(x, silu_derivative);
-    }
-
-    /// Replaces every value by [`gelu_tanh`] of it.
-    pub fn gelu_tanh_slice(x: &mut [f32]) {
-        map(x, gelu_tanh);
-    }
-
-    /// Replaces every value by [`gelu_tanh_derivative`] of it.
-    pub fn gelu_tanh_derivative_slice(x: &mut [f32]) {
-        map(x, gelu_tanh_derivative);
-    }
-
-    /// Replaces every x by e^(x - shift) and returns their sum: a softmax row without its division.
-    pub fn exp_shifted_sum(x: &mut [f32], shift: f32) -> f32 {
-        map(x, |value| exp(value - shift));
-        reduce::<_, LANES>(x, 0.0, add, add)
-    }
-
     /// Multiplies every value by `factor`.
     pub fn scale(x: &mut [f32], factor: f32) {
-        map(x, |value| value * factor);
+        x.iter_mut().for_each(|value| *value *= factor);
     }
 
     /// y += factor * x, by fma. Panics if the lengths differ.
@@ -250,14 +202,9 @@ dispatch! {
         reduce::<_, LANES>(x, 0.0, add, add)
     }
 
-    /// Sum in f64.
+    /// Sum in f64; 0 if empty.
     pub fn sum_f64(x: &[f32]) -> f64 {
         reduce::<_, LANES_F64>(x, 0.0, |sum, x| sum + f64::from(x), add_f64)
-    }
-
-    /// Sum of squares in f32, by fma.
-    pub fn sum_of_squares(x: &[f32]) -> f32 {
-        reduce::<_, LANES>(x, 0.0, |sum: f32, x| x.mul_add(x, sum), add)
     }
 
     /// Sum of squares in f64; each square is exact.

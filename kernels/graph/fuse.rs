@@ -64,7 +64,7 @@ fn pair(
         return None;
     }
     let keeps = readers[made.0] > 1;
-    let op: Arc<dyn Op> = node.op.with_epilogue(next.op.epilogue()?, keeps, target)?;
+    let op: Arc<dyn Op> = node.op.fused_with(next.op.fusible()?, keeps, target)?;
     let mut outputs = next.outputs.clone();
     if keeps {
         outputs.push((made, Write::Overwrite));

@@ -48,7 +48,7 @@ pub struct Placement {
     pub elements: usize,
     /// Byte offset in the parameter region.
     pub byte: usize,
-    /// Its unit.
+    /// The unit that it is gathered and bound with.
     pub unit: usize,
 }
 

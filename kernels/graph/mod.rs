@@ -110,7 +110,7 @@ pub(crate) struct Regions {
 pub struct Fetch {
     /// Name, unique in the program.
     pub name: String,
-    /// The tensor.
+    /// What is read.
     pub tensor: Tensor,
 }
 

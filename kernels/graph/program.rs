@@ -134,7 +134,7 @@ pub const ARGUMENT_BYTES: usize = size_of::<RunArguments>();
 /// run to run without changing the work stands in [`Bindings::arguments`].
 #[derive(Clone, Copy)]
 pub struct RunContext<'a> {
-    /// Seed of the run.
+    /// Of all random draws of the run.
     pub seed: u64,
     /// Position of this micro-batch in its group: which slice of the step buffers it is.
     pub slice: usize,

@@ -152,9 +152,9 @@ impl Gpu {
 }
 
 impl Target {
-    /// [`H100`].
+    /// The preset of that name.
     pub const H100: Self = Self::Gpu(&H100);
-    /// [`H200`].
+    /// The preset of that name.
     pub const H200: Self = Self::Gpu(&H200);
 
     /// The target of that name: `cpu`, or a preset.

@@ -3,7 +3,7 @@
 //! Owns their descriptions only; the bytes lie in the rank's arena.
 
 use crate::dtype::DType;
-use crate::random::{Site, Stream};
+use crate::random::{RandomStream, Site};
 
 /// A parameter, by its position in [`Variables::parameters`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -172,7 +172,7 @@ impl Variables {
         match parameter.init {
             Init::Constant(value) => values.fill(value),
             Init::Normal { std } => {
-                let stream = Stream { seed, site: Site::new(&parameter.name) };
+                let stream = RandomStream { seed, site: Site::new(&parameter.name) };
                 stream.fill_normal(0, &mut values, f64::from(std));
             }
             Init::TruncatedNormal { std } => {
@@ -188,12 +188,12 @@ impl Variables {
         &self.parameters
     }
 
-    /// All states.
+    /// In the order in which they were added.
     pub fn states(&self) -> &[State] {
         &self.states
     }
 
-    /// All step buffers.
+    /// In the order in which they were added.
     pub fn step_buffers(&self) -> &[StepBuffer] {
         &self.step_buffers
     }
@@ -203,7 +203,7 @@ impl Variables {
 /// stream of its own.
 fn fill_truncated(seed: u64, name: &str, values: &mut [f32], std: f64) {
     let far = |value: f32| f64::from(value).abs() > 3.0 * std;
-    let stream = |site: &str| Stream { seed, site: Site::new(site) };
+    let stream = |site: &str| RandomStream { seed, site: Site::new(site) };
     stream(name).fill_normal(0, values, std);
     for (element, value) in values.iter_mut().enumerate() {
         let mut tries = 0;

@@ -46,7 +46,7 @@ impl Memory {
         }
     }
 
-    /// Its bytes.
+    /// Length of the whole capacity.
     pub fn bytes(self, io: &Io) -> Option<usize> {
         match self {
             Self::Workspace { bytes, .. } => Some(bytes),

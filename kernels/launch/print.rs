@@ -52,7 +52,7 @@ impl Program {
 /// A launch beside the operands that its sizes come from.
 #[derive(Debug, Clone, Copy)]
 pub struct Printed<'a> {
-    /// The launch.
+    /// What is asked.
     pub launch: &'a Launch,
     /// The op's operands.
     pub io: &'a Io,

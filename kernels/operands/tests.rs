@@ -10,7 +10,7 @@ use crate::launch::{Argument, Launch, Memory};
 use crate::memory::DeviceSlice;
 use crate::operands::{Operands, Value};
 use crate::ops::rms_norm::rms_norm;
-use crate::random::{Site, Stream};
+use crate::random::{RandomStream, Site};
 
 /// A norm of the live rows of an input on a GPU, its weight a state, the extent the last input.
 fn program(variables: &Variables, layout: &Layout) -> Program {
@@ -70,7 +70,7 @@ fn arguments_are_the_places_of_the_operands() {
     assert_eq!(operands.value(&Argument::RunArguments), Value::Address(Some(bindings.arguments)));
     assert_eq!(operands.value(&Argument::Accumulate(0)), Value::Word(0));
     assert_eq!(operands.libraries(), bindings.libraries);
-    let [low, high] = Stream { seed: 3, site: Site::new("norm/rms_norm/0") }.key();
+    let [low, high] = RandomStream { seed: 3, site: Site::new("norm/rms_norm/0") }.key();
     let key = u64::from(high) << 32 | u64::from(low);
     assert_eq!(operands.value(&Argument::Key), Value::Long(key));
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Target};
 use crate::launch::Launches;
-use crate::ops::epilogue::Epilogue;
+use crate::ops::fusible::Fusible;
 use crate::shape::Spec;
 
 pub mod activation;
@@ -31,12 +31,13 @@ pub mod cross_entropy;
 pub mod dispatch;
 pub mod dropout;
 pub mod embedding;
-pub mod epilogue;
 pub mod exponential_average;
 pub mod fill;
 pub mod fold;
+pub mod fusible;
 pub mod gather_rows;
 pub mod global_norm;
+pub mod gradient_op;
 pub mod group_by_expert;
 pub mod grouped_linear;
 pub mod head_norm;
@@ -152,7 +153,7 @@ pub trait Op: Debug + Send + Sync {
     }
 
     /// What it does to its first input, if whoever makes that input could do it in the same pass.
-    fn epilogue(&self) -> Option<Epilogue> {
+    fn fusible(&self) -> Option<Fusible> {
         None
     }
 
@@ -162,7 +163,7 @@ pub trait Op: Debug + Send + Sync {
     /// Inputs are those of this op, then those of the next but its first. Outputs are those of the
     /// next, then this op's own if it `keeps` it. `None` if there is no such pass, or if two passes
     /// are faster on that target.
-    fn with_epilogue(&self, _: Epilogue, _keeps: bool, _: Target) -> Option<Arc<dyn Op>> {
+    fn fused_with(&self, _: Fusible, _keeps: bool, _: Target) -> Option<Arc<dyn Op>> {
         None
     }
 

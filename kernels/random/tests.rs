@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::random::{Site, Stream, philox};
+use crate::random::{RandomStream, Site, philox};
 
-const STREAM: Stream = Stream { seed: 17, site: Site::new("block.3.dropout") };
+const STREAM: RandomStream = RandomStream { seed: 17, site: Site::new("block.3.dropout") };
 
 #[test]
 fn philox_gives_the_known_answers() {
@@ -32,7 +32,7 @@ fn every_coordinate_matters() {
         for site in ["a", "b"].map(Site::new) {
             for (step, sample) in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 1 << 32), (1 << 31, 0)] {
                 for block in [0, 1, u64::from(u32::MAX)] {
-                    seen.insert(Stream { seed, site }.block(step, sample, block));
+                    seen.insert(RandomStream { seed, site }.block(step, sample, block));
                 }
             }
         }

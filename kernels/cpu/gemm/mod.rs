@@ -108,7 +108,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// A finished part of C, still in the cache: what an epilogue gets.
+/// A finished part of C, still in the cache: what a finish gets.
 pub struct Block<'a> {
     /// Its first row in C.
     pub first_row: usize,
@@ -140,7 +140,7 @@ impl Block<'_> {
 /// Called once for every part of C after its last addition; parts are disjoint and cover C.
 ///
 /// It must treat every element by itself, since the cut into parts is free.
-pub type Epilogue<'a> = dyn Fn(Block<'_>) + Sync + 'a;
+pub type Finish<'a> = dyn Fn(Block<'_>) + Sync + 'a;
 
 /// C = A·B, or C += A·B, on all threads of the pool.
 ///
@@ -157,7 +157,7 @@ pub fn gemm(
     gemm_with(pool, scratch, size, a, b, c, &|_| ());
 }
 
-/// [`gemm`] with an epilogue, such as a bias and an activation.
+/// [`gemm`] with a finish, such as a bias and an activation.
 pub fn gemm_with(
     pool: &Pool,
     scratch: &Scratch,
@@ -165,9 +165,9 @@ pub fn gemm_with(
     a: Matrix<'_>,
     b: Matrix<'_>,
     c: Output<'_>,
-    epilogue: &Epilogue<'_>,
+    finish: &Finish<'_>,
 ) {
-    let Some(product) = Product::new(size, a, b, c, epilogue) else { return };
+    let Some(product) = Product::new(size, a, b, c, finish) else { return };
     let tiling = Tiling::choose(size, pool.threads(), scratch.kernels(a.precision));
     pool.run(tiling.tiles(), &|tile, worker| {
         // SAFETY: tiles are disjoint parts of C, and each runs once.

@@ -10,7 +10,7 @@ use super::{
 use crate::cpu::isa::{Isa, Level};
 use crate::cpu::pool::Pool;
 use crate::dtype::Precision;
-use crate::random::{Site, Stream};
+use crate::random::{RandomStream, Site};
 
 /// How an operand lies in memory.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +36,7 @@ impl Operand {
         let length = (rows.max(1) - 1) * strides[0] + (columns.max(1) - 1) * strides[1] + 1;
         let mut data = vec![f32::NAN; length];
         let mut values = vec![0.0; rows * columns];
-        Stream { seed: 1, site: Site::new(site) }.fill_normal(0, &mut values, 1.0);
+        RandomStream { seed: 1, site: Site::new(site) }.fill_normal(0, &mut values, 1.0);
         for (at, value) in values.into_iter().enumerate() {
             data[at / columns * strides[0] + at % columns * strides[1]] = value;
         }

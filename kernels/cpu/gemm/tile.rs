@@ -9,7 +9,7 @@ use super::ahead::Ahead;
 use super::kernel::{A_STRIDE, KC, Kernels};
 use super::narrow::{narrow_a, narrow_b};
 use super::pack::{Window, pack_a, pack_b};
-use super::{Block, Epilogue, Extent, Matrix, Output, Panels, Size, Tiling, Trim};
+use super::{Block, Extent, Finish, Matrix, Output, Panels, Size, Tiling, Trim};
 use crate::dtype::Precision;
 
 /// Tiles with at most this many strips of rows read a row-major B in place.
@@ -29,7 +29,7 @@ pub(super) struct Product<'a> {
     c: *mut f32,
     c_stride: usize,
     accumulate: bool,
-    epilogue: &'a Epilogue<'a>,
+    finish: &'a Finish<'a>,
     trim: Option<&'a Trim<'a>>,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Product<'a> {
         a: Matrix<'a>,
         b: Matrix<'a>,
         c: Output<'a>,
-        epilogue: &'a Epilogue<'a>,
+        finish: &'a Finish<'a>,
     ) -> Option<Self> {
         if m == 0 || n == 0 {
             return None;
@@ -69,7 +69,7 @@ impl<'a> Product<'a> {
         assert!(c.row_stride >= n || m == 1, "the rows of C overlap");
         assert!((m - 1) * c.row_stride + n <= c.data.len(), "C is too short for {m} x {n}");
         let (c, c_stride, accumulate) = (c.data.as_mut_ptr(), c.row_stride, c.accumulate);
-        Some(Self { k, a, b, c, c_stride, accumulate, epilogue, trim: None })
+        Some(Self { k, a, b, c, c_stride, accumulate, finish, trim: None })
     }
 
     /// Without what its rows do not need.
@@ -250,13 +250,13 @@ impl<'a> Product<'a> {
         unsafe { self.finish(tile, 0, tile.rows) };
     }
 
-    /// Hands rows of a tile to the epilogue.
+    /// Hands rows of a tile to the finish.
     ///
     /// # Safety
     /// The rows lie in the tile, which nobody else touches.
     unsafe fn finish(&self, tile: Window, first: usize, rows: usize) {
         let (first_row, first_column) = (tile.row + first, tile.column);
-        (self.epilogue)(Block {
+        (self.finish)(Block {
             first_row,
             first_column,
             rows,

@@ -7,7 +7,7 @@ use crate::graph::{Graph, Mix, Policy, Recompute, Region, Target, Tensor};
 use crate::ops::Op;
 use crate::ops::activation::{Activation, gelu, gelu_erf, silu};
 use crate::ops::add::add;
-use crate::ops::epilogue::Epilogue;
+use crate::ops::fusible::Fusible;
 use crate::ops::layer_norm::layer_norm;
 use crate::ops::linear::{Linear, linear};
 use crate::ops::rms_norm::rms_norm;
@@ -192,7 +192,7 @@ fn a_kept_argument_is_the_one_that_two_ops_store() {
         let trial = Trial { inputs: &inputs[..7], isa, ..Trial::default() };
         let one = trial.run(&|g, x| {
             let op = Linear
-                .with_epilogue(Epilogue::Activation(Activation::Gelu), true, Target::H200)
+                .fused_with(Fusible::Activation(Activation::Gelu), true, Target::H200)
                 .unwrap();
             g.apply_shared(op, &[x[0], x[4], x[5]])
         });

@@ -7,7 +7,8 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::epilogue::Epilogue;
+use crate::ops::fusible::Fusible;
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
@@ -31,10 +32,6 @@ pub enum Activation {
     /// SiLU.
     Silu,
 }
-
-/// `dx` from `dy, x`.
-#[derive(Debug)]
-struct Gradient(Activation);
 
 /// GELU, tanh approximation.
 ///
@@ -79,7 +76,18 @@ impl Op for Activation {
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let (dy, x) = (backward.need(0)?, backward.input(0)?);
-        backward.give(0, Gradient(*self), &[dy, x])
+        let name = match self {
+            Self::Gelu => "gelu_gradient",
+            Self::GeluErf => "gelu_erf_gradient",
+            Self::Silu => "silu_gradient",
+        };
+        // `dx` from `dy, x`.
+        let rule = GradientOp {
+            accumulates: false,
+            flops: |_, io| 25.0 * io.inputs[0].elements() as f64,
+            ..GradientOp::new(name, *self, |run, &function| cpu::gradient(run, function))
+        };
+        backward.give(0, rule, &[dy, x])
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -90,43 +98,12 @@ impl Op for Activation {
         Class::Activation
     }
 
-    fn epilogue(&self) -> Option<Epilogue> {
-        Some(Epilogue::Activation(*self))
+    fn fusible(&self) -> Option<Fusible> {
+        Some(Fusible::Activation(*self))
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, *self);
-        Ok(())
-    }
-}
-
-impl Op for Gradient {
-    fn name(&self) -> &'static str {
-        match self.0 {
-            Activation::Gelu => "gelu_gradient",
-            Activation::GeluErf => "gelu_erf_gradient",
-            Activation::Silu => "silu_gradient",
-        }
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x] = operands(inputs)?;
-        if dy.shape != x.shape || !dy.dtype.widens_to_f32() {
-            return Err(format!("the gradient is {dy}, x is {x}"));
-        }
-        Ok(vec![dy.clone()])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 25.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run, self.0);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ const CHUNK: usize = 4 * 1024;
 pub struct Shard<'a> {
     /// Parameters, or their `f32` masters; updated.
     pub parameters: &'a mut [f32],
-    /// Gradients.
+    /// Before the clip factor.
     pub gradients: &'a [f32],
     /// First moments; updated.
     pub first_moments: &'a mut [f32],

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Target, Tensor};
 use crate::launch::Launches;
-use crate::ops::epilogue::Epilogue;
+use crate::ops::fusible::Fusible;
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
@@ -64,12 +64,12 @@ impl Op for Add {
         Cost { flops: io.outputs[0].elements() as f64, bytes: io.bytes() as f64 }
     }
 
-    fn with_epilogue(&self, next: Epilogue, keeps: bool, _: Target) -> Option<Arc<dyn Op>> {
+    fn fused_with(&self, next: Fusible, keeps: bool, _: Target) -> Option<Arc<dyn Op>> {
         match next {
             // Without the sum there is no residual stream to save a pass over.
             _ if !keeps => None,
-            Epilogue::LayerNorm { eps } => Some(Arc::new(fused::AddLayerNorm { eps })),
-            Epilogue::RmsNorm { eps } => Some(Arc::new(fused::AddRmsNorm { eps })),
+            Fusible::LayerNorm { eps } => Some(Arc::new(fused::AddLayerNorm { eps })),
+            Fusible::RmsNorm { eps } => Some(Arc::new(fused::AddRmsNorm { eps })),
             _ => None,
         }
     }

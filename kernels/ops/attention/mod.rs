@@ -18,6 +18,7 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_float, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -40,10 +41,6 @@ pub const HEAD_DIM_MAX: usize = 256;
 /// Attention over one packing of its operands.
 #[derive(Debug)]
 struct Attention(Geometry);
-
-/// `dqkv`, or `dq` and `dkv`, from `dout, out, logsumexp` and the forward operands.
-#[derive(Debug)]
-struct Gradient(Geometry);
 
 /// Self attention over `qkv f[N, (H+2K)·D]` with `segments i32[N]`.
 ///
@@ -109,7 +106,19 @@ impl Op for Attention {
             Packing::Packed => &[0],
             Packing::Separate { .. } => &[0, 1],
         };
-        backward.give_all(targets, Gradient(self.0), &operands)
+        // `dqkv`, or `dq` and `dkv`, from `dout, out, logsumexp` and the forward operands.
+        let rule = GradientOp {
+            outputs: |geometry: &Geometry, of| {
+                let given = |operand: &&Spec| (*operand).clone().with_dtype(of[0].dtype);
+                let count = if geometry.packing == Packing::Packed { 1 } else { 2 };
+                of[3..3 + count].iter().map(given).collect()
+            },
+            accumulates: false,
+            flops: |geometry, io| 5.0 * Self::product_flops(geometry, io.inputs[0].leading()),
+            workspace: |_, io| io.inputs[2].elements() * size_of::<f32>(),
+            ..GradientOp::new("attention_gradient", self.0, backward::run)
+        };
+        backward.give_all(targets, rule, &operands)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -119,46 +128,6 @@ impl Op for Attention {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::run(run, &self.0);
-        Ok(())
-    }
-}
-
-impl Op for Gradient {
-    fn name(&self) -> &'static str {
-        "attention_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dout, out, logsumexp] = operands(&inputs[..inputs.len().min(3)])?;
-        let operands = &inputs[3..];
-        self.0.check(operands)?;
-        let [rows, _] = matrix(operands[0], "q")?;
-        let spec = &self.0.spec;
-        expect_float(dout, &[rows, spec.heads * spec.head_dim], "the gradient")?;
-        expect_float(out, &dout.shape, "the output")?;
-        expect_float(logsumexp, &[rows, spec.heads], "logsumexp")?;
-        let given = |operand: &Spec| operand.clone().with_dtype(dout.dtype);
-        Ok(match self.0.packing {
-            Packing::Packed => vec![given(operands[0])],
-            Packing::Separate { .. } => vec![given(operands[0]), given(operands[1])],
-        })
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        let flops = 5.0 * Attention::product_flops(&self.0, io.inputs[0].leading());
-        Cost { flops, bytes: io.bytes() as f64 }
-    }
-
-    fn workspace(&self, io: &Io) -> usize {
-        io.inputs[2].elements() * size_of::<f32>()
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        backward::run(run, &self.0);
         Ok(())
     }
 }

@@ -46,9 +46,9 @@ pub struct CacheSpec {
 /// Keys and values of earlier rows: states `f[B, P, K·D]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caches {
-    /// Keys.
+    /// After rotation.
     pub keys: Tensor,
-    /// Values.
+    /// As the projection made them.
     pub values: Tensor,
 }
 

@@ -1,6 +1,6 @@
 //! `column_sum` at odd sizes, without rows and with dead ones.
 
-use crate::ops::column_sum::ColumnSum;
+use crate::ops::column_sum::COLUMN_SUM;
 use crate::testing::{Array, assert_close, forward, noise};
 
 fn truth(x: &[f32], columns: usize) -> Vec<f64> {
@@ -16,7 +16,7 @@ fn columns_are_summed() {
     for (n, d) in [(1, 1), (3, 7), (65, 64), (200, 131)] {
         let x = noise(1, n * d);
         let inputs = [Array::f32(&[n, d], x.clone())];
-        let got = forward(&inputs, &|g, x| Ok(vec![g.apply_one(ColumnSum, &[x[0]])?])).unwrap();
+        let got = forward(&inputs, &|g, x| Ok(vec![g.apply_one(COLUMN_SUM, &[x[0]])?])).unwrap();
         assert_close(got[0].floats(), &truth(&x, d), 1e-4, 1e-6, "sum");
     }
 }
@@ -31,7 +31,7 @@ fn only_live_rows_count() {
         let inputs = [Array::f32(&[n, d], x), Array::i32(&[], vec![live as i32])];
         let got = forward(&inputs, &|g, x| {
             let rows = g.with_live(x[0], x[1]);
-            Ok(vec![g.apply_one(ColumnSum, &[rows])?])
+            Ok(vec![g.apply_one(COLUMN_SUM, &[rows])?])
         })
         .unwrap();
         assert_close(got[0].floats(), &expected, 1e-5, 1e-6, "sum");

@@ -14,6 +14,7 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Io, Op};
@@ -32,13 +33,6 @@ pub const BLOCK: usize = 64;
 /// row's exponentials relative to it, and both for each column.
 #[derive(Debug)]
 pub struct ContrastiveLoss;
-
-/// Its gradients: `a, b, log_scale, scale, dloss, the third output -> da, db, dlog_scale`.
-#[derive(Debug)]
-pub struct ContrastiveLossGradient {
-    /// Which of the three are made.
-    pub wanted: [bool; 3],
-}
 
 /// Loss and its unscaled sum over the pairs of a group. Nothing flows back through the sum or to
 /// the scale.
@@ -68,9 +62,8 @@ fn check(a: &Spec, b: &Spec, log_scale: &Spec, scale: &Spec) -> std::result::Res
 }
 
 /// FLOPs of `count` products of all rows with all rows.
-fn cost(io: &Io, count: f64) -> Cost {
-    let group = io.inputs[0].leading() as f64;
-    Cost { flops: count * 2.0 * group * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+fn product_flops(io: &Io, count: f64) -> f64 {
+    count * 2.0 * io.inputs[0].leading() as f64 * io.inputs[0].elements() as f64
 }
 
 impl Op for ContrastiveLoss {
@@ -93,13 +86,26 @@ impl Op for ContrastiveLoss {
         }
         inputs.extend([dloss, backward.output(2)?]);
         let wanted = std::array::from_fn(|i| backward.wants(i));
-        let made = backward.graph().apply(ContrastiveLossGradient { wanted }, &inputs)?;
+        // `a, b, log_scale, scale, dloss, the third output -> da, db, dlog_scale`.
+        let rule = GradientOp {
+            outputs: |wanted: &[bool; 3], of| {
+                let all = [of[0].clone(), of[1].clone(), of[2].clone().with_dtype(DType::F32)];
+                all.into_iter().zip(wanted).filter(|(_, w)| **w).map(|(s, _)| s).collect()
+            },
+            accumulates: false,
+            flops: |&[a, b, _], io| product_flops(io, 1.0 + f64::from(u8::from(a) + u8::from(b))),
+            workspace: |_, io| BLOCK * (io.inputs[0].leading() + 1) * size_of::<f32>(),
+            ..GradientOp::new("contrastive_loss_gradient", wanted, |run, &wanted| {
+                cpu::gradient(run, wanted);
+            })
+        };
+        let made = backward.graph().apply(rule, &inputs)?;
         let inputs = (0..3).filter(|&i| wanted[i]);
         inputs.zip(made).try_for_each(|(i, gradient)| backward.pass(i, gradient))
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        cost(io, 2.0)
+        Cost { flops: product_flops(io, 2.0), bytes: io.bytes() as f64 }
     }
 
     fn workspace(&self, io: &Io) -> usize {
@@ -108,38 +114,6 @@ impl Op for ContrastiveLoss {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
-        Ok(())
-    }
-}
-
-impl Op for ContrastiveLossGradient {
-    fn name(&self) -> &'static str {
-        "contrastive_loss_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [a, b, log_scale, scale, dloss, parts] = operands(inputs)?;
-        let group = check(a, b, log_scale, scale)?;
-        expect_scalar(dloss, "the gradient")?;
-        expect_float(parts, &[4, group], "the sums")?;
-        let all = [a.clone(), b.clone(), log_scale.clone().with_dtype(DType::F32)];
-        Ok(all.into_iter().zip(self.wanted).filter(|(_, w)| *w).map(|(s, _)| s).collect())
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        cost(io, 1.0 + f64::from(u8::from(self.wanted[0]) + u8::from(self.wanted[1])))
-    }
-
-    fn workspace(&self, io: &Io) -> usize {
-        BLOCK * (io.inputs[0].leading() + 1) * size_of::<f32>()
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run, self.wanted);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
@@ -27,8 +28,11 @@ mod tests;
 pub struct CrossEntropy;
 
 /// Its gradient: `logits f[N, V], labels i32[N], scale f32[], dloss f32[] -> f[N, V]`.
-#[derive(Debug)]
-pub struct CrossEntropyGradient;
+const GRADIENT: GradientOp = GradientOp {
+    outputs: |(), of| vec![of[0].clone().with_live(of[0].live.or(of[1].live))],
+    flops: |(), io| 6.0 * io.inputs[0].elements() as f64,
+    ..GradientOp::new("cross_entropy_gradient", (), |run, ()| cpu::gradient(run))
+};
 
 /// Loss, its unscaled sum, and the number of labels that are not ignored. Nothing flows back
 /// through the sum or to the scale.
@@ -67,7 +71,7 @@ impl Op for CrossEntropy {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let Some(dloss) = backward.gradient(0) else { return Ok(()) };
         let inputs = [backward.input(0)?, backward.input(1)?, backward.input(2)?, dloss];
-        backward.give(0, CrossEntropyGradient, &inputs)
+        backward.give(0, GRADIENT, &inputs)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -80,36 +84,6 @@ impl Op for CrossEntropy {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
-        Ok(())
-    }
-}
-
-impl Op for CrossEntropyGradient {
-    fn name(&self) -> &'static str {
-        "cross_entropy_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [logits, labels, scale, dloss] = operands(inputs)?;
-        check(logits, labels, scale)?;
-        expect_scalar(dloss, "the gradient")?;
-        Ok(vec![logits.clone().with_live(logits.live.or(labels.live))])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 6.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::combine::SumRows;
+use crate::ops::combine::SUM_ROWS;
 use crate::ops::group_by_expert::Grouping;
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
@@ -45,7 +45,7 @@ impl Op for Dispatch {
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let (drows, row_of) = (backward.need(0)?, backward.input(2)?);
-        backward.give(0, SumRows, &[drows, row_of])
+        backward.give(0, SUM_ROWS, &[drows, row_of])
     }
 
     fn cost(&self, io: &Io) -> Cost {

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::launch::Launches;
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -25,13 +26,6 @@ mod tests;
 /// Looks up rows.
 #[derive(Debug)]
 pub struct Embedding;
-
-/// The gradient of [`Embedding`] for its table: `tokens i32[N], dy f[N, D] -> f32[V, D]`.
-#[derive(Debug)]
-pub struct EmbeddingGradient {
-    /// Rows of the table.
-    pub rows: usize,
-}
 
 /// Row `tokens[n]` of `table` for every n.
 ///
@@ -56,7 +50,13 @@ impl Op for Embedding {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let (dy, tokens) = (backward.need(0)?, backward.input(0)?);
         let rows = backward.input_spec(1).leading();
-        backward.give(1, EmbeddingGradient { rows }, &[tokens, dy])
+        // `tokens i32[N], dy f[N, D] -> f32[V, D]`.
+        let rule = GradientOp {
+            outputs: |&rows, of| vec![Spec::new(&[rows, of[1].columns()], DType::F32)],
+            flops: |_, io| io.inputs[1].elements() as f64,
+            ..GradientOp::new("embedding_gradient", rows, |run, _| cpu::gradient(run))
+        };
+        backward.give(1, rule, &[tokens, dy])
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -69,36 +69,6 @@ impl Op for Embedding {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
-        Ok(())
-    }
-}
-
-impl Op for EmbeddingGradient {
-    fn name(&self) -> &'static str {
-        "embedding_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [tokens, dy] = operands(inputs)?;
-        let [n, columns] = matrix(dy, "the gradient")?;
-        expect_i32(tokens, &[n], "tokens")?;
-        Ok(vec![Spec::new(&[self.rows, columns], DType::F32)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: io.inputs[1].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ mod tests;
 pub struct Fill {
     /// Shape of the output.
     pub shape: Vec<usize>,
-    /// The value.
+    /// What every element is.
     pub value: f32,
 }
 

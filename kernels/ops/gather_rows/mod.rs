@@ -9,6 +9,7 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_i32, expect_words, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -22,14 +23,6 @@ mod tests;
 /// Picks rows.
 #[derive(Debug)]
 pub struct GatherRows;
-
-/// The gradient of [`GatherRows`] with respect to `x`: `index i32[M], dy f[M, ..] -> f[N, ..]`.
-/// A third input is the live extent of `x`, if it has one.
-#[derive(Debug)]
-pub struct GatherRowsGradient {
-    /// What `x` is.
-    pub x: Spec,
-}
 
 /// Row `index[m]` of `x` for every m.
 ///
@@ -60,7 +53,13 @@ impl Op for GatherRows {
         let (dy, index) = (backward.need(0)?, backward.input(1)?);
         let x = backward.input_spec(0).clone();
         let inputs: Vec<Tensor> = [index, dy].into_iter().chain(x.live).collect();
-        backward.give(0, GatherRowsGradient { x }, &inputs)
+        // `index i32[M], dy f[M, ..]` and the live extent of x, if it has one.
+        let rule = GradientOp {
+            outputs: |x: &Spec, _| vec![x.clone()],
+            flops: |_, io| io.inputs[1].elements() as f64,
+            ..GradientOp::new("gather_rows_gradient", x, cpu::gradient)
+        };
+        backward.give(0, rule, &inputs)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -69,38 +68,6 @@ impl Op for GatherRows {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
-        Ok(())
-    }
-}
-
-impl Op for GatherRowsGradient {
-    fn name(&self) -> &'static str {
-        "gather_rows_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [index, dy] = operands(&inputs[..inputs.len().min(2)])?;
-        expect_i32(index, &[dy.leading()], "index")?;
-        if dy.elements_per_row() != self.x.elements_per_row() {
-            return Err(format!("a gradient {dy} for rows of {}", self.x));
-        }
-        Ok(vec![self.x.clone()])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: io.inputs[1].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run, &self.x);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::group_by_expert::Grouping;
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
@@ -26,12 +27,21 @@ mod tests;
 pub struct GroupedLinear;
 
 /// `dx f[R, I]` from `dy f[R, O], w f[E, O, I], expert_start i32[E + 1]`.
-#[derive(Debug)]
-pub struct GroupedLinearInputGradient;
+const INPUT_GRADIENT: GradientOp = GradientOp {
+    outputs: |(), of| vec![of[0].clone().with_columns(of[1].columns())],
+    flops: |(), io| product_flops(io, io.outputs[0].columns()),
+    ..GradientOp::new("grouped_linear_input_gradient", (), |run, ()| cpu::input_gradient(run))
+};
 
 /// `dw f32[E, O, I]` from `dy f[R, O], x f[R, I], expert_start i32[E + 1]`.
-#[derive(Debug)]
-pub struct GroupedLinearWeightGradient;
+const WEIGHT_GRADIENT: GradientOp = GradientOp {
+    outputs: |(), of| {
+        let shape = [of[2].leading() - 1, of[0].columns(), of[1].columns()];
+        vec![Spec::new(&shape, DType::F32)]
+    },
+    flops: |(), io| product_flops(io, io.inputs[1].columns()),
+    ..GradientOp::new("grouped_linear_weight_gradient", (), |run, ()| cpu::weight_gradient(run))
+};
 
 /// Each row times the transposed weight of the expert that it stands with in `grouping`.
 ///
@@ -54,8 +64,9 @@ fn weights(w: &Spec) -> std::result::Result<[usize; 3], String> {
     }
 }
 
-fn product_cost(rows: &Spec, out: usize, io: &Io) -> Cost {
-    Cost { flops: 2.0 * (rows.elements() * out) as f64, bytes: io.bytes() as f64 }
+/// Of a product of every row of the first operand that has `out` results for each element.
+fn product_flops(io: &Io, out: usize) -> f64 {
+    2.0 * (io.inputs[0].elements() * out) as f64
 }
 
 impl Op for GroupedLinear {
@@ -77,82 +88,21 @@ impl Op for GroupedLinear {
         let (dy, start) = (backward.need(0)?, backward.input(2)?);
         if backward.wants(0) {
             let w = backward.input(1)?;
-            backward.give(0, GroupedLinearInputGradient, &[dy, w, start])?;
+            backward.give(0, INPUT_GRADIENT, &[dy, w, start])?;
         }
         if backward.wants(1) {
             let x = backward.input(0)?;
-            backward.give(1, GroupedLinearWeightGradient, &[dy, x, start])?;
+            backward.give(1, WEIGHT_GRADIENT, &[dy, x, start])?;
         }
         Ok(())
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        product_cost(&io.inputs[0], io.outputs[0].columns(), io)
+        Cost { flops: product_flops(io, io.outputs[0].columns()), bytes: io.bytes() as f64 }
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
-        Ok(())
-    }
-}
-
-impl Op for GroupedLinearInputGradient {
-    fn name(&self) -> &'static str {
-        "grouped_linear_input_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, w, _start] = operands(inputs)?;
-        let ([_, columns], [_, out, inner]) = (matrix(dy, "the gradient")?, weights(w)?);
-        if columns != out {
-            return Err(format!("the gradient is {dy}, the weights {w}"));
-        }
-        Ok(vec![dy.clone().with_columns(inner)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        product_cost(&io.inputs[0], io.outputs[0].columns(), io)
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::input_gradient(run);
-        Ok(())
-    }
-}
-
-impl Op for GroupedLinearWeightGradient {
-    fn name(&self) -> &'static str {
-        "grouped_linear_weight_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x, start] = operands(inputs)?;
-        let ([_, out], [_, inner]) = (matrix(dy, "the gradient")?, matrix(x, "x")?);
-        Ok(vec![Spec::new(&[start.leading() - 1, out, inner], DType::F32)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        product_cost(&io.inputs[0], io.inputs[1].columns(), io)
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::weight_gradient(run);
         Ok(())
     }
 }

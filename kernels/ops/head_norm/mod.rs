@@ -10,6 +10,7 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
@@ -27,17 +28,6 @@ pub struct HeadNorm {
     pub kv_heads: usize,
     /// Added to the mean square.
     pub eps: f32,
-}
-
-/// `dx` from `dy, x, wq, wk, rstd`.
-#[derive(Debug)]
-struct InputGradient(HeadNorm);
-
-/// `dw f32[D]` from `dy, x, rstd`.
-#[derive(Debug)]
-struct WeightGradient {
-    norm: HeadNorm,
-    keys: bool,
 }
 
 /// Normalises the query heads of `x` with `wq` and its key heads with `wk`.
@@ -90,11 +80,24 @@ impl Op for HeadNorm {
         let (x, rstd) = (backward.input(0)?, backward.output(1)?);
         if backward.wants(0) {
             let (wq, wk) = (backward.input(1)?, backward.input(2)?);
-            backward.give(0, InputGradient(*self), &[dy, x, wq, wk, rstd])?;
+            let rule = GradientOp {
+                accumulates: false,
+                flops: |_, io| 8.0 * io.inputs[0].elements() as f64,
+                ..GradientOp::new("head_norm_input_gradient", *self, cpu::input_gradient)
+            };
+            backward.give(0, rule, &[dy, x, wq, wk, rstd])?;
         }
         for (i, keys) in [(1, false), (2, true)] {
             if backward.wants(i) {
-                backward.give(i, WeightGradient { norm: *self, keys }, &[dy, x, rstd])?;
+                let of = (*self, keys, backward.input_spec(i).columns());
+                let rule = GradientOp {
+                    outputs: |&(_, _, head_dim), _| vec![Spec::new(&[head_dim], DType::F32)],
+                    flops: |_, io| 3.0 * io.inputs[0].elements() as f64,
+                    ..GradientOp::new("head_norm_weight_gradient", of, |run, (norm, keys, _)| {
+                        cpu::weight_gradient(run, norm, *keys);
+                    })
+                };
+                backward.give(i, rule, &[dy, x, rstd])?;
             }
         }
         Ok(())
@@ -110,66 +113,6 @@ impl Op for HeadNorm {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, self);
-        Ok(())
-    }
-}
-
-impl Op for InputGradient {
-    fn name(&self) -> &'static str {
-        "head_norm_input_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x, wq, wk, rstd] = operands(inputs)?;
-        let [rows, head_dim] = self.0.check(x)?;
-        expect_float(dy, &x.shape, "the gradient")?;
-        expect_float(wq, &[head_dim], "the query weight")?;
-        expect_float(wk, &[head_dim], "the key weight")?;
-        expect_float(rstd, &[rows, self.0.normed()], "rstd")?;
-        Ok(vec![dy.clone()])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 8.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::input_gradient(run, &self.0);
-        Ok(())
-    }
-}
-
-impl Op for WeightGradient {
-    fn name(&self) -> &'static str {
-        "head_norm_weight_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x, rstd] = operands(inputs)?;
-        let [rows, head_dim] = self.norm.check(x)?;
-        expect_float(dy, &x.shape, "the gradient")?;
-        expect_float(rstd, &[rows, self.norm.normed()], "rstd")?;
-        Ok(vec![Spec::new(&[head_dim], DType::F32)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 3.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::weight_gradient(run, &self.norm, self.keys);
         Ok(())
     }
 }

@@ -30,7 +30,7 @@ pub enum Rule {
 /// Applies a rule.
 #[derive(Debug)]
 pub struct Integers {
-    /// The rule.
+    /// What becomes of the elements.
     pub rule: Rule,
 }
 

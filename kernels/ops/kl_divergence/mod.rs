@@ -11,6 +11,7 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Io, Op};
@@ -25,13 +26,6 @@ mod tests;
 /// The loss.
 #[derive(Debug)]
 pub struct KlDivergence {
-    /// Above 0.
-    pub temperature: f32,
-}
-
-/// Its gradient: `student f[N, V], teacher f[N, V], scale f32[], dloss f32[] -> f[N, V]`.
-#[derive(Debug)]
-pub struct KlDivergenceGradient {
     /// Above 0.
     pub temperature: f32,
 }
@@ -77,7 +71,14 @@ impl Op for KlDivergence {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let Some(dloss) = backward.gradient(0) else { return Ok(()) };
         let inputs = [backward.input(0)?, backward.input(1)?, backward.input(2)?, dloss];
-        backward.give(0, KlDivergenceGradient { temperature: self.temperature }, &inputs)
+        let rule = GradientOp {
+            outputs: |_, of| vec![of[0].clone().with_live(of[0].live.or(of[1].live))],
+            flops: |_, io| 12.0 * io.inputs[0].elements() as f64,
+            ..GradientOp::new("kl_divergence_gradient", self.temperature, |run, &temperature| {
+                cpu::gradient(run, temperature);
+            })
+        };
+        backward.give(0, rule, &inputs)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -90,36 +91,6 @@ impl Op for KlDivergence {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, self.temperature);
-        Ok(())
-    }
-}
-
-impl Op for KlDivergenceGradient {
-    fn name(&self) -> &'static str {
-        "kl_divergence_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [student, teacher, scale, dloss] = operands(inputs)?;
-        check(student, teacher, scale)?;
-        expect_scalar(dloss, "the gradient")?;
-        Ok(vec![student.clone().with_live(student.live.or(teacher.live))])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 12.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run, self.temperature);
         Ok(())
     }
 }

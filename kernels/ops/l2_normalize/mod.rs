@@ -8,7 +8,8 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
+use crate::ops::gradient_op::GradientOp;
+use crate::ops::shapes::{Shapes, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
@@ -22,13 +23,6 @@ mod tests;
 #[derive(Debug)]
 pub struct L2Normalize {
     /// The shortest row that becomes 1 long; above 0.
-    pub eps: f32,
-}
-
-/// Its gradient: `dy f[N, D], x f[N, D], norm f32[N] -> f[N, D]`.
-#[derive(Debug)]
-pub struct L2NormalizeGradient {
-    /// As in [`L2Normalize`].
     pub eps: f32,
 }
 
@@ -57,7 +51,14 @@ impl Op for L2Normalize {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let Some(dy) = backward.gradient(0) else { return Ok(()) };
         let inputs = [dy, backward.input(0)?, backward.output(1)?];
-        backward.give(0, L2NormalizeGradient { eps: self.eps }, &inputs)
+        let rule = GradientOp {
+            outputs: |_, of| vec![of[1].clone()],
+            flops: |_, io| 5.0 * io.inputs[0].elements() as f64,
+            ..GradientOp::new("l2_normalize_gradient", self.eps, |run, &eps| {
+                cpu::gradient(run, eps);
+            })
+        };
+        backward.give(0, rule, &inputs)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -70,37 +71,6 @@ impl Op for L2Normalize {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, self);
-        Ok(())
-    }
-}
-
-impl Op for L2NormalizeGradient {
-    fn name(&self) -> &'static str {
-        "l2_normalize_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x, norm] = operands(inputs)?;
-        let shape = matrix(x, "x")?;
-        expect_float(dy, &shape, "the gradient")?;
-        expect_float(norm, &shape[..1], "the norms")?;
-        Ok(vec![x.clone()])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 5.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run, self);
         Ok(())
     }
 }

@@ -9,8 +9,9 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::column_sum::ColumnSum;
-use crate::ops::epilogue::Epilogue;
+use crate::ops::column_sum::COLUMN_SUM;
+use crate::ops::fusible::Fusible;
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
@@ -32,12 +33,17 @@ pub struct LayerNorm {
 }
 
 /// `dx` from `dy f[N, D], x f[N, D], w f[D], mean f32[N], rstd f32[N]`.
-#[derive(Debug)]
-struct InputGradient;
+const INPUT_GRADIENT: GradientOp = GradientOp {
+    flops: |(), io| 11.0 * io.inputs[0].elements() as f64,
+    ..GradientOp::new("layer_norm_input_gradient", (), |run, ()| cpu::input_gradient(run))
+};
 
 /// `dw f32[D]` from `dy f[N, D], x f[N, D], mean f32[N], rstd f32[N]`.
-#[derive(Debug)]
-struct WeightGradient;
+const WEIGHT_GRADIENT: GradientOp = GradientOp {
+    outputs: |(), of| vec![Spec::new(&[of[1].columns()], DType::F32)],
+    flops: |(), io| 4.0 * io.inputs[0].elements() as f64,
+    ..GradientOp::new("layer_norm_weight_gradient", (), |run, ()| cpu::weight_gradient(run))
+};
 
 /// Normalises the rows of `x` and applies `w` and `b`.
 ///
@@ -66,13 +72,13 @@ impl Op for LayerNorm {
         let (x, w) = (backward.input(0)?, backward.input(1)?);
         let (mean, rstd) = (backward.output(1)?, backward.output(2)?);
         if backward.wants(0) {
-            backward.give(0, InputGradient, &[dy, x, w, mean, rstd])?;
+            backward.give(0, INPUT_GRADIENT, &[dy, x, w, mean, rstd])?;
         }
         if backward.wants(1) {
-            backward.give(1, WeightGradient, &[dy, x, mean, rstd])?;
+            backward.give(1, WEIGHT_GRADIENT, &[dy, x, mean, rstd])?;
         }
         if backward.wants(2) {
-            backward.give(2, ColumnSum, &[dy])?;
+            backward.give(2, COLUMN_SUM, &[dy])?;
         }
         Ok(())
     }
@@ -85,77 +91,12 @@ impl Op for LayerNorm {
         Class::Norm
     }
 
-    fn epilogue(&self) -> Option<Epilogue> {
-        Some(Epilogue::LayerNorm { eps: self.eps })
+    fn fusible(&self) -> Option<Fusible> {
+        Some(Fusible::LayerNorm { eps: self.eps })
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, self.eps);
-        Ok(())
-    }
-}
-
-impl Op for InputGradient {
-    fn name(&self) -> &'static str {
-        "layer_norm_input_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x, w, mean, rstd] = operands(inputs)?;
-        let [rows, columns] = matrix(x, "x")?;
-        expect_float(dy, &x.shape, "the gradient")?;
-        expect_float(w, &[columns], "the weight")?;
-        expect_float(mean, &[rows], "the mean")?;
-        expect_float(rstd, &[rows], "rstd")?;
-        Ok(vec![dy.clone()])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 11.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::input_gradient(run);
-        Ok(())
-    }
-}
-
-impl Op for WeightGradient {
-    fn name(&self) -> &'static str {
-        "layer_norm_weight_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x, mean, rstd] = operands(inputs)?;
-        let [rows, columns] = matrix(x, "x")?;
-        expect_float(dy, &x.shape, "the gradient")?;
-        expect_float(mean, &[rows], "the mean")?;
-        expect_float(rstd, &[rows], "rstd")?;
-        Ok(vec![Spec::new(&[columns], DType::F32)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 4.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::weight_gradient(run);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The products of `linear` on the CPU.
 
 use crate::cpu::CpuRun;
-use crate::cpu::gemm::{Block, Epilogue, Matrix, Output, Size, gemm_with};
+use crate::cpu::gemm::{Block, Finish, Matrix, Output, Size, gemm_with};
 use crate::cpu::pool::Disjoint;
 use crate::cpu::vector;
 use crate::cpu::widen::round_trip;
@@ -12,7 +12,7 @@ use crate::ops::linear::fused::Activated;
 const PIECE: usize = 256;
 
 /// `y = x wᵀ + b` for the operands `x, w, b?`, and then `next` on each finished part of it.
-pub(super) fn product(run: &CpuRun<'_>, next: &Epilogue<'_>) {
+pub(super) fn product(run: &CpuRun<'_>, next: &Finish<'_>) {
     let [n, k] = [run.input_spec(1).leading(), run.input_spec(1).columns()];
     let (x, w) = (run.input::<f32>(0), run.input::<f32>(1));
     let bias = (run.inputs() > 2).then(|| run.input::<f32>(2));

@@ -13,8 +13,9 @@ use crate::error::Result;
 use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Target, Tensor};
 use crate::launch::Launches;
-use crate::ops::column_sum::ColumnSum;
-use crate::ops::epilogue::Epilogue;
+use crate::ops::column_sum::COLUMN_SUM;
+use crate::ops::fusible::Fusible;
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -32,12 +33,20 @@ mod tests;
 pub struct Linear;
 
 /// `dx f[N, I]` from `dy f[N, O], w f[O, I]`.
-#[derive(Debug)]
-pub struct LinearInputGradient;
+const INPUT_GRADIENT: GradientOp = GradientOp {
+    outputs: |(), of| vec![of[0].clone().with_columns(of[1].columns())],
+    flops: |(), io| product_flops(io),
+    cuda: |(), io| cuda::input_gradient(io),
+    ..GradientOp::new("linear_input_gradient", (), |run, ()| cpu::input_gradient(run))
+};
 
 /// `dw f32[O, I]` from `dy f[N, O], x f[N, I]`.
-#[derive(Debug)]
-pub struct LinearWeightGradient;
+const WEIGHT_GRADIENT: GradientOp = GradientOp {
+    outputs: |(), of| vec![Spec::new(&[of[0].columns(), of[1].columns()], DType::F32)],
+    flops: |(), io| 2.0 * io.inputs[0].elements() as f64 * io.inputs[1].columns() as f64,
+    cuda: |(), io| cuda::weight_gradient(io),
+    ..GradientOp::new("linear_weight_gradient", (), |run, ()| cpu::weight_gradient(run))
+};
 
 /// `x wᵀ`, plus `bias` if there is one.
 ///
@@ -53,8 +62,11 @@ pub fn linear(g: &mut Graph<'_>, x: Tensor, w: Tensor, bias: Option<Tensor>) -> 
 
 /// FLOPs and bytes of a product of every row of the first operand with the weight, the second.
 fn product_cost(io: &Io) -> Cost {
-    let products = io.inputs[0].leading() as f64 * io.inputs[1].elements() as f64;
-    Cost { flops: 2.0 * products, bytes: io.bytes() as f64 }
+    Cost { flops: product_flops(io), bytes: io.bytes() as f64 }
+}
+
+fn product_flops(io: &Io) -> f64 {
+    2.0 * io.inputs[0].leading() as f64 * io.inputs[1].elements() as f64
 }
 
 impl Op for Linear {
@@ -79,16 +91,16 @@ impl Op for Linear {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let dy = backward.need(0)?;
         if backward.inputs() > 2 && backward.wants(2) {
-            backward.give(2, ColumnSum, &[dy])?;
+            backward.give(2, COLUMN_SUM, &[dy])?;
         }
         if backward.wants(1) {
             let x = backward.input(0)?;
-            backward.give(1, LinearWeightGradient, &[dy, x])?;
+            backward.give(1, WEIGHT_GRADIENT, &[dy, x])?;
         }
         // Last: by now x is no longer needed beside dx.
         if backward.wants(0) {
             let w = backward.input(1)?;
-            backward.give(0, LinearInputGradient, &[dy, w])?;
+            backward.give(0, INPUT_GRADIENT, &[dy, w])?;
         }
         Ok(())
     }
@@ -97,9 +109,9 @@ impl Op for Linear {
         product_cost(io)
     }
 
-    fn with_epilogue(&self, next: Epilogue, keeps: bool, to: Target) -> Option<Arc<dyn Op>> {
+    fn fused_with(&self, next: Fusible, keeps: bool, to: Target) -> Option<Arc<dyn Op>> {
         match next {
-            Epilogue::Activation(function) if !keeps || to != Target::Cpu => {
+            Fusible::Activation(function) if !keeps || to != Target::Cpu => {
                 Some(Arc::new(fused::Activated { function, keeps }))
             }
             _ => None,
@@ -112,79 +124,6 @@ impl Op for Linear {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::product(run, &|_| ());
-        Ok(())
-    }
-}
-
-impl Op for LinearInputGradient {
-    fn name(&self) -> &'static str {
-        "linear_input_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, w] = operands(inputs)?;
-        let ([_, out], [rows, columns]) = (matrix(dy, "the gradient")?, matrix(w, "the weight")?);
-        if out != rows {
-            return Err(format!("the gradient is {dy}, the weight {w}"));
-        }
-        Ok(vec![dy.clone().with_columns(columns)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        product_cost(io)
-    }
-
-    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
-        cuda::input_gradient(io)
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::input_gradient(run);
-        Ok(())
-    }
-}
-
-impl Op for LinearWeightGradient {
-    fn name(&self) -> &'static str {
-        "linear_weight_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x] = operands(inputs)?;
-        let ([rows, out], [n, columns]) = (matrix(dy, "the gradient")?, matrix(x, "x")?);
-        if rows != n {
-            return Err(format!("the gradient is {dy}, x is {x}"));
-        }
-        Ok(vec![Spec::new(&[out, columns], DType::F32)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        let products = io.inputs[0].elements() as f64 * io.inputs[1].columns() as f64;
-        Cost { flops: 2.0 * products, bytes: io.bytes() as f64 }
-    }
-
-    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
-        cuda::weight_gradient(io)
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::weight_gradient(run);
         Ok(())
     }
 }

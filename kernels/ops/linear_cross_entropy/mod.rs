@@ -65,7 +65,7 @@ pub struct LinearLoss {
     pub targets: Tensor,
 }
 
-/// The loss.
+/// Forward, with what backward needs among its outputs.
 #[derive(Debug, Clone, Copy)]
 struct LinearCrossEntropy {
     options: LossOptions,

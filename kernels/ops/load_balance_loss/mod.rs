@@ -12,6 +12,7 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
@@ -23,13 +24,15 @@ mod oracle;
 #[cfg(test)]
 mod tests;
 
-/// The loss.
+/// Forward.
 #[derive(Debug)]
 pub struct LoadBalanceLoss;
 
 /// Its gradient: `logits f[N, E], counts i32[E], scale f32[], dloss f32[] -> f[N, E]`.
-#[derive(Debug)]
-pub struct LoadBalanceLossGradient;
+const GRADIENT: GradientOp = GradientOp {
+    flops: |(), io| 8.0 * io.inputs[0].elements() as f64,
+    ..GradientOp::new("load_balance_loss_gradient", (), |run, ()| cpu::gradient(run))
+};
 
 /// Loss and its unscaled sum. Nothing flows back through the sum or to the scale.
 ///
@@ -66,7 +69,7 @@ impl Op for LoadBalanceLoss {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let Some(dloss) = backward.gradient(0) else { return Ok(()) };
         let inputs = [backward.input(0)?, backward.input(1)?, backward.input(2)?, dloss];
-        backward.give(0, LoadBalanceLossGradient, &inputs)
+        backward.give(0, GRADIENT, &inputs)
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -75,36 +78,6 @@ impl Op for LoadBalanceLoss {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
-        Ok(())
-    }
-}
-
-impl Op for LoadBalanceLossGradient {
-    fn name(&self) -> &'static str {
-        "load_balance_loss_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [logits, counts, scale, dloss] = operands(inputs)?;
-        check(logits, counts, scale)?;
-        expect_scalar(dloss, "the gradient")?;
-        Ok(vec![logits.clone()])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 8.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_i32, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -21,13 +22,6 @@ mod tests;
 /// Means over positions.
 #[derive(Debug)]
 pub struct MeanPool;
-
-/// Its gradient: `dy f[B, D], mask i32[B, T]? -> f[B, T, D]`.
-#[derive(Debug)]
-pub struct MeanPoolGradient {
-    /// Positions T.
-    pub positions: usize,
-}
 
 /// The mean of each sequence. `x` is `f[B, T, D]`, or `f[B·T, D]` if all rows are live; `mask` is
 /// `i32[B, T]` or `i32[B·T]`.
@@ -78,7 +72,18 @@ impl Op for MeanPool {
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let dy = backward.need(0)?;
-        let rule = MeanPoolGradient { positions: backward.input_spec(0).shape[1] };
+        // `dy f[B, D], mask i32[B, T]? -> f[B, T, D]`.
+        let positions = backward.input_spec(0).shape[1];
+        let rule = GradientOp {
+            outputs: |&positions, of| {
+                let shape = [of[0].leading(), positions, of[0].columns()];
+                vec![Spec::new(&shape, of[0].dtype).with_live(of[0].live)]
+            },
+            flops: |_, io| io.outputs[0].elements() as f64,
+            ..GradientOp::new("mean_pool_gradient", positions, |run, &positions| {
+                cpu::gradient(run, positions);
+            })
+        };
         if backward.inputs() > 1 {
             let mask = backward.input(1)?;
             return backward.give(0, rule, &[dy, mask]);
@@ -92,35 +97,6 @@ impl Op for MeanPool {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
-        Ok(())
-    }
-}
-
-impl Op for MeanPoolGradient {
-    fn name(&self) -> &'static str {
-        "mean_pool_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let dy = inputs[0];
-        let shape = [dy.leading(), self.positions, dy.columns()];
-        Ok(vec![Spec::new(&shape, dy.dtype).with_live(dy.live)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: io.outputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run, self.positions);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_float, operands};
 use crate::ops::{Io, Op};
@@ -25,8 +26,11 @@ pub struct MeanSquaredError;
 
 /// The gradient of its first operand: `a, b, scale f32[], dloss f32[] -> f[N, ..]`. With operands
 /// exchanged it is that of the second.
-#[derive(Debug)]
-pub struct MeanSquaredErrorGradient;
+const GRADIENT: GradientOp = GradientOp {
+    outputs: |(), of| vec![of[0].clone().with_live(of[0].live.or(of[1].live))],
+    flops: |(), io| 2.0 * io.inputs[0].elements() as f64,
+    ..GradientOp::new("mean_squared_error_gradient", (), |run, ()| cpu::gradient(run))
+};
 
 /// Loss and its unscaled sum. Nothing flows back through the sum or to the scale.
 ///
@@ -66,7 +70,7 @@ impl Op for MeanSquaredError {
         for (i, operands) in [[a, b], [b, a]].into_iter().enumerate() {
             if backward.wants(i) {
                 let inputs = [operands[0], operands[1], scale, dloss];
-                backward.give(i, MeanSquaredErrorGradient, &inputs)?;
+                backward.give(i, GRADIENT, &inputs)?;
             }
         }
         Ok(())
@@ -82,36 +86,6 @@ impl Op for MeanSquaredError {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
-        Ok(())
-    }
-}
-
-impl Op for MeanSquaredErrorGradient {
-    fn name(&self) -> &'static str {
-        "mean_squared_error_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [a, b, scale, dloss] = operands(inputs)?;
-        check(a, b, scale)?;
-        expect_scalar(dloss, "the gradient")?;
-        Ok(vec![a.clone().with_live(a.live.or(b.live))])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 2.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run);
         Ok(())
     }
 }

@@ -11,7 +11,8 @@ use crate::error::Result;
 use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::launch::Launches;
-use crate::ops::epilogue::Epilogue;
+use crate::ops::fusible::Fusible;
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
@@ -34,12 +35,19 @@ pub struct RmsNorm {
 }
 
 /// `dx` from `dy f[N, D], x f[N, D], w f[D], rstd f32[N]`.
-#[derive(Debug)]
-struct InputGradient;
+const INPUT_GRADIENT: GradientOp = GradientOp {
+    flops: |(), io| 8.0 * io.inputs[0].elements() as f64,
+    cuda: |(), io| cuda::input_gradient(io),
+    ..GradientOp::new("rms_norm_input_gradient", (), |run, ()| cpu::input_gradient(run))
+};
 
 /// `dw f32[D]` from `dy f[N, D], x f[N, D], rstd f32[N]`.
-#[derive(Debug)]
-struct WeightGradient;
+const WEIGHT_GRADIENT: GradientOp = GradientOp {
+    outputs: |(), of| vec![Spec::new(&[of[1].columns()], DType::F32)],
+    flops: |(), io| 3.0 * io.inputs[0].elements() as f64,
+    cuda: |(), io| cuda::weight_gradient(io),
+    ..GradientOp::new("rms_norm_weight_gradient", (), |run, ()| cpu::weight_gradient(run))
+};
 
 /// Normalises the rows of `x` and applies `w`.
 ///
@@ -65,10 +73,10 @@ impl Op for RmsNorm {
         let Some(dy) = backward.gradient(0) else { return Ok(()) };
         let (x, w, rstd) = (backward.input(0)?, backward.input(1)?, backward.output(1)?);
         if backward.wants(0) {
-            backward.give(0, InputGradient, &[dy, x, w, rstd])?;
+            backward.give(0, INPUT_GRADIENT, &[dy, x, w, rstd])?;
         }
         if backward.wants(1) {
-            backward.give(1, WeightGradient, &[dy, x, rstd])?;
+            backward.give(1, WEIGHT_GRADIENT, &[dy, x, rstd])?;
         }
         Ok(())
     }
@@ -81,8 +89,8 @@ impl Op for RmsNorm {
         Class::Norm
     }
 
-    fn epilogue(&self) -> Option<Epilogue> {
-        Some(Epilogue::RmsNorm { eps: self.eps })
+    fn fusible(&self) -> Option<Fusible> {
+        Some(Fusible::RmsNorm { eps: self.eps })
     }
 
     fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
@@ -91,77 +99,6 @@ impl Op for RmsNorm {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, self.eps);
-        Ok(())
-    }
-}
-
-impl Op for InputGradient {
-    fn name(&self) -> &'static str {
-        "rms_norm_input_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x, w, rstd] = operands(inputs)?;
-        let [rows, columns] = matrix(x, "x")?;
-        expect_float(dy, &x.shape, "the gradient")?;
-        expect_float(w, &[columns], "the weight")?;
-        expect_float(rstd, &[rows], "rstd")?;
-        Ok(vec![dy.clone()])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 8.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
-        cuda::input_gradient(io)
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::input_gradient(run);
-        Ok(())
-    }
-}
-
-impl Op for WeightGradient {
-    fn name(&self) -> &'static str {
-        "rms_norm_weight_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x, rstd] = operands(inputs)?;
-        let [rows, columns] = matrix(x, "x")?;
-        expect_float(dy, &x.shape, "the gradient")?;
-        expect_float(rstd, &[rows], "rstd")?;
-        Ok(vec![Spec::new(&[columns], DType::F32)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 3.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
-        cuda::weight_gradient(io)
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::weight_gradient(run);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! `route` on the CPU: tokens in parallel, then one pass that counts.
 
-use super::{EXPERTS_MAX, Route, RouteGradient, Score};
+use super::{EXPERTS_MAX, Route, Score};
 use crate::cpu::CpuRun;
 use crate::cpu::isa::Isa;
 use crate::cpu::rows::map_rows;
@@ -96,7 +96,7 @@ fn choose(keys: &[f32], chosen: &mut [i32]) {
     }
 }
 
-pub(super) fn gradient(run: &CpuRun<'_>, rule: &RouteGradient) {
+pub(super) fn gradient(run: &CpuRun<'_>, rule: &Route) {
     let (logits, experts) = (run.input::<f32>(0), run.input_spec(0).columns());
     let (chosen, k) = (run.input::<i32>(1), run.input_spec(1).columns());
     let (dweight, accumulate, device) = (run.input::<f32>(2), run.accumulate(0), run.device());

@@ -15,7 +15,8 @@ use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
-use crate::ops::shapes::{Shapes, expect_float, expect_i32, matrix, operands};
+use crate::ops::gradient_op::GradientOp;
+use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
@@ -38,22 +39,13 @@ pub enum Score {
 }
 
 /// Chooses.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Route {
     /// Experts per token.
     pub top_k: usize,
     /// What a logit becomes.
     pub score: Score,
     /// Whether the weights of a token sum to 1.
-    pub normalize: bool,
-}
-
-/// The gradient of [`Route`]: `logits f[N, E], expert i32[N, k], dweight f32[N, k] -> f[N, E]`.
-#[derive(Debug)]
-pub struct RouteGradient {
-    /// As in [`Route`].
-    pub score: Score,
-    /// As in [`Route`].
     pub normalize: bool,
 }
 
@@ -102,7 +94,11 @@ impl Op for Route {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let Some(dweight) = backward.gradient(1) else { return Ok(()) };
         let (logits, expert) = (backward.input(0)?, backward.output(0)?);
-        let rule = RouteGradient { score: self.score, normalize: self.normalize };
+        // `logits f[N, E], expert i32[N, k], dweight f32[N, k] -> f[N, E]`.
+        let rule = GradientOp {
+            flops: |_, io| 6.0 * io.inputs[0].elements() as f64,
+            ..GradientOp::new("route_gradient", *self, cpu::gradient)
+        };
         backward.give(0, rule, &[logits, expert, dweight])
     }
 
@@ -113,36 +109,6 @@ impl Op for Route {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, self);
-        Ok(())
-    }
-}
-
-impl Op for RouteGradient {
-    fn name(&self) -> &'static str {
-        "route_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [logits, expert, dweight] = operands(inputs)?;
-        let ([rows, _], [_, k]) = (matrix(logits, "logits")?, matrix(dweight, "the gradient")?);
-        expect_i32(expert, &[rows, k], "the experts")?;
-        Ok(vec![logits.clone()])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 6.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run, self);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::graph::{Graph, Tensor};
 use crate::ops::sample::{cpu, oracle, sample};
-use crate::random::{Site, Stream};
+use crate::random::{RandomStream, Site};
 use crate::testing::{Array, Trial, noise};
 
 fn draws(inputs: &[Array], temperature: f32, step: u64, first_sample: u64) -> Vec<i32> {
@@ -24,7 +24,7 @@ fn exponentials_are_accurate_at_both_ends() {
 
 #[test]
 fn the_first_to_arrive_is_drawn() {
-    let stream = Stream { seed: 7, site: Site::new("/sample/0") };
+    let stream = RandomStream { seed: 7, site: Site::new("/sample/0") };
     for (m, v) in [(1, 1), (5, 3), (40, 65), (3, 1000)] {
         let logits: Vec<f32> = noise(3, m * v).iter().map(|x| x * 3.0).collect();
         let samples: Vec<i32> = (0..m).map(|i| (i / 2) as i32).collect();

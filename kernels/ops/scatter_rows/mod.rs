@@ -11,6 +11,7 @@ use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::ops::gather_rows::GatherRows;
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_i32, expect_words, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -24,8 +25,11 @@ mod tests;
 pub struct ScatterRows;
 
 /// The gradient of [`ScatterRows`] with respect to `x`: `dy f[N, ..], index i32[M] -> f[N, ..]`.
-#[derive(Debug)]
-pub struct ClearRows;
+const CLEAR_ROWS: GradientOp = GradientOp {
+    accumulates: false,
+    flops: |(), _| 0.0,
+    ..GradientOp::new("clear_rows", (), |run, ()| cpu::clear(run))
+};
 
 /// `x` with row `index[m]` replaced by row m of `values`.
 ///
@@ -55,7 +59,7 @@ impl Op for ScatterRows {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let (dy, index) = (backward.need(0)?, backward.input(2)?);
         if backward.wants(0) {
-            let dx = backward.graph().apply_one(ClearRows, &[dy, index])?;
+            let dx = backward.graph().apply_one(CLEAR_ROWS, &[dy, index])?;
             backward.pass(0, dx)?;
         }
         if backward.wants(1) {
@@ -71,27 +75,6 @@ impl Op for ScatterRows {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::scatter(run);
-        Ok(())
-    }
-}
-
-impl Op for ClearRows {
-    fn name(&self) -> &'static str {
-        "clear_rows"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, index] = operands(inputs)?;
-        expect_i32(index, &[index.leading()], "index")?;
-        Ok(vec![dy.clone()])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::clear(run);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 use crate::cpu::CpuRun;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_words, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -23,15 +24,6 @@ pub struct SliceColumns {
     pub start: usize,
     /// How many.
     pub count: usize,
-}
-
-/// The gradient of [`SliceColumns`]: `dy f[.., count] -> f[.., C]`.
-#[derive(Debug)]
-pub struct SliceColumnsGradient {
-    /// The first column.
-    pub start: usize,
-    /// Columns C of x.
-    pub columns: usize,
 }
 
 /// Columns `start..start + count` of `x`.
@@ -96,7 +88,17 @@ impl Op for SliceColumns {
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let (dy, columns) = (backward.need(0)?, backward.input_spec(0).columns());
-        backward.give(0, SliceColumnsGradient { start: self.start, columns }, &[dy])
+        // `dy f[.., count] -> f[.., C]`.
+        let rule = GradientOp {
+            outputs: |&(_, columns), of| vec![of[0].clone().with_columns(columns)],
+            flops: |_, _| 0.0,
+            ..GradientOp::new(
+                "slice_columns_gradient",
+                (self.start, columns),
+                |run, &(start, columns)| cpu::gradient(run, start, columns),
+            )
+        };
+        backward.give(0, rule, &[dy])
     }
 
     fn accumulates(&self) -> bool {
@@ -109,30 +111,6 @@ impl Op for SliceColumns {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::slice(run, self.start, self.count);
-        Ok(())
-    }
-}
-
-impl Op for SliceColumnsGradient {
-    fn name(&self) -> &'static str {
-        "slice_columns_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy] = operands(inputs)?;
-        Ok(vec![dy.clone().with_columns(self.columns)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run, self.start, self.columns);
         Ok(())
     }
 }

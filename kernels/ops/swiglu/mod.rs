@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
 use crate::launch::Launches;
-use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
+use crate::ops::gradient_op::GradientOp;
+use crate::ops::shapes::{Shapes, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
@@ -22,8 +23,13 @@ mod tests;
 pub struct SwiGlu;
 
 /// `dx f[N, 2F]` from `dy f[N, F], x f[N, 2F]`.
-#[derive(Debug)]
-struct Gradient;
+const GRADIENT: GradientOp = GradientOp {
+    outputs: |(), of| vec![of[0].clone().with_columns(of[1].columns())],
+    accumulates: false,
+    flops: |(), io| 24.0 * io.inputs[0].elements() as f64,
+    cuda: |(), io| cuda::gradient(io),
+    ..GradientOp::new("swiglu_gradient", (), |run, ()| cpu::gradient(run))
+};
 
 /// `silu(gate) * up`, where a row of `gate_up` is the gate and then the rest.
 ///
@@ -55,7 +61,7 @@ impl Op for SwiGlu {
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let (dy, x) = (backward.need(0)?, backward.input(0)?);
-        backward.give(0, Gradient, &[dy, x])
+        backward.give(0, GRADIENT, &[dy, x])
     }
 
     fn cost(&self, io: &Io) -> Cost {
@@ -72,36 +78,6 @@ impl Op for SwiGlu {
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
-        Ok(())
-    }
-}
-
-impl Op for Gradient {
-    fn name(&self) -> &'static str {
-        "swiglu_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [dy, x] = operands(inputs)?;
-        let [rows, half] = halves(x)?;
-        expect_float(dy, &[rows, half], "the gradient")?;
-        Ok(vec![dy.clone().with_columns(2 * half)])
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: 24.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
-    }
-
-    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
-        cuda::gradient(io)
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run);
         Ok(())
     }
 }

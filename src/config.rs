@@ -79,7 +79,10 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("data.tokenizer", "a file may move; what it holds is in the identity of the prepared data"),
     ("data.split", "as data.tokenizer"),
     ("data.end_of_document", "as data.tokenizer"),
+    ("data.url_field", "as the text"),
+    ("data.clean", "what it makes of the text is the identity of the prepared data"),
     ("data.bad_lines", "as the text"),
+    ("data.bad_records_max", "it ends a preparation or does nothing"),
     ("data.cache", "where files lie"),
     ("model.recompute", "what is computed twice is computed alike"),
     ("model.recompute_budget", "likewise"),
@@ -228,7 +231,10 @@ impl Config {
         for source in sources.and_then(Value::as_array_mut).into_iter().flatten() {
             // As of `data.text`: only what is done with a source counts.
             let source = source.as_table_mut().into_iter();
-            source.for_each(|source| source.retain(|key, _| !matches!(key, "text" | "field")));
+            let is_text = |key: &str| {
+                matches!(key, "text" | "field" | "url_field" | "clean" | "bad_records_max")
+            };
+            source.for_each(|source| source.retain(|key, _| !is_text(key)));
         }
         let mut keys = BTreeMap::new();
         for (section, value) in &table {

@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 /// Prepares and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (config, origins) = Config::load_located(&arguments.config, &arguments.sets)?;
-    let interrupts = signals::interrupts("ending; nothing of it is kept")?;
+    let interrupts = signals::interrupts("ending")?;
     let mut show = progress::preparing();
     let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
         if !arguments.json {

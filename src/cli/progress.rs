@@ -104,6 +104,7 @@ fn describe(stage: Stage) -> &'static str {
     match stage {
         Stage::Scan => "looking for text",
         Stage::Wait => "waiting for another process that prepares the same data",
+        Stage::Clean => "cleaning",
         Stage::Tokenizer => "making the tokenizer",
         Stage::Encode => "encoding",
         Stage::Write => "writing shards",
@@ -114,7 +115,7 @@ fn describe(stage: Stage) -> &'static str {
 fn far(progress: &Progress) -> String {
     let unit = match progress.stage {
         Stage::Wait => return String::new(),
-        Stage::Scan | Stage::Tokenizer | Stage::Encode => "MB",
+        Stage::Scan | Stage::Clean | Stage::Tokenizer | Stage::Encode => "MB",
         Stage::Write => "million tokens",
     };
     let [done, total] = [progress.done, progress.total].map(|count| count / 1_000_000);

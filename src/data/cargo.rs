@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::error::DataError;
-use super::source::{Candidate, Skipped, walk};
+use super::source::{Candidate, Skipped, has_extension, walk};
 
 /// The corpus ends with the last file before so many bytes.
 pub(super) const CORPUS_BYTES: u64 = 16 << 20;
@@ -80,7 +80,8 @@ fn find_packages(
         // Names begin with the package, so the folder above is their root.
         let root = folder.parent().unwrap_or(folder);
         let mut ignored = Skipped::default();
-        walk(root, folder, &mut found, &mut ignored, &["rs", "md"])?;
+        let wanted = |path: &Path| has_extension(path, &["rs", "md"]);
+        walk(root, folder, &mut found, &mut ignored, &wanted)?;
     }
     let before = found.len();
     found.retain(|file| fs::metadata(&file.path).is_ok_and(|kind| kind.len() <= FILE_BYTES));

@@ -9,12 +9,15 @@ use std::path::PathBuf;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::clean::CleanChain;
 use super::error::DataError;
 use super::tokenize::pattern::Pattern;
 use super::window::WindowLayout;
 
 /// More sources than this are files of one source.
 const SOURCES_MAX: usize = 64;
+/// More bad records than this share are not bad luck.
+pub(super) const BAD_RECORDS_MAX: f64 = 0.05;
 
 /// Where the text comes from and how it becomes tokens.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -25,6 +28,15 @@ pub struct DataConfig {
     pub text: TextSpec,
     /// The field of a JSON line that holds the text (default `"text"`).
     pub field: String,
+    /// The field of a record that holds its address, for steps that look at it (default `"url"`).
+    pub url_field: String,
+    /// Steps that change and drop documents before they are tokenized, in their order: names of
+    /// steps or presets, or tables with `step` and its settings. None by default.
+    #[serde(skip_serializing_if = "CleanChain::is_empty")]
+    pub clean: CleanChain,
+    /// The share of a source's records that may be passed over as bad before this ends the
+    /// preparation (default 0.05).
+    pub bad_records_max: f64,
     /// What a bad JSON line in a folder is; in a file that is named directly it is an error.
     pub bad_lines: BadLines,
     /// `"bytes"` (default), `"characters"`, `"bpe:N"`, or the path of a `tokenizer.json` or a
@@ -59,6 +71,9 @@ impl Default for DataConfig {
         Self {
             text: TextSpec::from("cargo"),
             field: "text".to_owned(),
+            url_field: "url".to_owned(),
+            clean: CleanChain::default(),
+            bad_records_max: BAD_RECORDS_MAX,
             bad_lines: BadLines::Error,
             tokenizer: "bytes".to_owned(),
             split: None,
@@ -87,6 +102,15 @@ pub struct SourceConfig {
     /// As `data.field`, which it overrides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+    /// As `data.url_field`, which it overrides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_field: Option<String>,
+    /// As `data.clean`, which it overrides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clean: Option<CleanChain>,
+    /// As `data.bad_records_max`, which it overrides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad_records_max: Option<f64>,
     /// After so many epochs the source gives no more samples, and the others share its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_epochs: Option<u64>,
@@ -107,6 +131,9 @@ impl From<TextSpec> for SourceConfig {
             text,
             weight: 1.0,
             field: None,
+            url_field: None,
+            clean: None,
+            bad_records_max: None,
             max_epochs: None,
             max_bytes: None,
         }
@@ -161,6 +188,17 @@ impl DataConfig {
         if self.field.is_empty() {
             return refuse("data.field", "expected the name of a field, got nothing");
         }
+        if self.url_field.is_empty() {
+            return refuse("data.url_field", "expected the name of a field, got nothing");
+        }
+        if !(0.0..=1.0).contains(&self.bad_records_max) {
+            let got = self.bad_records_max;
+            let what = format!("expected a share from 0 to 1, got {got}");
+            return refuse("data.bad_records_max", &what);
+        }
+        self.clean
+            .validate()
+            .map_err(|problem| DataError::Config { key: "data.clean", problem })?;
         self.validate_sources()?;
         let spec = TokenizerSpec::parse(&self.tokenizer)?;
         if let Some(split) = &self.split {
@@ -225,6 +263,14 @@ impl DataConfig {
             if source.field.as_ref().is_some_and(String::is_empty) {
                 return refuse(format!("{name}: expected the name of a field, got nothing"));
             }
+            if let Some(chain) = &source.clean
+                && let Err(problem) = chain.validate()
+            {
+                return refuse(format!("{name}: clean: {problem}"));
+            }
+            if source.bad_records_max.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+                return refuse(format!("{name}: expected bad_records_max from 0 to 1"));
+            }
             for (limit, what) in
                 [(source.max_epochs, "max_epochs"), (source.max_bytes, "max_bytes")]
             {
@@ -244,6 +290,9 @@ impl DataConfig {
         };
         for source in &mut sources {
             source.field.get_or_insert_with(|| self.field.clone());
+            source.url_field.get_or_insert_with(|| self.url_field.clone());
+            source.clean.get_or_insert_with(|| self.clean.clone());
+            source.bad_records_max.get_or_insert(self.bad_records_max);
         }
         sources
     }

@@ -26,6 +26,14 @@ pub enum DataError {
         /// The source as it was given.
         path: PathBuf,
     },
+    /// What was named is a pipe, a socket or a device.
+    #[error("{key}: {path}: expected a file or a folder, got something that is neither")]
+    Special {
+        /// The key that names it.
+        key: String,
+        /// The path as it was given.
+        path: PathBuf,
+    },
     /// A text file that was named directly is not UTF-8.
     #[error(
         "{key}: {path}: byte {offset} is not UTF-8; convert the file, or name its folder to \
@@ -72,6 +80,23 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Too many records of a source are no documents.
+    #[error(
+        "{key}: {bad} of {records} records are bad, more than the share of {allowed} that \
+         bad_records_max allows; the first: {first}"
+    )]
+    BadRecords {
+        /// The key that names the source.
+        key: String,
+        /// Bad records so far.
+        bad: u64,
+        /// Records so far.
+        records: u64,
+        /// The share allowed.
+        allowed: f64,
+        /// Place and reason of the first.
+        first: String,
+    },
     /// The sources hold no text at all.
     #[error("{key}: no text found in {sources} ({skipped})")]
     EmptyCorpus {
@@ -92,7 +117,7 @@ pub enum DataError {
         folder: PathBuf,
     },
     /// The preparation was told to end.
-    #[error("the preparation of data was interrupted; nothing of it was kept")]
+    #[error("the preparation of data was interrupted; the same command goes on with it")]
     Interrupted,
     /// The sources end before the run does.
     #[error(
@@ -210,6 +235,8 @@ impl DataError {
         match self {
             Self::Config { .. }
             | Self::Missing { .. }
+            | Self::Special { .. }
+            | Self::BadRecords { .. }
             | Self::NotUtf8 { .. }
             | Self::Compressed { .. }
             | Self::JsonLine { .. }

@@ -76,8 +76,8 @@ pub fn stage_times(
             times.read_s += lap(&mut at);
             // The copies are for the clock's sake: encoding is timed apart from finding.
             texts.clear();
-            corpus.documents(&part, &mut |text, begins, _| {
-                texts.push((text.to_owned(), begins));
+            corpus.documents(&part, &mut |piece| {
+                texts.push((piece.text.to_owned(), piece.begins));
                 Ok(())
             })?;
             times.decode_s += lap(&mut at);

@@ -2,8 +2,8 @@
 //! an order that depends on nothing but the seed and the data.
 //!
 //! Duty: everything between `data.text` and the rows of a batch, in the order of the modules:
-//! [`config`] names the sources, [`source`] reads documents, [`tokenize`] turns them into token
-//! ids, [`shard`] stores them, [`prepare`] runs these steps once and caches the result,
+//! [`config`] names the sources, [`source`] reads documents, [`clean`] changes and drops some,
+//! [`tokenize`] turns them into token ids, [`shard`] stores them, [`prepare`] runs these steps once and caches the result,
 //! [`stream`] reads shards as one sequence, [`order`] says which window is sample number i,
 //! [`window`] fills the rows of one that is cut from the stream, [`packing`] of one that holds
 //! whole documents, [`samples`] joins these for a split, and [`mixture`] says which source a
@@ -12,11 +12,13 @@
 //! device, no model; nothing here may depend on the number of ranks.
 
 mod cargo;
+pub mod clean;
 pub mod config;
 pub mod error;
 pub mod measure;
 pub mod mixture;
 pub mod order;
+mod ordered;
 pub mod packing;
 pub mod prepare;
 pub mod samples;

@@ -1,7 +1,7 @@
 //! From text to shards, once.
 //!
-//! Duty: scans the sources, makes or loads the tokenizer, encodes on all cores in document
-//! order, cuts each source's token stream into training and validation, writes both as shards,
+//! Duty: scans the sources, takes their documents through the stages of cleaning ([`chain`]),
+//! makes or loads the tokenizer, encodes on all cores in document order, cuts each source's token stream into training and validation, writes both as shards,
 //! and remembers the result in `prepared.json`, which is written last. The next call with the
 //! same text and settings only checks that it is all there. Ownership: the cache folder, which is
 //! locked while it is written; everything is made in a folder inside it and moved at the end.
@@ -14,12 +14,15 @@ use std::path::{Path, PathBuf};
 
 use super::config::{DataConfig, SourceConfig, TokenizerSpec};
 use super::error::DataError;
+use super::ordered::threads;
 use super::source::{Corpus, Skipped};
 use super::tokenize::{Tokenizer, TokenizerOptions};
+use chain::{Done, Stages};
 use encode::encode;
 use place::Place;
 use record::{Record, SourceRecord};
 
+mod chain;
 mod encode;
 mod learn;
 mod place;
@@ -33,6 +36,8 @@ pub enum Stage {
     Scan,
     /// Waiting until another process has prepared the same data.
     Wait,
+    /// Changing and dropping documents; in bytes.
+    Clean,
     /// Reading text for the tokenizer, and making it; in bytes.
     Tokenizer,
     /// Encoding; in bytes.
@@ -164,17 +169,51 @@ pub fn prepare(
         check_vocabulary(config, &prepared.tokenizer, vocabulary_limit)?;
         return Ok(prepared);
     }
+    let place = Place::claim(&folder, &key, watch)?;
+    // Another process may have prepared it while this one waited.
+    if let Some(prepared) = record::load(&folder, &key)? {
+        return Ok(prepared);
+    }
+    let making = place.making().to_owned();
+    let mut stages = Stages::open(&making, &key);
+    let skipped: Vec<Found> = corpora.iter().map(Found::of).collect();
+    let cleaned = stages.run(&texts, corpora, watch)?;
+    let (corpora, done): (Vec<Corpus>, Vec<Done>) = cleaned.into_iter().unzip();
+    let found: Vec<Found> = skipped.into_iter().zip(&done).map(Found::and).collect();
     let tokenizer = match given {
         Some(tokenizer) => tokenizer,
         None => learn::tokenizer(&spec, config, &corpora, watch)?,
     };
     check_vocabulary(config, &tokenizer, vocabulary_limit)?;
-    let place = Place::claim(&folder, watch)?;
-    // Another process may have prepared it while this one waited.
-    if let Some(prepared) = record::load(&folder, &key)? {
-        return Ok(prepared);
+    let sources = Sources { texts: &texts, corpora: &corpora, found: &found };
+    build(config, &sources, tokenizer, key, (place, stages), watch)
+}
+
+/// What was found and passed over before the text is encoded.
+#[derive(Clone, Copy)]
+struct Found {
+    files: u64,
+    skipped: Skipped,
+}
+
+impl Found {
+    fn of(corpus: &Corpus) -> Self {
+        Self { files: corpus.files.len() as u64, skipped: corpus.skipped }
     }
-    build(config, &texts, &corpora, tokenizer, key, place, watch)
+
+    /// And what the stages passed over.
+    fn and((mut found, done): (Self, &Done)) -> Self {
+        found.skipped.empty += done.passed_over.empty;
+        found.skipped.bad_lines += done.passed_over.bad_lines;
+        found
+    }
+}
+
+/// The documents that are to be encoded.
+struct Sources<'a> {
+    texts: &'a [SourceConfig],
+    corpora: &'a [Corpus],
+    found: &'a [Found],
 }
 
 /// Prepared data that is in `folder` and has this identity, though its text may be gone.
@@ -196,17 +235,17 @@ fn options(config: &DataConfig) -> TokenizerOptions<'_> {
 /// Encodes and writes everything into a place.
 fn build(
     config: &DataConfig,
-    texts: &[SourceConfig],
-    corpora: &[Corpus],
+    input: &Sources<'_>,
     tokenizer: Tokenizer,
     key: String,
-    mut place: Place,
+    (mut place, stages): (Place, Stages<'_>),
     watch: &mut Watch<'_>,
 ) -> Result<Prepared, DataError> {
+    let Sources { texts, corpora, found } = *input;
     let total: u64 = corpora.iter().map(|corpus| corpus.bytes).sum();
     let mut done = 0;
     let mut sources = Vec::with_capacity(corpora.len());
-    for (text, corpus) in texts.iter().zip(corpora) {
+    for ((text, corpus), found) in texts.iter().zip(corpora).zip(found) {
         let spool = place.file("spool");
         let watch = &mut Watch(&mut |progress: Progress| {
             let encodes = progress.stage == Stage::Encode;
@@ -215,8 +254,8 @@ fn build(
                 false => progress,
             })
         });
-        let encoded = encode(corpus, &tokenizer, &spool, encode::threads(), watch)?;
-        let mut skipped = corpus.skipped;
+        let encoded = encode(corpus, &tokenizer, &spool, threads(), watch)?;
+        let mut skipped = found.skipped;
         skipped.empty += encoded.passed_over.empty;
         skipped.bad_lines += encoded.passed_over.bad_lines;
         if encoded.text_bytes.is_empty() {
@@ -227,12 +266,12 @@ fn build(
             &mut place,
             watch,
         )?;
-        let files = corpus.files.len() as u64;
-        let counts = Counts { files, skipped, ..source.counts };
+        let counts = Counts { files: found.files, skipped, ..source.counts };
         sources.push(SourceRecord { counts, ..source });
         fs::remove_file(&spool).map_err(DataError::io(&spool, "remove"))?;
         done += corpus.bytes;
     }
+    stages.remove()?;
     tokenizer.save(place.making())?;
     let identity = record::identity(place.making(), &tokenizer, &sources)?;
     let record = Record { format: Record::FORMAT, key, identity, sources };

@@ -1,10 +1,11 @@
 //! Documents, in an order that depends on names and contents only.
 //!
-//! Duty: finds the files of a source, checks and hashes them once ([`Corpus::scan`]), and reads
-//! them as often as needed, in [`parts`] that can be encoded on their own. A file is one document;
-//! each line of a `.jsonl` file is one; both may be compressed (`.gz`, `.zst`). Folders are read
-//! in path order; only files whose name ends like text ([`TEXT_EXTENSIONS`]) count.
-//! Prohibition: changes no character of a text; knows no tokens.
+//! Duty: finds the files of a source, recognises ([`format`]), checks and hashes them once
+//! ([`Corpus::scan`]), and reads them as often as needed, in [`parts`] that can be worked on alone.
+//! A text is one document; other formats hold one for each line, row, record or page. Folders are
+//! read in path order; only files whose name ends like text ([`TEXT_EXTENSIONS`]) or like a
+//! container of documents count. Prohibition: changes no character of a text but for a byte order
+//! mark, which is passed over; knows no tokens.
 
 use std::fmt;
 use std::fs;
@@ -13,14 +14,21 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cargo;
-use super::config::{BadLines, SourceConfig};
+use super::config::{BAD_RECORDS_MAX, BadLines, SourceConfig};
 use super::error::DataError;
+pub use format::Format;
+use inspect::Content;
+pub(in crate::data) use parts::{BadRecord, PartCount, Piece};
 use parts::{Cut, Part, PartKind};
-use read::{Compression, Source};
+use read::Compression;
 
+pub mod format;
+mod inspect;
 mod lines;
 pub(in crate::data) mod parts;
 mod read;
+pub(in crate::data) mod records;
+pub(in crate::data) mod spool;
 
 /// The extensions, in lower case, that a file in a folder must have to be read.
 pub const TEXT_EXTENSIONS: &[&str] = &[
@@ -31,12 +39,13 @@ pub const TEXT_EXTENSIONS: &[&str] = &[
     "sql",
 ];
 
-/// Bytes at the start of a file in which a zero byte means "binary".
-const BINARY_PROBE: usize = 8 << 10;
 const READ_BYTES: usize = 1 << 20;
+/// Records after which a share of bad ones is judged before the end.
+const BAD_RECORDS_JUDGED: u64 = 10_000;
 
 /// What was passed over inside folders, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Skipped {
     /// Files that are not UTF-8.
     pub not_utf8: u64,
@@ -50,14 +59,17 @@ pub struct Skipped {
     pub empty: u64,
     /// Generated tables among the packages of `"cargo"`.
     pub large: u64,
-    /// JSON lines that are no documents.
+    /// JSON lines and other records that are no documents.
     pub bad_lines: u64,
+    /// What is neither a file nor a folder: pipes, sockets, devices.
+    pub special: u64,
 }
 
 impl Skipped {
     /// Adds what was passed over elsewhere.
     pub fn add(&mut self, other: &Self) {
-        let Self { not_utf8, binary, hidden, other: extension, empty, large, bad_lines } = other;
+        let Self { not_utf8, binary, hidden, other: extension, empty, large, bad_lines, special } =
+            other;
         self.not_utf8 += not_utf8;
         self.binary += binary;
         self.hidden += hidden;
@@ -65,17 +77,22 @@ impl Skipped {
         self.empty += empty;
         self.large += large;
         self.bad_lines += bad_lines;
+        self.special += special;
     }
 }
 
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { not_utf8, binary, hidden, other, empty, large, bad_lines } = self;
+        let Self { not_utf8, binary, hidden, other, empty, large, bad_lines, special } = self;
         write!(
             f,
             "skipped: {not_utf8} not UTF-8, {binary} binary, {hidden} hidden, {other} without a \
              text extension, {empty} empty, {large} too large, {bad_lines} bad lines"
-        )
+        )?;
+        match special {
+            0 => Ok(()),
+            _ => write!(f, ", {special} neither file nor folder"),
+        }
     }
 }
 
@@ -92,13 +109,17 @@ pub struct SourceFile {
     pub take: u64,
     /// blake3 of the decompressed contents.
     pub digest: [u8; 32],
+    /// What it holds.
+    pub format: Format,
     /// Named by the user, not found in a folder.
     direct: bool,
 }
 
 impl SourceFile {
-    fn is_json_lines(&self) -> bool {
-        has_extension(&self.path, &["jsonl", "ndjson"])
+    /// What it holds, where its name does not say so.
+    pub(super) fn format_besides_name(&self) -> Option<Format> {
+        let named = Format::by_name(&self.path).unwrap_or(Format::Text);
+        (self.format != named).then_some(self.format)
     }
 }
 
@@ -115,9 +136,17 @@ pub struct Corpus {
     key: String,
     /// The source as it was given.
     given: String,
-    field: String,
+    fields: Fields,
     bad_lines: BadLines,
+    bad_records_max: f64,
     limit: u64,
+}
+
+/// What the fields of a record are called.
+#[derive(Clone, Debug)]
+pub(in crate::data) struct Fields {
+    pub(in crate::data) text: String,
+    pub(in crate::data) url: String,
 }
 
 /// A file that was found but not yet looked into.
@@ -126,22 +155,6 @@ pub(super) struct Candidate {
     pub(super) name: String,
     /// Named by the user: a file that is not UTF-8 is an error instead of a count.
     pub(super) direct: bool,
-}
-
-/// Documents and what else a part holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct PartCount {
-    /// JSON lines without text.
-    pub(super) empty: u64,
-    /// JSON lines that are no documents.
-    pub(super) bad_lines: u64,
-}
-
-impl PartCount {
-    pub(super) fn add(&mut self, other: &Self) {
-        self.empty += other.empty;
-        self.bad_lines += other.bad_lines;
-    }
 }
 
 impl Corpus {
@@ -162,8 +175,12 @@ impl Corpus {
             bytes: 0,
             key: source.key(),
             given: source.text.to_string(),
-            field: source.field.clone().unwrap_or_else(|| "text".to_owned()),
+            fields: Fields {
+                text: source.field.clone().unwrap_or_else(|| "text".to_owned()),
+                url: source.url_field.clone().unwrap_or_else(|| "url".to_owned()),
+            },
             bad_lines,
+            bad_records_max: source.bad_records_max.unwrap_or(BAD_RECORDS_MAX),
             limit: source.max_bytes.unwrap_or(u64::MAX),
         };
         for text in &source.text.0 {
@@ -198,12 +215,13 @@ impl Corpus {
     ) -> Result<bool, DataError> {
         let Candidate { path, name, direct } = candidate;
         let before = self.bytes;
-        match inspect(&self.key, &path, direct, &mut |bytes| progress(before + bytes))? {
+        let look = inspect::Look { key: &self.key, path: &path, direct, fields: &self.fields };
+        match look.inspect(&mut |bytes| progress(before + bytes))? {
             Content::Text { bytes, .. } if self.bytes + bytes > limit => return Ok(false),
-            Content::Text { bytes, digest } => {
+            Content::Text { bytes, digest, format } => {
                 let take = bytes.min(self.limit - self.bytes);
                 self.bytes += take;
-                self.files.push(SourceFile { path, name, bytes, take, digest, direct });
+                self.files.push(SourceFile { path, name, bytes, take, digest, format, direct });
             }
             Content::NotUtf8 { offset } if direct => {
                 return Err(DataError::not_utf8(&self.key, &path, offset));
@@ -222,11 +240,45 @@ impl Corpus {
         DataError::EmptyCorpus { key, sources, skipped }
     }
 
+    /// One file of documents that a stage has made of this corpus, which takes its place.
+    pub(in crate::data) fn replaced(&self, spool: &spool::Spooled) -> Self {
+        let file = SourceFile {
+            path: spool.path.clone(),
+            name: String::new(),
+            bytes: spool.bytes,
+            take: spool.bytes,
+            digest: [0; 32],
+            format: Format::Documents,
+            direct: true,
+        };
+        Self { files: vec![file], bytes: spool.text_bytes, ..self.clone() }
+    }
+
+    /// Whether there are too many bad records: asked now and then, once there are enough to judge
+    /// by, and at the end.
+    ///
+    /// # Errors
+    /// [`DataError::BadRecords`], which names the first.
+    pub(in crate::data) fn check_bad(&self, count: &PartCount, end: bool) -> Result<(), DataError> {
+        let allowed = self.bad_records_max * count.records as f64;
+        if count.bad_lines as f64 <= allowed || !(end || count.records >= BAD_RECORDS_JUDGED) {
+            return Ok(());
+        }
+        let first = count.examples.first();
+        let first = first.map_or(String::new(), |bad| {
+            let path = self.files.get(bad.file).map_or(String::new(), |file| file.name.clone());
+            format!("{path}, byte {}: {}", bad.offset, bad.reason)
+        });
+        let (key, allowed) = (self.key.clone(), self.bad_records_max);
+        let (bad, records) = (count.bad_lines, count.records);
+        Err(DataError::BadRecords { key, bad, records, allowed, first })
+    }
+
     /// What decides the documents besides the files: field, policy and limit.
     pub(super) fn reading(&self) -> impl Iterator<Item = Vec<u8>> {
         let skip = [u8::from(self.bad_lines == BadLines::Skip)];
         let reading =
-            [self.field.clone().into_bytes(), skip.to_vec(), self.limit.to_le_bytes().into()];
+            [self.fields.text.clone().into_bytes(), skip.to_vec(), self.limit.to_le_bytes().into()];
         reading.into_iter()
     }
 
@@ -235,43 +287,64 @@ impl Corpus {
     ///
     /// # Errors
     /// A file that vanished or changed, and whatever `memory` and `take` return.
-    pub(super) fn for_each_part(
+    pub(in crate::data) fn for_each_part(
         &self,
         cut: Cut<'_>,
         memory: &mut dyn FnMut() -> Result<Part, DataError>,
         take: &mut dyn FnMut(Part) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
-        let read = |file| parts::read(&self.key, file, cut, memory, take);
-        self.files.iter().enumerate().try_for_each(read)
+        self.files.iter().enumerate().try_for_each(|file| match file.1.format {
+            Format::Text | Format::JsonLines => parts::read(&self.key, file, cut, memory, take),
+            _ => records::read((&self.key, &self.fields), file, memory, take),
+        })
     }
 
-    /// The texts of a part's documents. `visit` also hears whether one begins and ends here.
+    /// The texts of a part's documents.
     ///
     /// # Errors
     /// A bad JSON line, unless it is to be skipped, and whatever `visit` returns.
-    pub(super) fn documents(
+    pub(in crate::data) fn documents(
         &self,
         part: &Part,
-        visit: &mut dyn FnMut(&str, bool, bool) -> Result<(), DataError>,
+        visit: &mut dyn FnMut(Piece<'_>) -> Result<(), DataError>,
+    ) -> Result<PartCount, DataError> {
+        match part.kind {
+            PartKind::Text { begins, ends } => {
+                visit(Piece { begins, ends, ..Piece::whole(&part.text, part.file, part.offset) })?;
+                Ok(PartCount::default())
+            }
+            PartKind::Records => part.records(visit),
+            PartKind::Lines { first } => self.lines(part, first, visit),
+        }
+    }
+
+    fn lines(
+        &self,
+        part: &Part,
+        first: u64,
+        visit: &mut dyn FnMut(Piece<'_>) -> Result<(), DataError>,
     ) -> Result<PartCount, DataError> {
         let mut count = PartCount::default();
-        let first = match part.kind {
-            PartKind::Text { begins, ends } => {
-                visit(&part.text, begins, ends)?;
-                return Ok(count);
-            }
-            PartKind::Lines { first } => first,
-        };
         let file = &self.files[part.file];
+        let mut offset = part.offset;
         for (line, text) in (first..).zip(part.text.split('\n')) {
+            let at = offset;
+            offset += text.len() as u64 + 1;
             let text = text.trim();
             if text.is_empty() {
                 continue;
             }
-            match lines::text_of(text, &self.field) {
-                Ok(text) if text.is_empty() => count.empty += 1,
-                Ok(text) => visit(&text, true, true)?,
-                Err(_) if self.bad_lines == BadLines::Skip && !file.direct => count.bad_lines += 1,
+            count.records += 1;
+            match lines::record_of(text, &self.fields) {
+                Ok(record) if record.text.is_empty() => count.empty += 1,
+                Ok(record) => {
+                    let url = record.url.as_deref().unwrap_or_default();
+                    visit(Piece { url, ..Piece::whole(&record.text, part.file, at) })?;
+                }
+                Err(reason) if self.bad_lines == BadLines::Skip && !file.direct => {
+                    let reason = format!("line {line}: {reason}");
+                    count.bad(BadRecord { file: part.file, offset: at, reason });
+                }
                 Err(reason) => {
                     let (key, path) = (self.key.clone(), file.path.clone());
                     return Err(DataError::JsonLine { key, path, line, reason });
@@ -293,13 +366,13 @@ impl Corpus {
         // A character's border will do.
         let cut: Cut<'_> = &|text| Some(text.len());
         self.for_each_part(cut, &mut || Ok(Part::default()), &mut |part| {
-            self.documents(&part, &mut |text, begins, _| visit(text, begins)).map(drop)
+            self.documents(&part, &mut |piece| visit(piece.text, piece.begins)).map(drop)
         })
     }
 }
 
 /// Whether the name, without an ending of compression, ends like one of these.
-fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     Compression::of(path)
         .1
         .extension()
@@ -318,21 +391,26 @@ fn find(source: &Path, key: &str, skipped: &mut Skipped) -> Result<Vec<Candidate
     };
     if kind.is_dir() {
         let mut found = Vec::new();
-        walk(source, source, &mut found, skipped, TEXT_EXTENSIONS)?;
+        walk(source, source, &mut found, skipped, &|path| {
+            has_extension(path, TEXT_EXTENSIONS) || Format::by_name(path).is_some()
+        })?;
         Ok(found)
+    } else if !kind.is_file() {
+        let (key, path) = (key.to_owned(), source.to_owned());
+        Err(DataError::Special { key, path })
     } else {
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(vec![Candidate { path: source.to_owned(), name, direct: true }])
     }
 }
 
-/// Appends the files below `folder` whose extension is listed; names are relative to `root`.
+/// Appends the files below `folder` that are wanted; names are relative to `root`.
 pub(super) fn walk(
     root: &Path,
     folder: &Path,
     found: &mut Vec<Candidate>,
     skipped: &mut Skipped,
-    extensions: &[&str],
+    wanted: &dyn Fn(&Path) -> bool,
 ) -> Result<(), DataError> {
     let mut entries = fs::read_dir(folder)
         .and_then(|entries| entries.collect::<Result<Vec<_>, _>>())
@@ -341,14 +419,20 @@ pub(super) fn walk(
     for entry in entries {
         let path = entry.path();
         let link = entry.file_type().map_err(DataError::io(&path, "read"))?.is_symlink();
-        let is_folder = fs::metadata(&path).map(|kind| kind.is_dir());
+        let kind = fs::metadata(&path);
         // A link to a folder may be a loop, a link that leads nowhere is nothing.
-        let unfollowed = link && !matches!(is_folder, Ok(false));
+        let unfollowed = link && !kind.as_ref().is_ok_and(|kind| !kind.is_dir());
         if unfollowed || entry.file_name().as_encoded_bytes().starts_with(b".") {
             skipped.hidden += 1;
-        } else if is_folder.map_err(DataError::io(&path, "read"))? {
-            walk(root, &path, found, skipped, extensions)?;
-        } else if has_extension(&path, extensions) {
+            continue;
+        }
+        let kind = kind.map_err(DataError::io(&path, "read"))?;
+        if kind.is_dir() {
+            walk(root, &path, found, skipped, wanted)?;
+        } else if !kind.is_file() {
+            // A pipe would be waited for, without an end.
+            skipped.special += 1;
+        } else if wanted(&path) {
             let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
             found.push(Candidate { path, name, direct: false });
         } else {
@@ -356,59 +440,6 @@ pub(super) fn walk(
         }
     }
     Ok(())
-}
-
-enum Content {
-    Text { bytes: u64, digest: [u8; 32] },
-    NotUtf8 { offset: u64 },
-    Binary,
-    Empty,
-}
-
-/// Reads a file once: is it text, how long is it, what is its hash. Holds 1 MiB of it.
-fn inspect(
-    key: &str,
-    path: &Path,
-    direct: bool,
-    progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
-) -> Result<Content, DataError> {
-    let mut source = Source::open(key, path)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; READ_BYTES];
-    // The unfinished character at the end of the last block, moved to the front of the buffer.
-    let mut carried = 0;
-    let mut bytes = 0u64;
-    loop {
-        let read = source.fill(&mut buffer[carried..])?;
-        if read == 0 {
-            break;
-        }
-        let block_start = bytes - carried as u64;
-        let filled = carried + read;
-        hasher.update(&buffer[carried..filled]);
-        if !direct && bytes == 0 && buffer[..filled.min(BINARY_PROBE)].contains(&0) {
-            return Ok(Content::Binary);
-        }
-        bytes += read as u64;
-        carried = match std::str::from_utf8(&buffer[..filled]) {
-            Ok(_) => 0,
-            Err(error) if error.error_len().is_none() => {
-                buffer.copy_within(error.valid_up_to()..filled, 0);
-                filled - error.valid_up_to()
-            }
-            Err(error) => {
-                return Ok(Content::NotUtf8 { offset: block_start + error.valid_up_to() as u64 });
-            }
-        };
-        progress(bytes)?;
-    }
-    if carried > 0 {
-        return Ok(Content::NotUtf8 { offset: bytes - carried as u64 });
-    }
-    if bytes == 0 {
-        return Ok(Content::Empty);
-    }
-    Ok(Content::Text { bytes, digest: *hasher.finalize().as_bytes() })
 }
 
 #[cfg(test)]

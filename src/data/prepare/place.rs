@@ -1,8 +1,9 @@
 //! The folder that prepared data are made in.
 //!
 //! Duty: one process at a time; what is half made is never seen under its name, and gone when
-//! its maker ends, however that is: a killed one's is removed by the next. Ownership: the lock
-//! on the cache folder and the folder of unfinished files inside. Prohibition: knows no data.
+//! its maker ends, however that is: a killed one's is removed by the next, but for the stages that
+//! the next can go on with ([`super::chain`]). Ownership: the lock on the cache folder and the
+//! folder of unfinished files inside. Prohibition: knows no data.
 
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +12,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::record::Record;
-use super::{Stage, Watch};
+use super::{Stage, Watch, chain};
 use crate::data::error::DataError;
 use crate::data::shard::sync_folder_of;
 
@@ -26,17 +27,24 @@ pub(super) struct Place {
     making: PathBuf,
     /// Folders that did not exist before, innermost first.
     made: Vec<PathBuf>,
+    /// The key whose stages stay for the next preparation; nothing stays after the end.
+    keep: Option<String>,
     /// Held open for the lock.
     _lock: File,
     finished: bool,
 }
 
 impl Place {
-    /// Makes the folder and waits until nobody else writes to it.
+    /// Makes the folder and waits until nobody else writes to it. Stages of a preparation with
+    /// this key that lie there stay.
     ///
     /// # Errors
     /// [`DataError::Io`], [`DataError::Interrupted`].
-    pub(super) fn claim(folder: &Path, watch: &mut Watch<'_>) -> Result<Self, DataError> {
+    pub(super) fn claim(
+        folder: &Path,
+        key: &str,
+        watch: &mut Watch<'_>,
+    ) -> Result<Self, DataError> {
         let mut made = Vec::new();
         let lock = loop {
             let missing = folder
@@ -59,13 +67,29 @@ impl Place {
             }
         };
         let making = folder.join(MAKING);
-        let place = Self { folder: folder.to_owned(), making, made, _lock: lock, finished: false };
-        // What a killed preparation left behind.
-        if place.making.exists() {
-            fs::remove_dir_all(&place.making).map_err(DataError::io(&place.making, "remove"))?;
-        }
-        fs::create_dir(&place.making).map_err(DataError::io(&place.making, "create"))?;
+        let keep = Some(key.to_owned());
+        let folder = folder.to_owned();
+        let place = Self { folder, making, made, keep, _lock: lock, finished: false };
+        place.clear().map_err(DataError::io(&place.making, "remove"))?;
+        fs::create_dir_all(&place.making).map_err(DataError::io(&place.making, "create"))?;
         Ok(place)
+    }
+
+    /// Removes what was left unfinished, but for stages that can be gone on with.
+    fn clear(&self) -> std::io::Result<()> {
+        if !self.making.exists() {
+            return Ok(());
+        }
+        if !self.keep.as_ref().is_some_and(|key| chain::belongs(&self.making, key)) {
+            return fs::remove_dir_all(&self.making);
+        }
+        for entry in fs::read_dir(&self.making)? {
+            let entry = entry?;
+            if !chain::is_ours(Path::new(&entry.file_name())) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// The cache folder.
@@ -110,7 +134,7 @@ impl Place {
         let from = record.path(&self.making);
         fs::rename(from, &last).map_err(DataError::io(&last, "rename"))?;
         sync_folder_of(&last)?;
-        self.finished = true;
+        (self.finished, self.keep) = (true, None);
         Ok(())
     }
 }
@@ -118,7 +142,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // What cannot be removed now is removed by the next preparation.
-        let _ = fs::remove_dir_all(&self.making);
+        let _ = self.clear();
         if !self.finished {
             // Only folders that this call made, and only while they are empty.
             self.made.iter().take_while(|folder| fs::remove_dir(folder).is_ok()).count();

@@ -139,11 +139,18 @@ pub(super) fn key(
     for (text, corpus) in texts.iter().zip(corpora) {
         add(text.name.as_bytes());
         corpus.reading().for_each(|part| add(&part));
+        if let Some(clean) = text.clean.as_ref().filter(|clean| !clean.is_empty()) {
+            add(b"clean");
+            add(&serde_json::to_vec(clean).expect("settings are valid JSON"));
+        }
         add(&(corpus.files.len() as u64).to_le_bytes());
         for file in &corpus.files {
             add(file.name.as_bytes());
             add(&file.bytes.to_le_bytes());
             add(&file.digest);
+            if let Some(format) = file.format_besides_name() {
+                add(format.to_string().as_bytes());
+            }
         }
     }
     match given {

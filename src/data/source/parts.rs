@@ -6,25 +6,63 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::SourceFile;
+use super::format::Format;
 use super::read::Source;
 use crate::data::error::DataError;
 
 /// Bytes of a part, about.
-const PART_BYTES: usize = 1 << 20;
+pub(super) const PART_BYTES: usize = 1 << 20;
+/// Some programs begin a text with it. It is none of the text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The last place, if any, at which a text may be cut whatever follows.
 pub(in crate::data) type Cut<'a> = &'a (dyn Fn(&str) -> Option<usize> + Sync);
 
-/// What can be encoded without the rest of the corpus.
+/// What can be worked on without the rest of the corpus.
 #[derive(Debug, Default)]
 pub(in crate::data) struct Part {
     /// Position in [`super::Corpus::files`].
     pub(in crate::data) file: usize,
-    /// A document or a piece of one, or whole lines.
+    /// Where the text begins in the file, in bytes of its decompressed content.
+    pub(in crate::data) offset: u64,
+    /// A document or a piece of one, whole lines, or the texts of records, joined.
     pub(in crate::data) text: String,
     /// What the text is.
     pub(in crate::data) kind: PartKind,
+    /// The records, for [`PartKind::Records`].
+    pub(in crate::data) records: Vec<Record>,
+    /// Number of the first document, counted over the corpus, where it was made by a stage.
+    pub(in crate::data) first_document: u64,
+    /// What the reader found besides.
+    pub(in crate::data) passed_over: PartCount,
+}
+
+impl Part {
+    /// Empties it, to be filled again.
+    pub(in crate::data) fn clear(&mut self) {
+        let mut text = std::mem::take(&mut self.text);
+        let mut records = std::mem::take(&mut self.records);
+        text.clear();
+        records.clear();
+        *self = Self { text, records, ..Self::default() };
+    }
+
+    /// Visits the records as documents.
+    pub(super) fn records(
+        &self,
+        visit: &mut dyn FnMut(Piece<'_>) -> Result<(), DataError>,
+    ) -> Result<PartCount, DataError> {
+        let mut start = 0;
+        for record in &self.records {
+            let text = &self.text[start..record.end];
+            visit(Piece { url: &record.url, ..Piece::whole(text, record.file, record.offset) })?;
+            start = record.end;
+        }
+        Ok(self.passed_over.clone())
+    }
 }
 
 /// What a part holds.
@@ -34,11 +72,93 @@ pub(in crate::data) enum PartKind {
     Text { begins: bool, ends: bool },
     /// JSON lines; the number of the first one, from 1.
     Lines { first: u64 },
+    /// Whole documents.
+    Records,
 }
 
 impl Default for PartKind {
     fn default() -> Self {
         Self::Text { begins: true, ends: true }
+    }
+}
+
+/// One of the documents of a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::data) struct Record {
+    /// Where its text ends in that of the part.
+    pub(in crate::data) end: usize,
+    /// The file that it came from first.
+    pub(in crate::data) file: usize,
+    /// Its place in that file.
+    pub(in crate::data) offset: u64,
+    /// Its address, if it has one.
+    pub(in crate::data) url: String,
+}
+
+/// A document, or a piece of one.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::data) struct Piece<'a> {
+    pub(in crate::data) text: &'a str,
+    /// Whether the document begins here.
+    pub(in crate::data) begins: bool,
+    /// Whether it ends here.
+    pub(in crate::data) ends: bool,
+    /// The file that it came from first, and its place there.
+    pub(in crate::data) file: usize,
+    pub(in crate::data) offset: u64,
+    /// Its address; empty if it has none.
+    pub(in crate::data) url: &'a str,
+}
+
+impl<'a> Piece<'a> {
+    /// A document of its own, without an address.
+    pub(super) fn whole(text: &'a str, file: usize, offset: u64) -> Self {
+        Self { text, begins: true, ends: true, file, offset, url: "" }
+    }
+}
+
+/// A record that is no document.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(in crate::data) struct BadRecord {
+    /// Position in [`super::Corpus::files`].
+    pub(in crate::data) file: usize,
+    /// Where it begins in the decompressed file.
+    pub(in crate::data) offset: u64,
+    /// What is wrong with it.
+    pub(in crate::data) reason: String,
+}
+
+/// What a part holds besides documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub(in crate::data) struct PartCount {
+    /// Records in all; what is one document as a whole is none.
+    pub(in crate::data) records: u64,
+    /// Records without text.
+    pub(in crate::data) empty: u64,
+    /// Records that are no documents.
+    pub(in crate::data) bad_lines: u64,
+    /// The first of them.
+    pub(in crate::data) examples: Vec<BadRecord>,
+}
+
+/// Bad records that are named.
+const EXAMPLES_MAX: usize = 20;
+
+impl PartCount {
+    pub(in crate::data) fn add(&mut self, other: &Self) {
+        self.records += other.records;
+        self.empty += other.empty;
+        self.bad_lines += other.bad_lines;
+        let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.iter().take(room).cloned());
+    }
+
+    /// Counts a bad record.
+    pub(super) fn bad(&mut self, record: BadRecord) {
+        self.bad_lines += 1;
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(record);
+        }
     }
 }
 
@@ -52,7 +172,7 @@ pub(super) fn read(
     take: &mut dyn FnMut(Part) -> Result<(), DataError>,
 ) -> Result<(), DataError> {
     let mut source = Source::open(key, &file.path)?;
-    let lines = file.is_json_lines();
+    let lines = file.format == Format::JsonLines;
     let (mut left, mut begins, mut line) = (file.take, true, 1);
     // Bytes behind the last part.
     let mut rest: Vec<u8> = Vec::new();
@@ -88,11 +208,15 @@ pub(super) fn read(
             rest.extend_from_slice(&bytes[end..]);
         }
         bytes.truncate(end);
-        offset += end as u64;
         // It was found valid just now, up to a character's border.
         part.text =
             String::from_utf8(bytes).map_err(|error| not_utf8(key, &file.path, 0, &error))?;
-        part.file = number;
+        (part.file, part.offset) = (number, offset);
+        offset += end as u64;
+        if part.offset == 0 && part.text.starts_with(BYTE_ORDER_MARK) {
+            part.text.drain(..BYTE_ORDER_MARK.len_utf8());
+            part.offset = BYTE_ORDER_MARK.len_utf8() as u64;
+        }
         let kept = part.text.bytes().filter(|&byte| lines && byte == b'\n').count();
         part.kind = match lines {
             true => PartKind::Lines { first: line },
@@ -106,7 +230,7 @@ pub(super) fn read(
     }
 }
 
-/// Reads the file to its end and refuses one that is not what was scanned: its tokens would be kept
+/// Reads a file to its end and refuses one that is not what was scanned: its tokens would be kept
 /// under the identity of other text.
 fn check_unchanged(
     source: &mut Source,

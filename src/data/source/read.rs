@@ -83,18 +83,19 @@ impl Source {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The system's own errors have a number.
-                Err(error) => {
-                    let Some(format) = self.format.filter(|_| error.raw_os_error().is_none())
-                    else {
-                        return Err(DataError::io(&self.path, "read")(error));
-                    };
-                    let (key, path) = (self.key.clone(), self.path.clone());
-                    let reason = error.to_string();
-                    return Err(DataError::Compressed { key, format, path, reason });
-                }
+                Err(error) => return Err(self.failed(error)),
             }
         }
         Ok(filled)
+    }
+
+    /// What an error of reading means.
+    pub(super) fn failed(&self, error: io::Error) -> DataError {
+        // The system's own errors have a number.
+        let Some(format) = self.format.filter(|_| error.raw_os_error().is_none()) else {
+            return DataError::io(&self.path, "read")(error);
+        };
+        let (key, path) = (self.key.clone(), self.path.clone());
+        DataError::Compressed { key, format, path, reason: error.to_string() }
     }
 }

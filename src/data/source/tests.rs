@@ -245,7 +245,7 @@ fn bad_lines_in_folders_can_be_skipped_and_are_counted() {
     let none: super::Cut<'_> = &|_| None;
     corpus
         .for_each_part(none, &mut || Ok(super::Part::default()), &mut |part| {
-            count.add(&corpus.documents(&part, &mut |_, _, _| Ok(()))?);
+            count.add(&corpus.documents(&part, &mut |_| Ok(()))?);
             Ok(())
         })
         .unwrap();
@@ -272,7 +272,7 @@ fn long_files_come_in_parts_and_lines_keep_their_numbers() {
             if part.file == 0 {
                 joined.push_str(&part.text);
             }
-            corpus.documents(&part, &mut |_, _, _| Ok(())).map(drop)
+            corpus.documents(&part, &mut |_| Ok(())).map(drop)
         })
         .unwrap_err();
     assert!(matches!(error, DataError::JsonLine { line: 5001, .. }), "{error}");
@@ -310,4 +310,54 @@ fn a_file_that_changes_after_the_scan_is_refused() {
         let refused = read(&corpus).unwrap_err();
         assert!(matches!(refused, DataError::Changed { .. }), "{changed}: {refused}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_skipped_in_a_folder_and_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "one").unwrap();
+    let socket = folder.path().join("b.txt");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let pipe = folder.path().join("c.txt");
+    let name = std::ffi::CString::new(pipe.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a C string that lives through the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let corpus = scan(folder.path()).unwrap();
+    assert_eq!(documents(&corpus), ["one"]);
+    assert_eq!(corpus.skipped, Skipped { special: 2, ..Skipped::default() });
+    assert!(corpus.skipped.to_string().ends_with(", 2 neither file nor folder"));
+    for path in [&pipe, &socket] {
+        let error = scan(path).unwrap_err();
+        assert!(error.is_user_error());
+        assert!(error.to_string().contains("expected a file or a folder"), "{error}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.txt"), "\u{feff}one").unwrap();
+    fs::write(folder.path().join("b.jsonl"), "\u{feff}{\"text\": \"two\"}\n").unwrap();
+    fs::write(folder.path().join("c.txt"), "not \u{feff} here").unwrap();
+    assert_eq!(documents(&scan(folder.path()).unwrap()), ["one", "two", "not \u{feff} here"]);
+}
+
+#[test]
+fn json_lines_are_known_by_what_they_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = "\n{\"text\": \"first\", \"url\": 3}\n{\"url\": \"x\", \"text\": \"second\"}\n";
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    write("c4-train.00000.json.gz", &gzip(lines.as_bytes()));
+    write("pretty.json", b"{\n  \"text\": \"one document\"\n}\n");
+    write("other.json", b"{\"body\": \"one document\"}\n");
+    write("quoted.txt", lines.as_bytes());
+    let corpus = scan(folder.path()).unwrap();
+    let formats = corpus.files.iter().map(|file| file.format.to_string()).collect::<Vec<_>>();
+    assert_eq!(formats, ["JSON lines", "text", "text", "text"]);
+    assert_eq!(documents(&corpus)[..2], ["first", "second"]);
+    // Without an ending, what a file holds decides too.
+    write("part-00000", lines.as_bytes());
+    let part = scan(&folder.path().join("part-00000")).unwrap();
+    assert_eq!(documents(&part), ["first", "second"]);
 }

@@ -176,7 +176,11 @@ fn prepared(
             let there = run_data::prepared_for(folder, &config.data).ok_or(missing)?;
             Ok(Some((there, Some(note))))
         }
-        other => Ok(Some((other?, None))),
+        other => {
+            let prepared = other?;
+            let note = prepared.tokenizer.note().map(str::to_owned);
+            Ok(Some((prepared, note)))
+        }
     }
 }
 

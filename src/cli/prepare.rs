@@ -62,6 +62,9 @@ fn print(prepared: &Prepared, tokenizer: &str) {
     };
     let vocabulary = grouped(prepared.tokenizer.vocabulary());
     println!("tokenizer  {tokenizer}, {vocabulary} tokens; {end}");
+    if let Some(note) = prepared.tokenizer.note() {
+        println!("           {note}");
+    }
     for source in &prepared.sources {
         print_source(source);
     }
@@ -101,6 +104,7 @@ fn to_json(prepared: &Prepared) -> Value {
         "reused": prepared.reused,
         "vocabulary": prepared.tokenizer.vocabulary(),
         "end_of_document": prepared.tokenizer.end_of_document(),
+        "note": prepared.tokenizer.note(),
         "sources": prepared.sources.iter().map(source).collect::<Vec<_>>(),
     })
 }

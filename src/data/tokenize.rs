@@ -37,6 +37,12 @@ const RANKS_FILE: &str = "ranks.tiktoken";
 const KIND_FILE: &str = "octet_tokenizer.json";
 /// The file in Hugging Face's format.
 const HUGGING_FACE_FILE: &str = "tokenizer.json";
+/// Bytes of a tokenizer file; those of the largest vocabularies that are published have 40 million.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+/// Ids that no token has, beside as many as there are tokens.
+const IDS_UNUSED_MAX: usize = 4096;
+/// Most names in a sentence about them.
+const NAMES_MAX: usize = 8;
 /// The end of a document of the `bytes` tokenizer.
 const BYTES_END_OF_DOCUMENT: u32 = 256;
 
@@ -116,14 +122,7 @@ impl Tokenizer {
             return Self::load(path);
         }
         let path = if path.is_dir() { path.join(HUGGING_FACE_FILE) } else { path.to_owned() };
-        let file = match fs::read(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let reason = "there is no such file".to_owned();
-                return Err(DataError::Tokenizer { path, reason });
-            }
-            Err(error) => return Err(DataError::io(&path, "read")(error)),
-        };
+        let file = read_file(&path)?;
         if Tiktoken::recognises(&file) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             return Self::from_ranks(&path, &name, file, options);
@@ -200,6 +199,17 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bytes | Kind::Characters(_) | Kind::Tiktoken(_) => true,
             Kind::HuggingFace(tokenizer) => tokenizer.is_byte_exact(),
+        }
+    }
+
+    /// What its file asks for and does not get, as a sentence.
+    pub fn note(&self) -> Option<&'static str> {
+        match &self.kind {
+            Kind::HuggingFace(tokenizer) if tokenizer.drops_merges() => Some(
+                "the tokenizer's file asks for dropout, which is switched off: the same text has \
+                 the same tokens",
+            ),
+            _ => None,
         }
     }
 
@@ -367,19 +377,69 @@ impl Encoder<'_> {
     }
 }
 
-/// The token behind every document: the one called `wanted`, or the first of the usual names.
+/// The bytes of a tokenizer file.
+fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
+    let refuse = |reason: String| Err(DataError::Tokenizer { path: path.to_owned(), reason });
+    match fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            refuse("there is no such file".to_owned())
+        }
+        Err(error) => Err(DataError::io(path, "read")(error)),
+        // Reading a pipe may take for ever.
+        Ok(file) if !file.is_file() => refuse("expected a file".to_owned()),
+        Ok(file) if file.len() > FILE_BYTES_MAX => {
+            let (got, most) = (file.len(), FILE_BYTES_MAX);
+            refuse(format!("expected at most {most} bytes, got {got}"))
+        }
+        Ok(_) => fs::read(path).map_err(DataError::io(path, "read")),
+    }
+}
+
+/// Refuses ids that would make tables of nothing: models have a row for every number.
+fn check_ids(tokens: usize, last: u32) -> Result<(), String> {
+    let most = 2 * tokens + IDS_UNUSED_MAX;
+    if last as usize > most {
+        return Err(format!(
+            "expected ids up to {most} at most of a vocabulary of {tokens} tokens, got {last}"
+        ));
+    }
+    Ok(())
+}
+
+/// The token behind every document: the special token called `wanted`, or the first of the usual
+/// names. `id_of` finds every other token; of these only what has a usual name counts, for a word
+/// that is learned stands in texts too.
 fn end_of_document(
     wanted: Option<&str>,
-    id_of: &mut dyn FnMut(&str) -> Option<u32>,
+    specials: &[(u32, String)],
+    id_of: &dyn Fn(&str) -> Option<u32>,
 ) -> Result<Option<(String, u32)>, String> {
-    let mut find = |name: &str| id_of(name).map(|id| (name.to_owned(), id));
-    match wanted {
-        Some(name) => match find(name) {
-            Some(found) => Ok(Some(found)),
-            None => Err(format!("data.end_of_document: it has no token {name}")),
-        },
-        None => Ok(ENDS_OF_DOCUMENT.iter().find_map(|name| find(name))),
+    let special = |name: &str| specials.iter().find(|(_, one)| one == name).map(|&(id, _)| id);
+    let find = |name: &str| {
+        let usual = || if ENDS_OF_DOCUMENT.contains(&name) { id_of(name) } else { None };
+        special(name).or_else(usual).map(|id| (name.to_owned(), id))
+    };
+    let Some(name) = wanted else {
+        return Ok(ENDS_OF_DOCUMENT.iter().find_map(|name| find(name)));
+    };
+    let found = find(name);
+    if found.is_none() {
+        let names = specials.iter().take(NAMES_MAX).map(|(_, name)| format!("\"{name}\""));
+        let names = names.collect::<Vec<_>>().join(", ");
+        let known = match specials.len() {
+            0 => "it has none".to_owned(),
+            1..=NAMES_MAX => format!("it has {names}"),
+            more => format!("it has {names} and {} more", more - NAMES_MAX),
+        };
+        let got = match id_of(name) {
+            Some(_) => format!("\"{name}\" is a learned word, which texts hold too"),
+            None => format!("got \"{name}\""),
+        };
+        return Err(format!(
+            "data.end_of_document: expected one of its special tokens ({known}), {got}"
+        ));
     }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! Files as parts of about a megabyte that can be encoded on their own.
 //!
 //! Duty: cuts a long document only where the caller says that its tokens do not change, JSON
-//! lines between lines; checks UTF-8. Limits: holds one part, or as much of a document as can
-//! not be cut. Prohibition: knows no tokens, parses no line.
+//! lines between lines; checks UTF-8. Every byte is checked and searched once, however long it
+//! takes to find a place. Limits: holds one part; a document that cannot be cut for 64 MiB is cut
+//! all the same; a JSON line is held whole. Prohibition: knows no tokens, parses no line.
 
 use std::path::Path;
+use std::str::Utf8Error;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,8 +19,12 @@ use crate::data::error::DataError;
 pub(super) const PART_BYTES: usize = 1 << 20;
 /// Some programs begin a text with it. It is none of the text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
+/// Bytes of a document without a place to cut it. No text that was written has as many: this is
+/// one word, or white space.
+const UNCUT_BYTES_MAX: usize = 64 << 20;
 
-/// The last place, if any, at which a text may be cut whatever follows.
+/// The last place, if any, at which a text may be cut whatever follows and whatever is before it
+/// but its first character. A place is never 0.
 pub(in crate::data) type Cut<'a> = &'a (dyn Fn(&str) -> Option<usize> + Sync);
 
 /// What can be worked on without the rest of the corpus.
@@ -48,6 +54,14 @@ impl Part {
         text.clear();
         records.clear();
         *self = Self { text, records, ..Self::default() };
+    }
+
+    /// Takes a byte order mark at the start of the file away.
+    fn pass_over_mark(&mut self) {
+        if self.offset == 0 && self.text.starts_with(BYTE_ORDER_MARK) {
+            self.text.drain(..BYTE_ORDER_MARK.len_utf8());
+            self.offset = BYTE_ORDER_MARK.len_utf8() as u64;
+        }
     }
 
     /// Visits the records as documents.
@@ -174,49 +188,53 @@ pub(super) fn read(
     let mut source = Source::open(key, &file.path)?;
     let lines = file.format == Format::JsonLines;
     let (mut left, mut begins, mut line) = (file.take, true, 1);
-    // Bytes behind the last part.
-    let mut rest: Vec<u8> = Vec::new();
+    // Text behind the last part, and what was read but may be an unfinished character.
+    let (mut rest, mut block) = (String::new(), Vec::new());
     let mut offset = 0;
     let mut hasher = blake3::Hasher::new();
     loop {
         let mut part = memory()?;
-        let mut bytes = std::mem::take(&mut part.text).into_bytes();
-        bytes.clear();
-        bytes.append(&mut rest);
+        let text = &mut part.text;
+        text.clear();
+        text.push_str(&std::mem::take(&mut rest));
+        let mut searched = 0;
         let end = loop {
-            let before = bytes.len();
+            let unfinished = block.len();
             let more = usize::try_from(left).unwrap_or(usize::MAX).min(PART_BYTES);
-            bytes.resize(before + more, 0);
-            let read = source.fill(&mut bytes[before..])?;
-            bytes.truncate(before + read);
-            hasher.update(&bytes[before..]);
+            block.resize(unfinished + more, 0);
+            let read = source.fill(&mut block[unfinished..])?;
+            block.truncate(unfinished + read);
+            hasher.update(&block[unfinished..]);
             left -= read as u64;
             if read < more && left > 0 {
                 left = 0;
             }
-            let valid =
-                valid((key, &file.path), offset, &bytes, left == 0 && file.take == file.bytes)?;
-            let place = if lines { valid.rfind('\n').map(|at| at + 1) } else { cut(valid) };
-            match place.filter(|&place| place > 0) {
+            let whole = left == 0 && file.take == file.bytes;
+            let valid = valid((key, &file.path), offset + text.len() as u64, &block, whole)?;
+            text.push_str(valid);
+            let length = valid.len();
+            block.drain(..length);
+            // Whether the first new character may be cut off depends on the one before it.
+            let from = text[..searched].char_indices().next_back().map_or(0, |(at, _)| at);
+            let place = match lines {
+                true => text[from..].rfind('\n').map(|at| from + at + 1),
+                false => cut(&text[from..]).map(|at| from + at).filter(|&at| at > 0),
+            };
+            match place {
                 _ if left == 0 && lines && file.take < file.bytes => break place.unwrap_or(0),
-                _ if left == 0 => break valid.len(),
+                _ if left == 0 => break text.len(),
                 Some(place) => break place,
-                None => {}
+                None if !lines && text.len() >= UNCUT_BYTES_MAX => break text.len(),
+                None => searched = text.len(),
             }
         };
         if left > 0 {
-            rest.extend_from_slice(&bytes[end..]);
+            rest.push_str(&text[end..]);
         }
-        bytes.truncate(end);
-        // It was found valid just now, up to a character's border.
-        part.text =
-            String::from_utf8(bytes).map_err(|error| not_utf8(key, &file.path, 0, &error))?;
+        text.truncate(end);
         (part.file, part.offset) = (number, offset);
         offset += end as u64;
-        if part.offset == 0 && part.text.starts_with(BYTE_ORDER_MARK) {
-            part.text.drain(..BYTE_ORDER_MARK.len_utf8());
-            part.offset = BYTE_ORDER_MARK.len_utf8() as u64;
-        }
+        part.pass_over_mark();
         let kept = part.text.bytes().filter(|&byte| lines && byte == b'\n').count();
         part.kind = match lines {
             true => PartKind::Lines { first: line },
@@ -258,18 +276,12 @@ fn valid<'a>(
     bytes: &'a [u8],
     whole: bool,
 ) -> Result<&'a str, DataError> {
+    let refused =
+        |error: Utf8Error| DataError::not_utf8(key, path, offset + error.valid_up_to() as u64);
     match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text),
         Err(error) if error.error_len().is_none() && !whole => {
-            let (valid, _) = bytes.split_at(error.valid_up_to());
-            std::str::from_utf8(valid).map_err(|error| {
-                DataError::not_utf8(key, path, offset + error.valid_up_to() as u64)
-            })
+            std::str::from_utf8(&bytes[..error.valid_up_to()]).map_err(refused)
         }
-        Err(error) => Err(DataError::not_utf8(key, path, offset + error.valid_up_to() as u64)),
+        checked => checked.map_err(refused),
     }
-}
-
-fn not_utf8(key: &str, path: &Path, offset: u64, error: &std::string::FromUtf8Error) -> DataError {
-    DataError::not_utf8(key, path, offset + error.utf8_error().valid_up_to() as u64)
 }

@@ -13,6 +13,8 @@ use crate::data::error::DataError;
 
 /// Bytes that are asked of the system at once.
 const BUFFER_BYTES: usize = 1 << 18;
+/// The longest window that the format's own tool writes, 2 GiB.
+const WINDOW_LOG2_MAX: u32 = 31;
 
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +66,9 @@ impl Source {
         let stream: Box<dyn Read + Send> = match compression {
             Compression::None => Box::new(file),
             Compression::Gzip => Box::new(MultiGzDecoder::new(buffered(file))),
-            Compression::Zstandard => Box::new(
-                zstd::Decoder::with_buffer(buffered(file)).map_err(DataError::io(path, "open"))?,
-            ),
+            Compression::Zstandard => {
+                Box::new(long_windows(buffered(file)).map_err(DataError::io(path, "open"))?)
+            }
         };
         let (key, path, format) = (key.to_owned(), path.to_owned(), compression.name());
         Ok(Self { key, path, format, stream })
@@ -98,4 +100,12 @@ impl Source {
         let (key, path) = (self.key.clone(), self.path.clone());
         DataError::Compressed { key, format, path, reason: error.to_string() }
     }
+}
+
+/// A decoder that takes what `zstd --long=31` and `--ultra` write. Its memory is the window that a
+/// file declares, of which no more is touched than there is text.
+fn long_windows(file: BufReader<File>) -> io::Result<zstd::Decoder<'static, BufReader<File>>> {
+    let mut decoder = zstd::Decoder::with_buffer(file)?;
+    decoder.window_log_max(WINDOW_LOG2_MAX)?;
+    Ok(decoder)
 }

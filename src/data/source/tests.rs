@@ -280,6 +280,44 @@ fn long_files_come_in_parts_and_lines_keep_their_numbers() {
 }
 
 #[test]
+fn text_that_cannot_be_cut_is_searched_once_and_cut_in_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "\u{4e2d}\u{56fd}\u{3002}".repeat(8 << 20);
+    fs::write(folder.path().join("a.txt"), &text).unwrap();
+    let corpus = scan(folder.path()).unwrap();
+    let looked_at = std::sync::atomic::AtomicUsize::new(0);
+    let never: super::Cut<'_> = &|text| {
+        looked_at.fetch_add(text.len(), std::sync::atomic::Ordering::Relaxed);
+        None
+    };
+    let mut parts = Vec::new();
+    corpus
+        .for_each_part(never, &mut || Ok(super::Part::default()), &mut |part| {
+            parts.push(part);
+            Ok(())
+        })
+        .unwrap();
+    let pieces: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
+    assert!(pieces.concat() == text);
+    let lengths: Vec<usize> = pieces.iter().map(|piece| piece.len()).collect();
+    assert!(lengths.len() == 2 && lengths[0] < 65 << 20, "{lengths:?}");
+    // One character of every part that is read is looked at twice.
+    assert!(looked_at.into_inner() <= text.len() + 4 * (text.len() >> 20));
+}
+
+#[test]
+fn windows_longer_than_usual_are_unpacked() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "words and more words\n".repeat(1000);
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    // Beyond the 2^27 that the library takes by itself.
+    encoder.window_log(30).unwrap();
+    std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+    fs::write(folder.path().join("a.txt.zst"), encoder.finish().unwrap()).unwrap();
+    assert_eq!(documents(&scan(folder.path()).unwrap()), [text]);
+}
+
+#[test]
 fn a_limit_ends_a_source_at_a_character_or_a_line() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.txt"), "0123456789").unwrap();

@@ -81,22 +81,25 @@ impl Word {
     /// often.
     fn merge(&mut self, pair: (u32, u32), result: u32, change: &mut dyn FnMut((u32, u32), i64)) {
         let Self { tokens, count } = self;
-        let mut at = 0;
-        while at + 1 < tokens.len() {
-            if (tokens[at], tokens[at + 1]) == pair {
-                if at > 0 {
-                    change((tokens[at - 1], pair.0), -*count);
-                    change((tokens[at - 1], result), *count);
+        // What is done stands at the front; a word may be as long as a sample.
+        let (mut done, mut at) = (0, 0);
+        while at < tokens.len() {
+            let joins = at + 1 < tokens.len() && (tokens[at], tokens[at + 1]) == pair;
+            tokens[done] = if joins { result } else { tokens[at] };
+            if joins {
+                if done > 0 {
+                    change((tokens[done - 1], pair.0), -*count);
+                    change((tokens[done - 1], result), *count);
                 }
-                tokens[at] = result;
-                tokens.remove(at + 1);
-                if let Some(&after) = tokens.get(at + 1) {
+                if let Some(&after) = tokens.get(at + 2) {
                     change((pair.1, after), -*count);
                     change((result, after), *count);
                 }
             }
-            at += 1;
+            at += 1 + usize::from(joins);
+            done += 1;
         }
+        tokens.truncate(done);
     }
 }
 

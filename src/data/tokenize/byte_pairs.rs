@@ -81,7 +81,6 @@ impl BytePairs {
         let plain = normalizer.is_null()
             && decoder["type"] == "ByteLevel"
             && model.kind.as_deref().is_none_or(|kind| kind == "BPE")
-            && model.dropout.is_none_or(|dropout| dropout == 0.0)
             && affixes.into_iter().flatten().all(String::is_empty)
             && added_tokens.iter().all(|token| token.special);
         if !plain {
@@ -146,7 +145,6 @@ struct Model {
     merges: Vec<Pair>,
     #[serde(default)]
     ignore_merges: bool,
-    dropout: Option<f64>,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
 }

@@ -1,17 +1,27 @@
 //! A Hugging Face `tokenizer.json`, read by crate `tokenizers`.
 //!
 //! Duty: encodes exactly as the crate does, but faster where the file is a byte-level byte
-//! pair encoding; decodes to bytes. Ownership: the file's own bytes, so that saving it changes
-//! nothing. Prohibition: adds no special tokens, finds none in text.
+//! pair encoding; decodes to bytes. Dropout in a file is switched off: the same text has the same
+//! tokens. Ownership: the file's own bytes, so that saving it changes nothing. Limits: the crate
+//! gets pieces of a document, since it takes a hundred bytes for one of text. Prohibition: adds no
+//! special tokens, finds none in text.
 
 use std::collections::HashMap;
 
+use tokenizers::models::ModelWrapper;
 use tokenizers::{DecoderWrapper, Tokenizer};
 
 use super::bpe::byte_characters;
 use super::byte_pairs::{BytePairs, Memory};
-use super::end_of_document;
+use super::{check_ids, end_of_document};
 use crate::data::error::DataError;
+
+mod foreign;
+
+/// Most bytes that the crate gets at once.
+const PIECE_BYTES: usize = 4 << 20;
+/// What it cannot encode is tried in halves, down to so many bytes.
+const PIECE_BYTES_MIN: usize = 64 << 10;
 
 pub(super) struct HuggingFace {
     tokenizer: Tokenizer,
@@ -22,26 +32,47 @@ pub(super) struct HuggingFace {
     token_bytes: Option<Vec<Vec<u8>>>,
     /// The fast encoder, if it gives the same tokens as the crate.
     fast: Option<BytePairs>,
+    dropout: bool,
 }
 
 impl HuggingFace {
     /// Reads the file's bytes; `end` names the token behind every document. An error is a
     /// sentence about the file.
     pub(super) fn new(json: Vec<u8>, end: Option<&str>) -> Result<Self, String> {
-        let mut tokenizer = Tokenizer::from_bytes(&json).map_err(|error| error.to_string())?;
+        let mut tokenizer = foreign::read(&json)?;
+        let mut dropout = false;
+        if let ModelWrapper::BPE(model) = tokenizer.get_model() {
+            dropout = model.dropout.is_some_and(|share| share > 0.0);
+            if dropout {
+                let mut model = model.clone();
+                model.dropout = None;
+                tokenizer.with_model(model);
+            }
+        }
         // Documents must not be able to spell special tokens, nor be cut or padded.
         tokenizer.set_encode_special_tokens(true);
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
         let ids = tokenizer.get_vocab(true);
         let Some(last) = ids.values().max() else { return Err("it has no tokens".to_owned()) };
+        check_ids(ids.len(), *last)?;
         let vocabulary = *last as usize + 1;
-        let end_of_document = end_of_document(end, &mut |name| tokenizer.token_to_id(name))?;
+        let mut specials: Vec<(u32, String)> = (tokenizer.get_added_tokens_decoder().into_iter())
+            .filter(|(_, token)| token.special)
+            .map(|(id, token)| (id, token.content))
+            .collect();
+        specials.sort_unstable();
+        let end_of_document = end_of_document(end, &specials, &|name| tokenizer.token_to_id(name))?;
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let end_id = end_of_document.as_ref().map(|&(_, id)| id);
         let token_bytes = byte_level.then(|| token_bytes(&tokenizer, &ids, vocabulary, end_id));
         let fast = BytePairs::of_json(&json);
-        Ok(Self { tokenizer, json, vocabulary, end_of_document, token_bytes, fast })
+        Ok(Self { tokenizer, json, vocabulary, end_of_document, token_bytes, fast, dropout })
+    }
+
+    /// Whether the file asks for dropout, which is not done.
+    pub(super) fn drops_merges(&self) -> bool {
+        self.dropout
     }
 
     pub(super) fn json(&self) -> &[u8] {
@@ -66,8 +97,26 @@ impl HuggingFace {
     }
 
     pub(super) fn encode(&self, text: &str, tokens: &mut Vec<u32>) -> Result<(), DataError> {
-        let encoding = self.tokenizer.encode_fast(text, false).map_err(refused)?;
-        tokens.extend_from_slice(encoding.get_ids());
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(piece_end(rest, PIECE_BYTES));
+            self.encode_piece(piece, tokens)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn encode_piece(&self, piece: &str, tokens: &mut Vec<u32>) -> Result<(), DataError> {
+        match self.tokenizer.encode_fast(piece, false) {
+            Ok(encoding) => tokens.extend_from_slice(encoding.get_ids()),
+            // Its expressions give up on a run of a million spaces.
+            Err(_) if piece.len() > PIECE_BYTES_MIN => {
+                let (half, other) = piece.split_at(piece_end(piece, piece.len() / 2));
+                self.encode_piece(half, tokens)?;
+                self.encode_piece(other, tokens)?;
+            }
+            Err(error) => return Err(refused(error)),
+        }
         Ok(())
     }
 
@@ -96,6 +145,18 @@ impl HuggingFace {
     }
 }
 
+/// Where the piece of at most `most` bytes at the start of a text ends: behind a line, before a
+/// space, or anywhere.
+fn piece_end(text: &str, most: usize) -> usize {
+    if text.len() <= most {
+        return text.len();
+    }
+    let longest = &text[..text.floor_char_boundary(most)];
+    let second_half = &longest[longest.floor_char_boundary(most / 2)..];
+    let place = second_half.rfind('\n').map(|at| at + 1).or_else(|| second_half.rfind(' '));
+    place.map_or(longest.len(), |at| longest.len() - second_half.len() + at)
+}
+
 fn refused(error: impl ToString) -> DataError {
     DataError::Tokenizer { path: "tokenizer.json".into(), reason: error.to_string() }
 }
@@ -122,3 +183,6 @@ fn token_bytes(
     }
     table
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,8 +2,11 @@
 //!
 //! Duty: as long as a known pair stands side by side, join the one with the lowest rank, of
 //! several the leftmost: the tokens that crate `tokenizers` and `tiktoken` give a word of bytes.
-//! Short words are searched from end to end, long ones through a heap.
-//! Prohibition: no words are remembered here.
+//! Short words are searched from end to end, long ones through a heap, and the longest piece by
+//! piece: tokens are those of a text if and only if every two neighbours are those of their own
+//! joint bytes, since the first merge across two neighbours would also be made between these alone.
+//! So a piece may begin at a token of the piece before if the two tokens that meet there are right.
+//! Limits: memory for a piece, whatever the word. Prohibition: no words are remembered here.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -11,6 +14,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 /// Words above this go through the heap.
 const SHORT_BYTES: usize = 64;
+/// Bytes of a piece of a long word.
+const PIECE_BYTES: usize = 64 << 10;
+/// Tokens at the end of a piece that the next one looks at again, at first.
+const LOOKED_AT_AGAIN: usize = 16;
 
 const NO_RANK: u32 = u32::MAX;
 const NOBODY: u32 = u32::MAX;
@@ -22,7 +29,13 @@ pub(super) struct Merges {
     pairs: HashMap<u64, (u32, u32), BuildHasherDefault<PairHasher>>,
 }
 
-/// A token of a long word, with its neighbours.
+/// A piece of a long word: where each token begins in the word, and where the last one ends.
+struct Piece {
+    tokens: Vec<(usize, u32)>,
+    end: usize,
+}
+
+/// A token of a piece, with its neighbours.
 struct Link {
     token: u32,
     before: u32,
@@ -43,7 +56,7 @@ impl Merges {
     /// Appends the tokens of `word`. `scratch` is only memory.
     pub(super) fn encode(&self, word: &[u8], scratch: &mut Vec<u32>, tokens: &mut Vec<u32>) {
         if word.len() > SHORT_BYTES {
-            return self.encode_long(word, tokens);
+            return self.encode_long(word, PIECE_BYTES, tokens);
         }
         let first = tokens.len();
         tokens.extend(word.iter().map(|&byte| self.byte_tokens[byte as usize]));
@@ -66,7 +79,48 @@ impl Merges {
         }
     }
 
-    fn encode_long(&self, word: &[u8], tokens: &mut Vec<u32>) {
+    fn encode_long(&self, word: &[u8], length: usize, tokens: &mut Vec<u32>) {
+        let first = tokens.len();
+        let mut piece = self.encode_piece(word, 0, length);
+        while piece.end < word.len() {
+            let mut again = LOOKED_AT_AGAIN;
+            let (kept, next) = loop {
+                // The first token stays, so that it still fits to the one before it.
+                let kept = piece.tokens.len().saturating_sub(again).max(1);
+                let found = piece.tokens.get(kept).and_then(|&(start, token)| {
+                    let next = self.encode_piece(word, start, length);
+                    let same = next.tokens[0].1 == token;
+                    (same || self.fit(word, piece.tokens[kept - 1].0, &next)).then_some(next)
+                });
+                match found {
+                    Some(next) => break (kept, next),
+                    None if kept > 1 => again *= 2,
+                    // No token of this piece will do: pieces have to be longer.
+                    None => {
+                        tokens.truncate(first);
+                        return self.encode_long(word, 2 * length, tokens);
+                    }
+                }
+            };
+            tokens.extend(piece.tokens[..kept].iter().map(|&(_, token)| token));
+            piece = next;
+        }
+        tokens.extend(piece.tokens.iter().map(|&(_, token)| token));
+    }
+
+    /// Whether the token that begins at `before`, and ends where `next` begins, and the first one
+    /// of `next` are the tokens of their bytes.
+    fn fit(&self, word: &[u8], before: usize, next: &Piece) -> bool {
+        let middle = next.tokens[0].0;
+        let end = next.tokens.get(1).map_or(next.end, |&(start, _)| start);
+        let pair = self.encode_piece(word, before, end - before);
+        pair.tokens.len() == 2 && pair.tokens[1].0 == middle
+    }
+
+    /// The tokens of at most `length` bytes of `word` behind `start`, as if there were no others.
+    fn encode_piece(&self, word: &[u8], start: usize, length: usize) -> Piece {
+        let end = word.len().min(start.saturating_add(length));
+        let word = &word[start..end];
         let count = word.len() as u32;
         let mut links: Vec<Link> = (0u32..)
             .zip(word)
@@ -105,11 +159,13 @@ impl Merges {
                 push(&mut heap, &links, left, after);
             }
         }
+        let mut tokens = Vec::with_capacity(word.len() / 2);
         let mut at = 0;
         while at != NOBODY {
-            tokens.push(links[at as usize].token);
+            tokens.push((start + at as usize, links[at as usize].token));
             at = links[at as usize].after;
         }
+        Piece { tokens, end }
     }
 
     fn rank(&self, left: u32, right: u32) -> u32 {
@@ -148,3 +204,6 @@ impl Hasher for PairHasher {
         self.0.wrapping_mul(0xd6e8_feb8_6659_fd93).rotate_left(32)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -165,7 +165,7 @@ fn a_damaged_file_is_named_with_its_line() {
         (good.replacen("AQ== 1\n", "AQ== one\n", 1), "line 2: expected a base64 token"),
         (good.replacen("AQ== 1\n", "", 1), "no token for the byte 1"),
         (good.replacen("AQ== 1\n", "AQ== 2\n", 1), "rank 2 stands there twice"),
-        (good.replacen("AQ== 1\n", "AQ== 900000\n", 1), "leave most numbers out"),
+        (good.replacen("AQ== 1\n", "AQ== 900000\n", 1), "got 900000"),
     ] {
         fs::write(&path, bad).unwrap();
         let error = Tokenizer::from_file(&path, TokenizerOptions::default()).err().unwrap();

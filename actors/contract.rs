@@ -8,6 +8,7 @@ use std::sync::Arc;
 use octet_kernels::graph::{Layout, ParameterId, Program, StepBufferId, Variables};
 
 use crate::fault::Fault;
+use crate::report::mean;
 
 /// A program, by its position in [`Workload::programs`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -145,11 +146,11 @@ pub struct EvaluationTask {
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Findings {
-    /// Mean loss per target, in nats.
+    /// Mean loss per target, in nats; not a number without a target.
     pub loss: f64,
     /// Number of targets.
     pub targets: u64,
-    /// Loss in bits per byte, where targets have bytes.
+    /// Loss of the targets that are text, in bits per byte of that text.
     pub bits_per_byte: Option<f64>,
     /// Further numbers, by name.
     pub measures: Vec<(String, f64)>,
@@ -167,15 +168,22 @@ impl Reading {
         Self(Arc::new(function))
     }
 
-    /// Of a loss and its number of targets, so many bytes each: the mean. Without a target the
-    /// loss is 0.
-    pub fn mean(bytes_per_target: Option<f64>) -> Self {
-        Self::new(move |sums| {
+    /// Of a loss and its number of targets: the mean.
+    pub fn mean() -> Self {
+        Self::new(|sums| {
             let [sum, targets] = sums else { return Findings::default() };
-            let loss = if *targets == 0.0 { 0.0 } else { sum / targets };
-            let bits = |bytes| loss / std::f64::consts::LN_2 / bytes;
-            let bits_per_byte = bytes_per_target.map(bits);
-            Findings { loss, targets: *targets as u64, bits_per_byte, measures: Vec::new() }
+            let targets = *targets as u64;
+            Findings { loss: mean(*sum, targets), targets, ..Findings::default() }
+        })
+    }
+
+    /// As [`Self::mean`]; and of the part of that loss on targets that are text, and the bytes of
+    /// their text: the bits per byte.
+    pub fn of_text() -> Self {
+        Self::new(|sums| {
+            let [sum, targets, text_sum, bytes] = sums else { return Findings::default() };
+            let bits_per_byte = (*bytes > 0.0).then(|| text_sum / std::f64::consts::LN_2 / bytes);
+            Findings { bits_per_byte, ..Self::mean().read(&[*sum, *targets]) }
         })
     }
 

@@ -25,9 +25,12 @@ pub struct StepReport {
     pub batch: Option<u64>,
     /// Tokens (or other elements that the workload counts) so far.
     pub tokens: u64,
-    /// Mean loss per target.
+    /// Mean loss per target; null if it is not finite or there is no target.
     #[serde(deserialize_with = "not_finite_if_null")]
     pub loss: f64,
+    /// Targets, where the programs of the step count them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub targets: Option<u64>,
     /// Mean loss per target of every named loss, where a step has more than one.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     #[serde(deserialize_with = "named_not_finite_if_null")]
@@ -95,13 +98,13 @@ pub struct EvaluationReport {
     pub step: u64,
     /// Name of the task.
     pub task: String,
-    /// Mean loss per target, in nats.
+    /// Mean loss per target, in nats; null if it is not finite or there is no target.
     #[serde(deserialize_with = "not_finite_if_null")]
     pub loss: f64,
     /// `exp(loss)`.
     #[serde(deserialize_with = "not_finite_if_null")]
     pub perplexity: f64,
-    /// Loss in bits per byte of the text; null for a task without bytes.
+    /// Loss of the targets that are text, in bits per byte of that text; null without any.
     pub bits_per_byte: Option<f64>,
     /// Number of targets.
     pub targets: u64,
@@ -128,6 +131,11 @@ pub struct RollBackReport {
     pub first_batch: u64,
     /// How many batches are passed over.
     pub batches: u64,
+}
+
+/// The mean of so many terms; not a number without any, for that is no perfect result.
+pub(crate) fn mean(sum: f64, terms: u64) -> f64 {
+    if terms == 0 { f64::NAN } else { sum / terms as f64 }
 }
 
 /// JSON has no NaN and no infinity: they are written as null, and null is read as NaN.

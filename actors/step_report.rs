@@ -2,7 +2,7 @@
 
 use crate::contract::Workload;
 use crate::rank::{RunScalars, StepOutcome};
-use crate::report::{StepReport, WaitMs};
+use crate::report::{StepReport, WaitMs, mean};
 
 #[cfg(test)]
 mod tests;
@@ -45,12 +45,15 @@ pub fn step_report(
             }
         }
     }
+    let targets = named.iter().map(|&(.., targets)| targets).sum();
+    let targets = (!named.is_empty()).then_some(targets);
+    if targets == Some(0) {
+        loss = f64::NAN;
+    }
     if named.len() < 2 {
         named.clear();
     }
-    let mean = |&(name, sum, targets): &(&str, f64, u64)| {
-        (name.to_string(), if targets == 0 { 0.0 } else { sum / targets as f64 })
-    };
+    let mean = |&(name, sum, targets): &(&str, f64, u64)| (name.to_string(), mean(sum, targets));
     let samples = workload.samples_before(step + 1);
     let of_step = samples - workload.samples_before(step);
     let tokens = of_step * workload.tokens_per_sample();
@@ -65,6 +68,7 @@ pub fn step_report(
         batch: None,
         tokens: samples * workload.tokens_per_sample(),
         loss,
+        targets,
         losses: named.iter().map(mean).collect(),
         learning_rate: workload.update(step).learning_rate,
         grad_norm: outcomes.first().map_or(f64::NAN, |o| o.norm),

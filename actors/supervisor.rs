@@ -366,6 +366,10 @@ impl Supervisor {
             Some(Work::Step { step, attempt }) => self.stepped(step, attempt),
             Some(Work::Evaluate { .. }) => match self.report.take() {
                 Some(report) => {
+                    if report.targets == 0 {
+                        let what = format!("{}: no targets, so there is no loss", report.task);
+                        self.ports.telemetry.tell(TelemetryMessage::Note { what });
+                    }
                     self.ports.telemetry.tell(TelemetryMessage::Evaluation(report));
                 }
                 None if self.interrupted => {

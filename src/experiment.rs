@@ -210,12 +210,12 @@ fn damaged(error: crate::data::DataError) -> Fault {
     Fault::world(ActorName::Loader(0), error)
 }
 
-/// The held-out splits as tasks: all of each, or as many parts as the configuration allows.
+/// The held-out splits as tasks.
 fn validation(config: &Config, text: &Text) -> Vec<EvaluationTask> {
     if config.evaluate.every == 0 {
         return vec![];
     }
-    let task = |split: HeldOut| {
+    let task = |split: &HeldOut| {
         let parts = split.windows.div_ceil(config.batch.micro as u64);
         EvaluationTask {
             name: match split.name.as_str() {
@@ -223,13 +223,13 @@ fn validation(config: &Config, text: &Text) -> Vec<EvaluationTask> {
                 name => format!("validation/{name}"),
             },
             program: EVALUATE,
-            parts: config.evaluate.batches.map_or(parts, |most| most.min(parts)),
+            parts,
             every: None,
-            sums: ["loss_sum", "targets"].map(str::to_owned).to_vec(),
-            reading: Reading::mean(Some(split.bytes_per_token)),
+            sums: ["loss_sum", "targets", "text_loss_sum", "bytes"].map(str::to_owned).to_vec(),
+            reading: Reading::of_text(),
         }
     };
-    text.held_out().into_iter().map(task).collect()
+    text.held_out().map(task).collect()
 }
 
 impl Workload for Experiment {

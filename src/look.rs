@@ -47,6 +47,8 @@ pub struct Run {
     pub config: Config,
     /// Some key of `[data]` was set.
     pub other_data: bool,
+    /// Another text was named, and no part of it: then all of it is held out.
+    pub whole_text: bool,
 }
 
 impl Run {
@@ -61,9 +63,20 @@ impl Run {
             let what = format!("{folder}: no run is there; expected a folder that train made");
             return Err(Failure::user(what));
         }
-        let config = Config::load(&path, sets)?;
-        let other_data = sets.iter().any(|set| set.trim_start().starts_with("data."));
-        Ok(Self { folder: folder.to_owned(), config, other_data })
+        let set = |key: &str| sets.iter().any(|set| set.trim_start().starts_with(key));
+        let text = set("data.text");
+        // A text takes the place of the run's sources.
+        let instead = (text && !set("data.sources")).then(|| "data.sources=[]".to_owned());
+        let all: Vec<String> = instead.into_iter().chain(sets.iter().cloned()).collect();
+        let mut config = Config::load(&path, &all)?;
+        let whole_text = (text || set("data.sources")) && !set("data.validation_fraction");
+        if whole_text {
+            config.data.validation_fraction = 0.0;
+            if !set("evaluate.batches") {
+                config.evaluate.batches = None;
+            }
+        }
+        Ok(Self { folder: folder.to_owned(), config, other_data: set("data."), whole_text })
     }
 
     /// Its checkpoints.
@@ -152,12 +165,17 @@ pub fn evaluate(
 ) -> Result<Looked, Failure> {
     let mut config = run.looking()?;
     config.evaluate.every = 1;
-    if config.data.validation_fraction == 0.0 {
+    if config.data.validation_fraction == 0.0 && !run.whole_text {
         return Err(Failure::user("data.validation_fraction is 0: the run holds nothing out"));
     }
-    let prepared = text_of(run, &mut config, &mut |_| interrupted(&interrupts))?;
+    let mut prepared = text_of(run, &mut config, &mut |_| interrupted(&interrupts))?;
+    if run.whole_text {
+        for source in &mut prepared.sources {
+            source.validation = std::mem::take(&mut source.train);
+        }
+    }
     let vocabulary = config.model.padded_vocabulary(prepared.tokenizer.vocabulary());
-    let text = Text::open(&config, prepared)?;
+    let text = Text::held_out_only(&config, prepared)?;
     let experiment = Experiment::new(&config, vocabulary, Some(text))?;
     let names: Vec<String> = experiment.evaluations().iter().map(|t| t.name.clone()).collect();
     let wanted: Vec<usize> =
@@ -212,7 +230,7 @@ fn look(
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
     let layout = Arc::new(SnapshotLayout::new(experiment.variables(), experiment.layout()));
     let slots = SnapshotSlots::create(layout.bytes())?;
-    let (step, notes) = newest_model(&*disk, &run_there.store(), &slots.slot(0, &layout))?;
+    let (step, mut notes) = newest_model(&*disk, &run_there.store(), &slots.slot(0, &layout))?;
     let scratch = Scratch::create()?;
     // Whatever were saved would go where nobody looks.
     let store = Store::new(disk.clone(), scratch.0.join("checkpoints"), StoreSettings::default());
@@ -252,6 +270,8 @@ fn look(
         return Err(fault.into());
     }
     let reports: Vec<EvaluationReport> = reports.try_iter().collect();
+    let empty = reports.iter().filter(|report| report.targets == 0);
+    notes.extend(empty.map(|report| format!("{}: no targets, so there is no loss", report.task)));
     // It has no step left to do, so to the runtime it is finished whatever was given up.
     let interrupted = reports.len() < expected;
     Ok(Looked { step, notes, reports, interrupted })

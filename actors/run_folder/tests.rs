@@ -26,6 +26,7 @@ fn step(step: u64, loss: f64) -> Line {
         step,
         tokens: step * 100,
         loss,
+        targets: Some(8),
         losses: vec![("main".to_owned(), loss), ("auxiliary".to_owned(), 0.5)],
         learning_rate: 1e-3,
         grad_norm: 0.1 + 0.2,

@@ -13,7 +13,7 @@ fn tasks(count: usize) -> Vec<EvaluationTask> {
         parts: 1,
         every: None,
         sums: vec![],
-        reading: Reading::mean(None),
+        reading: Reading::mean(),
     };
     vec![task; count]
 }

@@ -55,7 +55,7 @@ pub(crate) fn tiny(options: &Tiny) -> Toy {
         parts,
         every: None,
         sums: ["loss_sum", "targets"].map(str::to_string).to_vec(),
-        reading: Reading::mean(None),
+        reading: Reading::mean(),
     };
     Toy {
         variables,

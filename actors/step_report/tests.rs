@@ -70,9 +70,12 @@ fn named_losses_are_means_and_appear_when_there_are_several() {
     let two = report(&[outcome(runs, 1)]);
     let expected = [("train".to_string(), 2.0), ("held_out".to_string(), 6.0)];
     assert_eq!(two.losses, expected);
-    // A task without a target has a loss of zero, not of nothing.
+    // Without a target there is no loss, which is not a loss of zero.
     let runs = vec![run(0, 0, 3.0, 4), run(1, 1, 5.0, 0)];
-    assert_eq!(report(&[outcome(runs, 1)]).losses[1].1, 0.0);
+    let half = report(&[outcome(runs, 1)]);
+    assert!(half.losses[1].1.is_nan() && half.loss == 8.0 && half.targets == Some(4));
+    let none = report(&[outcome(vec![run(0, 0, 0.0, 0)], 1)]);
+    assert!(none.loss.is_nan() && none.targets == Some(0));
 }
 
 #[test]

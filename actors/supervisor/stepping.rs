@@ -50,6 +50,10 @@ impl Supervisor {
         let StepReport { step, loss, grad_norm: norm, skipped, .. } = *report;
         let update = Update { step: step - 1, loss, norm, skipped };
         self.ports.telemetry.tell(TelemetryMessage::Step(report.clone()));
+        if report.targets == Some(0) && norm.is_finite() {
+            // It says nothing about the model, good or bad.
+            return;
+        }
         match self.recovery.judge(&self.policy, &self.schedule, &update) {
             Verdict::Good => {}
             Verdict::Bad(what) => self.ports.telemetry.tell(TelemetryMessage::Bad { what }),

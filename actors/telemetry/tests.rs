@@ -99,6 +99,7 @@ fn report(step: u64, loss: f64) -> StepReport {
         step,
         tokens: step * 1000,
         loss,
+        targets: Some(8),
         losses: Vec::new(),
         learning_rate: 0.25,
         grad_norm: 1.5,

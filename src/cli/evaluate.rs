@@ -20,7 +20,8 @@ pub(crate) struct Arguments {
     /// One task only, for example validation.
     #[arg(long)]
     task: Option<String>,
-    /// Set a key of the run's configuration, for example data.text=PATH to evaluate on other text.
+    /// Set a key of the run's configuration, for example data.text=PATH to evaluate on all of
+    /// another text.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// Print JSON.
@@ -52,9 +53,13 @@ fn print_table(looked: &Looked) {
     println!("task                  step      loss  perplexity  bits/byte     targets");
     for report in &looked.reports {
         let bits = report.bits_per_byte.map_or("-".to_string(), |bits| format!("{bits:.4}"));
+        let (loss, perplexity) = match report.targets {
+            0 => ("-".to_string(), "-".to_string()),
+            _ => (format!("{:.4}", report.loss), format!("{:.3}", report.perplexity)),
+        };
         println!(
-            "{:<18} {:>7} {:>9.4} {:>11.3} {bits:>10} {:>11}",
-            report.task, report.step, report.loss, report.perplexity, report.targets
+            "{:<18} {:>7} {loss:>9} {perplexity:>11} {bits:>10} {:>11}",
+            report.task, report.step, report.targets
         );
     }
 }

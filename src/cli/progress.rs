@@ -28,6 +28,8 @@ pub(crate) fn observer(steps: u64) -> Observer {
                 last = Some(Instant::now());
             }
         }
+        // A note says so.
+        Line::Evaluate(report) if report.targets == 0 => {}
         Line::Evaluate(report) => {
             let bits = report.bits_per_byte;
             let bits = bits.map_or(String::new(), |b| format!("  {b:.4} bits/byte"));
@@ -53,10 +55,13 @@ fn step_line(report: &StepReport, steps: u64) -> String {
     let rate = if rate >= 1e4 { format!("{:.1}k", rate / 1e3) } else { format!("{rate:.0}") };
     let left = (steps - report.step.min(steps)) as f64 * report.step_ms / 1e3;
     let skipped = if report.skipped { "  update skipped" } else { "" };
+    let loss = match report.targets {
+        Some(0) => "of no targets".to_string(),
+        _ => format!("{:.4}", report.loss),
+    };
     format!(
-        "step {:>6}/{steps}  loss {:.4}  lr {:.2e}  norm {:.3}  {rate} tok/s  {} left{skipped}",
+        "step {:>6}/{steps}  loss {loss}  lr {:.2e}  norm {:.3}  {rate} tok/s  {} left{skipped}",
         report.step,
-        report.loss,
         report.learning_rate,
         report.grad_norm,
         clock(left),

@@ -297,11 +297,12 @@ impl DataConfig {
         sources
     }
 
-    /// How windows of `sequence_length` tokens are cut and marked.
+    /// How windows of `sequence_length` tokens are cut and marked, whatever opens documents.
     pub fn window_layout(&self, sequence_length: usize) -> WindowLayout {
         WindowLayout {
             sequence_length,
             document_masks: self.document_masks,
+            opened: false,
             reset_positions: self.reset_positions,
         }
     }

@@ -13,7 +13,7 @@ use super::error::DataError;
 pub enum Windows {
     /// Training: a new order and a new offset in each epoch.
     Shuffled,
-    /// Evaluation: window j begins at token j·T; `(tokens - 1) / T` windows, then again.
+    /// Evaluation: window j begins at token j·T, and the last one ends with the tokens; then again.
     Sequential,
 }
 
@@ -32,7 +32,8 @@ impl SampleOrder {
     /// The order of windows of `sequence_length` tokens in a stream of `tokens`.
     ///
     /// # Errors
-    /// [`DataError::TooShort`] if not even one window and its last label fit.
+    /// [`DataError::TooShort`] if not even one window and its last label fit, or for evaluation not
+    /// even one token and its label.
     ///
     /// # Panics
     /// If `sequence_length` is 0.
@@ -45,18 +46,17 @@ impl SampleOrder {
     ) -> Result<Self, DataError> {
         assert!(sequence_length > 0, "a window has at least one token");
         let length = sequence_length as u64;
-        if tokens < length.saturating_add(1) {
-            return Err(DataError::too_short(tokens, sequence_length));
+        let least = if windows == Windows::Sequential { 1 } else { sequence_length };
+        if tokens < (least as u64).saturating_add(1) {
+            return Err(DataError::too_short(tokens, least));
         }
-        let whole = (tokens - 1) / length;
-        let per_epoch = match windows {
-            Windows::Sequential => whole,
+        let (per_epoch, slack) = match windows {
+            Windows::Sequential => ((tokens - 1).div_ceil(length), 0),
             // One window less leaves room to shift the others by a whole window.
-            Windows::Shuffled => (whole - 1).max(1),
-        };
-        let slack = match windows {
-            Windows::Sequential => 0,
-            Windows::Shuffled => tokens - 1 - per_epoch * length,
+            Windows::Shuffled => {
+                let per_epoch = ((tokens - 1) / length - 1).max(1);
+                (per_epoch, tokens - 1 - per_epoch * length)
+            }
         };
         let key = key(seed, identity);
         Ok(Self { windows, key, per_epoch, slack, sequence_length: length })

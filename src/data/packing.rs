@@ -3,7 +3,9 @@
 //! Duty: lays documents into windows by best fit, the longest first (Coffman, Garey, Johnson,
 //! "Approximation algorithms for bin packing", 1984), so that a document that fits into a window
 //! is never cut; a longer one is cut into full windows and a rest. A function of the documents'
-//! lengths alone. A document of n tokens takes n - 1 places: its last token is only a label.
+//! lengths alone. A document of n tokens takes n places: its last token is only a label, and before
+//! its first one stands what opens it, the end of the document before. Where nothing opens
+//! documents it takes n - 1, and its first token is no label.
 //! Limits: 16 bytes per document and 8 per window. Prohibition: reads no token to lay it.
 
 use super::error::DataError;
@@ -28,20 +30,28 @@ struct Piece {
 }
 
 impl WholeDocuments {
-    /// Lays a stream into windows of `sequence_length` tokens.
+    /// Lays a stream into windows of `sequence_length` tokens; `opened` says that the token before a
+    /// document opens it.
     ///
     /// # Errors
     /// [`DataError::Chunk`] if a shard is damaged.
     ///
     /// # Panics
     /// For windows of more than `u32::MAX` tokens.
-    pub fn new(stream: &TokenStream, sequence_length: usize) -> Result<Self, DataError> {
+    pub fn new(
+        stream: &TokenStream,
+        sequence_length: usize,
+        opened: bool,
+    ) -> Result<Self, DataError> {
         let length = u32::try_from(sequence_length).expect("positions are i32");
         let mut pieces = Vec::new();
         let mut start = 0;
+        // Where nothing opens documents, the last token of one has no label.
+        let (before, unlabelled) = if opened { (1, 0) } else { (0, 1) };
         let mut cut = |end: u64| {
-            while start + 1 < end {
-                let places = (end - 1 - start).min(u64::from(length));
+            let end = end - before;
+            while start + unlabelled < end {
+                let places = (end - unlabelled - start).min(u64::from(length));
                 pieces.push(Piece { start, places: places as u32 });
                 start += places;
             }

@@ -25,8 +25,8 @@ pub struct SampleRule<'a> {
     pub packing: Packing,
     /// How they follow each other.
     pub windows: Windows,
-    /// The token behind the last document of a window.
-    pub padding: i32,
+    /// The token behind every document, which opens the next one.
+    pub end_of_document: Option<u32>,
 }
 
 /// An open split.
@@ -44,15 +44,24 @@ impl Samples {
     /// # Errors
     /// [`DataError`]: a shard that is gone or damaged, or [`DataError::TooShort`].
     pub fn open(paths: &[PathBuf], rule: &SampleRule<'_>) -> Result<Self, DataError> {
-        let SampleRule { seed, identity, layout, packing, windows, padding } = *rule;
-        let stream = TokenStream::open(paths)?;
+        let SampleRule { seed, identity, layout, packing, windows, end_of_document } = *rule;
+        let mut stream = TokenStream::open(paths)?;
+        // Windows cut anywhere from documents that are not kept apart stay as they are in training.
+        let opens = layout.document_masks
+            || packing == Packing::WholeDocuments
+            || windows == Windows::Sequential;
+        if let Some(opener) = end_of_document.filter(|_| opens) {
+            stream = stream.opened_by(opener)?;
+        }
+        let layout = WindowLayout { opened: end_of_document.is_some(), ..layout };
+        let padding = end_of_document.unwrap_or(0) as i32;
         let length = layout.sequence_length;
         let (order, packed) = match packing {
             Packing::Concatenate => {
                 (SampleOrder::new(seed, identity, stream.len(), length, windows)?, None)
             }
             Packing::WholeDocuments => {
-                let packed = WholeDocuments::new(&stream, length)?;
+                let packed = WholeDocuments::new(&stream, length, layout.opened)?;
                 if packed.windows() == 0 {
                     return Err(DataError::too_short(stream.len(), 1));
                 }
@@ -88,7 +97,7 @@ impl Samples {
         let start = self.order.start(sample);
         match &self.packed {
             Some(packed) => packed.fill(&self.stream, start, &self.layout, self.padding, rows),
-            None => fill_window(&self.stream, start, &self.layout, rows),
+            None => fill_window(&self.stream, start, &self.layout, self.padding, rows),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Several shards as one sequence of tokens.
 //!
 //! Duty: reads across shard borders, finds document starts. Ownership: the open shards.
-//! Prohibition: no order and no cursor; every read says where.
+//! A stream that was opened with a token begins with it: what stands before the first document, as
+//! the end of each document stands before the next. Prohibition: no order and no cursor; every read
+//! says where.
 
 use std::path::PathBuf;
 
@@ -14,6 +16,8 @@ pub struct TokenStream {
     /// Stream position of each shard's first token, and of the end: one more than shards.
     firsts: Vec<u64>,
     documents: u64,
+    /// Stands at position 0 if the first shard begins behind it.
+    opener: u32,
 }
 
 impl TokenStream {
@@ -22,7 +26,7 @@ impl TokenStream {
     /// # Errors
     /// As [`Shard::open`], and [`DataError::Shard`] if two shards come from different tokenizers.
     pub fn open(paths: &[PathBuf]) -> Result<Self, DataError> {
-        let mut stream = Self { shards: Vec::new(), firsts: vec![0], documents: 0 };
+        let mut stream = Self { shards: Vec::new(), firsts: vec![0], documents: 0, opener: 0 };
         for path in paths {
             let shard = Shard::open(path)?;
             if stream.shards.first().is_some_and(|one| one.tokenizer() != shard.tokenizer()) {
@@ -36,6 +40,18 @@ impl TokenStream {
             stream.shards.push(shard);
         }
         Ok(stream)
+    }
+
+    /// The same behind one more token, unless it begins inside a document.
+    ///
+    /// # Errors
+    /// [`DataError::Chunk`] if the bytes are damaged.
+    pub fn opened_by(mut self, opener: u32) -> Result<Self, DataError> {
+        if self.documents_before(1)? > 0 {
+            self.firsts.iter_mut().for_each(|first| *first += 1);
+            self.opener = opener;
+        }
+        Ok(self)
     }
 
     /// Number of tokens.
@@ -69,6 +85,10 @@ impl TokenStream {
         self.check_range(start, out.len() as u64)?;
         let mut at = start;
         let mut rest = out;
+        if at < self.firsts[0] && !rest.is_empty() {
+            rest[0] = T::from_u32(self.opener);
+            (rest, at) = (&mut rest[1..], at + 1);
+        }
         while !rest.is_empty() {
             let number = self.shard_of(at);
             let count = (self.firsts[number + 1] - at).min(rest.len() as u64) as usize;

@@ -194,6 +194,16 @@ impl Tokenizer {
         }
     }
 
+    /// UTF-8 bytes of text that each token stands for inside a document: the end of a document has
+    /// none. Where decoding depends on what stands before, those of the token behind another.
+    pub fn token_bytes(&self) -> Vec<u32> {
+        let length = |token| match &self.kind {
+            Kind::HuggingFace(tokenizer) => tokenizer.bytes_inside(token),
+            _ => self.decode_bytes(&[token]).len(),
+        };
+        (0..self.vocabulary() as u32).map(|token| length(token) as u32).collect()
+    }
+
     /// True if decoding a part of a document's tokens gives exactly that part's bytes.
     pub fn is_byte_exact(&self) -> bool {
         match &self.kind {

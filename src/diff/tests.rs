@@ -13,6 +13,7 @@ fn log(steps: impl Iterator<Item = u64>) -> BTreeMap<u64, StepReport> {
         step,
         tokens: step * 8,
         loss: 1.0 / step as f64,
+        targets: Some(8),
         losses: vec![],
         learning_rate: 1e-3,
         grad_norm: 1.0,

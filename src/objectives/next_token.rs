@@ -1,14 +1,19 @@
 //! The next-token objective: cross-entropy of every token's successor in its document.
 //!
 //! Inputs, N rows of packed sequences: `tokens i32[N]`, `labels i32[N]` (negative: no target),
-//! `positions i32[N]`, `segments i32[N]`, and for training `scale f32[]`, one over the targets of
-//! the whole step. Results: `loss` (training; the sum times the scale), `loss_sum`, `targets`.
+//! `positions i32[N]`, `segments i32[N]`, for training `scale f32[]`, one over the targets of the
+//! whole step, and for evaluation `bytes i32[N]`, UTF-8 bytes of each target's text. Results: `loss`
+//! (training; the sum times the scale), `loss_sum`, `targets`, and for evaluation the sum over
+//! targets with text, `text_loss_sum`, and their `bytes`.
 
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
 use octet_kernels::graph::{Goal, Graph, Tensor};
 use octet_kernels::ops::fill::Fill;
-use octet_kernels::ops::linear_cross_entropy::{LossOptions, linear_cross_entropy};
+use octet_kernels::ops::integers::total;
+use octet_kernels::ops::linear_cross_entropy::{
+    LossOptions, linear_cross_entropy, marked_linear_cross_entropy,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{BatchShape, Objective};
@@ -44,7 +49,7 @@ impl Default for NextToken {
 }
 
 impl NextToken {
-    /// The sum of losses times `scale`; fetches `loss_sum` and `targets`.
+    /// The sum of losses times `scale`; fetches what is summed.
     fn loss(
         &self,
         g: &mut Graph<'_>,
@@ -59,6 +64,7 @@ impl NextToken {
             true => g.input("scale", &[], DType::F32),
             false => g.apply_one(Fill { shape: Vec::new(), value: 1.0 }, &[])?,
         };
+        let bytes = (!training).then(|| g.input("bytes", &[shape.tokens()], DType::I32));
         let sequence_length = shape.sequence_length;
         let batch = TokenBatch { tokens, positions, segments, sequence_length, training };
         let hidden = model.hidden(g, &batch)?;
@@ -70,7 +76,16 @@ impl NextToken {
             softcap: self.logit_softcap.map(|cap| cap as f32),
         };
         let result = g.scoped("head", |g| {
-            linear_cross_entropy(g, hidden, head, None, labels, scale, options)
+            let Some(bytes) = bytes else {
+                return linear_cross_entropy(g, hidden, head, None, labels, scale, options);
+            };
+            let rows = [hidden, head];
+            let (result, text) =
+                marked_linear_cross_entropy(g, rows, labels, bytes, scale, options)?;
+            g.fetch("text_loss_sum", text);
+            let bytes = total(g, bytes)?;
+            g.fetch("bytes", bytes);
+            Ok(result)
         })?;
         g.fetch("loss_sum", result.loss_sum);
         g.fetch("targets", result.targets);

@@ -106,7 +106,7 @@ fn steps_and_micro_batches_see_different_windows_and_the_same_ones_again() {
 fn held_out_parts_cover_the_split_once_and_end_without_targets() {
     let folder = tempfile::tempdir().unwrap();
     let (config, text) = open(folder.path());
-    let windows = text.held_out()[0].windows;
+    let windows = text.held_out().next().unwrap().windows;
     let experiment = Experiment::new(&config, 257, Some(text)).unwrap();
     let task = &experiment.evaluations()[0];
     assert_eq!(task.parts, windows.div_ceil(2));
@@ -116,4 +116,42 @@ fn held_out_parts_cover_the_split_once_and_end_without_targets() {
         rows += labels.chunks(16).filter(|row| row.iter().any(|&label| label >= 0)).count();
     }
     assert_eq!(rows as u64, windows);
+}
+
+#[test]
+fn fewer_windows_are_spread_over_the_split() {
+    let numbers = |measured, windows| -> Vec<u64> {
+        (0..measured).map(|number| super::spread(number, measured, windows)).collect()
+    };
+    assert_eq!(numbers(4, 4), [0, 1, 2, 3]);
+    assert_eq!(numbers(4, 10), [0, 2, 5, 7]);
+    assert_eq!(numbers(1, 10), [0]);
+    let many = numbers(1000, u64::MAX);
+    assert!(many.is_sorted() && many[999] > u64::MAX / 1000 * 998);
+}
+
+#[test]
+fn held_out_targets_know_the_bytes_of_their_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let experiment = experiment(folder.path());
+    let program = &experiment.programs()[1];
+    let mut lines = vec![[0xA5u8; 64]; program.input_bytes.div_ceil(64)];
+    let mut record = Record::new(bytemuck::cast_slice_mut(&mut lines));
+    let parts = experiment.evaluations()[0].parts;
+    let mut seen = [0; 3];
+    for part in 0..parts {
+        let purpose = Purpose::Evaluate { task: 0, part };
+        experiment.fill(purpose, octet_actors::contract::ProgramId(1), &mut record).unwrap();
+        let [labels, bytes] = record.fields::<i32, 2>(program, ["labels", "bytes"]);
+        for (&label, &bytes) in labels.iter().zip(&*bytes) {
+            let (kind, expected) = match label {
+                -1 => (0, 0),
+                256 => (1, 0),
+                _ => (2, 1),
+            };
+            seen[kind] += 1;
+            assert_eq!(bytes, expected, "label {label}");
+        }
+    }
+    assert!(seen.iter().all(|&count| count > 0), "{seen:?}");
 }

@@ -38,18 +38,18 @@ struct Layer<'a> {
 
 impl<'a> Layer<'a> {
     fn new(run: &CpuRun<'a>, op: &LinearCrossEntropy) -> Self {
-        let last = op.operands() - 1;
+        let labels = op.labels();
         Self {
             device: run.device(),
             matmul: run.matmul(),
             hidden: run.input(0),
             w: run.input(1),
             bias: op.bias.then(|| run.input(2)),
-            labels: run.input(last - 1),
-            scale: run.input::<f32>(last)[0],
+            labels: run.input(labels),
+            scale: run.input::<f32>(op.operands() - 1)[0],
             columns: run.input_spec(1).columns(),
             classes: run.input_spec(1).leading(),
-            live: run.live_input(0).min(run.live_input(last - 1)),
+            live: run.live_input(0).min(run.live_input(labels)),
             options: op.options,
         }
     }
@@ -97,7 +97,8 @@ pub(super) fn forward(run: &CpuRun<'_>, op: &LinearCrossEntropy) {
     let capacity = run.input_spec(0).leading();
     let (records, scratch) = run.workspace::<u8>().split_at_mut(record_bytes(capacity));
     let records: &mut [f64] = bytemuck::cast_slice_mut(records);
-    let logits: &mut [f32] = match op.keeps_logits(run.input_spec(0), run.input_spec(1)) {
+    let kept = op.keeps_logits(run.input_spec(0), run.input_spec(1));
+    let logits: &mut [f32] = match kept {
         true => run.output(4),
         false => bytemuck::cast_slice_mut(scratch),
     };
@@ -123,6 +124,12 @@ pub(super) fn forward(run: &CpuRun<'_>, op: &LinearCrossEntropy) {
     run.output::<f32>(0)[0] = (scale * total(2)) as f32;
     run.output::<f32>(1)[0] = total(1) as f32;
     run.output::<i32>(2)[0] = targets as i32;
+    if op.marks {
+        let marks = run.input::<i32>(op.labels() + 1).iter();
+        let marked = records.chunks_exact(RECORD).zip(marks).filter(|(_, mark)| **mark > 0);
+        let sum: f64 = marked.map(|(record, _)| record[1]).sum();
+        run.output::<f32>(4 + usize::from(kept))[0] = sum as f32;
+    }
 }
 
 /// A row's logsumexp, cross-entropy and term. An ignored row adds nothing.

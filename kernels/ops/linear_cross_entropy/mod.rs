@@ -9,7 +9,8 @@
 //! `(1 - s) (L - z[label]) + s (L - mean z) + c L²`, L the logsumexp of z, s the label smoothing, c
 //! the z-loss. `loss` is `scale` times the sum of the terms, `loss_sum` the sum of `L - z[label]`
 //! alone; both are added in f64 in row order. `targets` counts the terms; without any, all are 0. A
-//! label of V or more gives NaN.
+//! label of V or more gives NaN. With `marks i32[N]` behind the labels a last output `f32[]` is the
+//! sum of `L - z[label]` over the terms whose mark is above 0.
 //!
 //! Gradient: recomputes the logits, unless they are one chunk and small: then they are a fifth
 //! output, saved `logits f32[N, V]`, and the bits are the same. `dhidden` overwrites (0 in ignored
@@ -70,6 +71,7 @@ pub struct LinearLoss {
 struct LinearCrossEntropy {
     options: LossOptions,
     bias: bool,
+    marks: bool,
 }
 
 /// `dhidden`, and `dw` and `dbias` where they are wanted, from the forward operands, `logsumexp`,
@@ -95,16 +97,40 @@ pub fn linear_cross_entropy(
     scale: Tensor,
     options: LossOptions,
 ) -> Result<LinearLoss> {
-    let op = LinearCrossEntropy { options, bias: bias.is_some() };
+    let op = LinearCrossEntropy { options, bias: bias.is_some(), marks: false };
     let inputs: Vec<Tensor> = [hidden, w].into_iter().chain(bias).chain([labels, scale]).collect();
     let outputs = apply_loss(g, op, &inputs)?;
     Ok(LinearLoss { loss: outputs[0], loss_sum: outputs[1], targets: outputs[2] })
 }
 
+/// As [`linear_cross_entropy`] without bias; and the sum of the cross-entropies, `f32[]`, of the
+/// terms whose `marks i32[N]` is above 0, for reports: nothing flows back from it.
+///
+/// # Errors
+/// As [`linear_cross_entropy`].
+pub fn marked_linear_cross_entropy(
+    g: &mut Graph<'_>,
+    [hidden, w]: [Tensor; 2],
+    labels: Tensor,
+    marks: Tensor,
+    scale: Tensor,
+    options: LossOptions,
+) -> Result<(LinearLoss, Tensor)> {
+    let op = LinearCrossEntropy { options, bias: false, marks: true };
+    let outputs = apply_loss(g, op, &[hidden, w, labels, marks, scale])?;
+    let marked = g.stop_gradient(*outputs.last().expect("the marked sum"));
+    Ok((LinearLoss { loss: outputs[0], loss_sum: outputs[1], targets: outputs[2] }, marked))
+}
+
 impl LinearCrossEntropy {
     /// Number of operands.
     fn operands(&self) -> usize {
-        4 + usize::from(self.bias)
+        4 + usize::from(self.bias) + usize::from(self.marks)
+    }
+
+    /// Which operand the labels are; the marks stand behind them.
+    fn labels(&self) -> usize {
+        2 + usize::from(self.bias)
     }
 
     /// Rows, columns and classes.
@@ -120,7 +146,10 @@ impl LinearCrossEntropy {
         if self.bias {
             expect_float(inputs[2], &[classes], "the bias")?;
         }
-        expect_i32(inputs[self.operands() - 2], &[rows], "labels")?;
+        expect_i32(inputs[self.labels()], &[rows], "labels")?;
+        if self.marks {
+            expect_i32(inputs[self.labels() + 1], &[rows], "marks")?;
+        }
         expect_scalar(inputs[self.operands() - 1], "the scale")?;
         let LossOptions { chunk_rows, z_loss, label_smoothing, softcap } = self.options;
         let fair = z_loss >= 0.0 && (0.0..1.0).contains(&label_smoothing);
@@ -156,11 +185,14 @@ impl Op for LinearCrossEntropy {
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
         let [rows, _, classes] = self.check(inputs)?;
         let [loss, sum] = loss_specs();
-        let live = inputs[0].live.or(inputs[self.operands() - 2].live);
+        let live = inputs[0].live.or(inputs[self.labels()].live);
         let logsumexp = Spec::new(&[rows], DType::F32).with_live(live);
         let mut outputs = vec![loss, sum, Spec::scalar(DType::I32), logsumexp];
         if self.keeps_logits(inputs[0], inputs[1]) {
             outputs.push(Spec::new(&[rows, classes], DType::F32).with_live(live));
+        }
+        if self.marks {
+            outputs.push(Spec::scalar(DType::F32));
         }
         Ok(outputs)
     }
@@ -168,7 +200,9 @@ impl Op for LinearCrossEntropy {
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let Some(dloss) = backward.gradient(0) else { return Ok(()) };
         let mut inputs = Vec::with_capacity(self.operands() + 2);
-        for i in 0..self.operands() {
+        // The gradient knows no marks.
+        let marks = self.marks.then_some(self.labels() + 1);
+        for i in (0..self.operands()).filter(|&i| Some(i) != marks) {
             inputs.push(backward.input(i)?);
         }
         inputs.extend([backward.output(3)?, dloss]);
@@ -178,7 +212,8 @@ impl Op for LinearCrossEntropy {
         let (weight, bias) = (backward.wants(1), self.bias && backward.wants(2));
         let wanted = [(0, true), (1, weight), (2, bias)];
         let targets: Vec<usize> = wanted.into_iter().filter(|w| w.1).map(|w| w.0).collect();
-        backward.give_all(&targets, Gradient { forward: *self, weight, bias }, &inputs)
+        let forward = Self { marks: false, ..*self };
+        backward.give_all(&targets, Gradient { forward, weight, bias }, &inputs)
     }
 
     fn cost(&self, io: &Io) -> Cost {

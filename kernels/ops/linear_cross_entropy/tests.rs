@@ -5,10 +5,14 @@ use crate::dtype::Precision;
 use crate::error::Result;
 use crate::graph::{Graph, Policy, Tensor};
 use crate::ops::embedding::embedding;
-use crate::ops::linear_cross_entropy::{LossOptions, linear_cross_entropy, oracle};
+use crate::ops::linear_cross_entropy::{
+    LossOptions, linear_cross_entropy, marked_linear_cross_entropy, oracle,
+};
 use crate::testing::{Array, Trial, assert_close, noise, numeric_gradient, wide};
 
 const SCALE: f32 = 0.25;
+
+type Traced = Result<Vec<Tensor>>;
 
 fn every_option() -> [LossOptions; 4] {
     let plain = LossOptions::default();
@@ -69,6 +73,38 @@ fn loss_and_gradients_match_the_oracle() {
             assert_eq!(got.outputs, alone.outputs);
             assert_eq!(got.gradients[..3], alone.gradients[..3]);
         }
+    }
+}
+
+#[test]
+fn marked_terms_are_summed_apart_and_change_nothing_else() {
+    let [n, d, v] = [9, 4, 33];
+    for options in every_option() {
+        let mut inputs = inputs([n, d, v]);
+        let seeds = [Array::f32(&[], vec![3.0])];
+        let run = |inputs: &[Array], trace: &dyn Fn(&mut Graph<'_>, &[Tensor]) -> Traced| {
+            Trial { inputs, seeds: Some(&seeds), ..Trial::default() }.run(trace).unwrap()
+        };
+        // The third row has no label, so its mark counts for nothing.
+        let marks = [0, 3, 5, 0, 1, 0, 0, -1, 2];
+        inputs[2] = Array::i32(&[n], marks.to_vec());
+        let got = run(&inputs, &|g, x| {
+            let (hidden, scale) = ([x[0], x[1]], x[4]);
+            let (loss, marked) =
+                marked_linear_cross_entropy(g, hidden, x[3], x[2], scale, options)?;
+            Ok(vec![loss.loss, loss.loss_sum, loss.targets, marked])
+        });
+        let plain = run(&inputs, &|g, x| {
+            let loss = linear_cross_entropy(g, x[0], x[1], None, x[3], x[4], options)?;
+            Ok(vec![loss.loss, loss.loss_sum, loss.targets])
+        });
+        assert_eq!(got.outputs[..3], plain.outputs[..]);
+        assert_eq!(got.gradients[..2], plain.gradients[..2]);
+        let kept = |(i, label): (usize, i32)| if marks[i] > 0 { label } else { -1 };
+        let labels: Vec<i32> = labels(n, v).into_iter().enumerate().map(kept).collect();
+        let x: Vec<Vec<f64>> = inputs[..2].iter().map(|x| wide(x.floats())).collect();
+        let [_, expected] = oracle::sums([&x[0], &x[1], &[]], &labels, d, &options);
+        assert_close(got.outputs[3].floats(), &[expected], 1e-5, 1e-5, "marked");
     }
 }
 

@@ -25,7 +25,7 @@ fn everything_is_measured_once() {
         layout: config.window_layout(100),
         packing: Packing::Concatenate,
         windows: Windows::Shuffled,
-        padding: 0,
+        end_of_document: None,
     };
     let samples = Samples::open(&prepared.sources[0].train, &rule).unwrap();
     for threads in [1, 2, 3] {

@@ -76,6 +76,33 @@ fn borders_are_where_documents_begin() {
 }
 
 #[test]
+fn a_stream_may_begin_with_what_opens_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = stream(folder.path(), &[10, 25, 6], 16);
+    let opened = stream(folder.path(), &[10, 25, 6], 16).opened_by(777).unwrap();
+    assert_eq!((opened.len(), opened.documents()), (42, 3));
+    for start in 0..42u64 {
+        for count in [0, 1, 2, 15, 30, 42] {
+            let count = count.min(42 - start);
+            let mut out = vec![0u32; count as usize];
+            opened.read(start, &mut out).unwrap();
+            let expected =
+                (start..start + count).map(|at| if at == 0 { 777 } else { at as u32 - 1 });
+            assert_eq!(out, expected.collect::<Vec<u32>>());
+            let mut found = Vec::new();
+            opened.for_each_border(start, count, |at| found.push(at)).unwrap();
+            let within = |&at: &u64| at > start && at <= start + count;
+            assert_eq!(found, [1, 11, 36].into_iter().filter(within).collect::<Vec<u64>>());
+            assert_eq!(opened.borders(start, count).unwrap(), found.len() as u64);
+        }
+    }
+    assert!(opened.read(41, &mut [0u32; 2]).is_err());
+    // One that begins inside a document has no place for it.
+    let rest = TokenStream::open(&write(folder.path(), &[10, 25, 6], 16)[1..]).unwrap();
+    assert_eq!(rest.opened_by(777).unwrap().len(), plain.len() - 16);
+}
+
+#[test]
 fn shards_of_different_tokenizers_do_not_mix() {
     let folder = tempfile::tempdir().unwrap();
     let mut paths = write(folder.path(), &[3], 10);

@@ -143,6 +143,22 @@ impl HuggingFace {
         // The decoder fails on no sequence of ids that this file knows.
         self.tokenizer.decode(&shown, false).unwrap_or_default().into_bytes()
     }
+
+    /// Bytes of text that a token stands for behind another one.
+    pub(super) fn bytes_inside(&self, token: u32) -> usize {
+        if self.token_bytes.is_some() {
+            return self.decode_bytes(&[token]).len();
+        }
+        let spelled = self.tokenizer.id_to_token(token).unwrap_or_default();
+        let byte = spelled.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+        if byte.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok()) {
+            // A byte of a character for which there is no token.
+            return 1;
+        }
+        let before = self.decode_bytes(&[token]);
+        let both = self.decode_bytes(&[token, token]);
+        both.len().saturating_sub(before.len())
+    }
 }
 
 /// Where the piece of at most `most` bytes at the start of a text ends: behind a line, before a

@@ -4,6 +4,8 @@ use super::{IGNORED, WindowLayout, WindowRows, count_targets, fill_window};
 use crate::data::stream::tests::stream;
 use crate::data::{DataError, TokenStream};
 
+const PADDING: i32 = -7;
+
 #[derive(Debug, PartialEq)]
 struct Rows {
     tokens: Vec<i32>,
@@ -13,7 +15,7 @@ struct Rows {
 }
 
 fn layout(length: usize, document_masks: bool, reset_positions: bool) -> WindowLayout {
-    WindowLayout { sequence_length: length, document_masks, reset_positions }
+    WindowLayout { sequence_length: length, document_masks, opened: false, reset_positions }
 }
 
 fn fill(stream: &TokenStream, start: u64, layout: &WindowLayout) -> Result<(Rows, u64), DataError> {
@@ -26,7 +28,7 @@ fn fill(stream: &TokenStream, start: u64, layout: &WindowLayout) -> Result<(Rows
         segments: &mut rows.segments,
         positions: &mut rows.positions,
     };
-    let targets = fill_window(stream, start, layout, into)?;
+    let targets = fill_window(stream, start, layout, PADDING, into)?;
     assert_eq!(count_targets(stream, start, layout)?, targets);
     Ok((rows, targets))
 }
@@ -50,6 +52,39 @@ fn a_window_by_hand() {
     assert_eq!(rows.segments, [0; 8]);
     assert_eq!(rows.positions, [0, 1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(targets, 8);
+}
+
+#[test]
+fn what_ends_a_document_opens_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    // Documents begin at 0, 3, 4 and 9; token 77 stands before them.
+    let stream = stream(folder.path(), &[3, 1, 5, 20], 100).opened_by(77).unwrap();
+    let opened = |masks, reset| WindowLayout { opened: true, ..layout(8, masks, reset) };
+    let (rows, targets) = fill(&stream, 0, &opened(true, true)).unwrap();
+    assert_eq!(rows.tokens, [77, 0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(rows.labels, [0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(rows.segments, [0, 0, 0, 1, 2, 2, 2, 2]);
+    assert_eq!(rows.positions, [0, 1, 2, 0, 0, 1, 2, 3]);
+    assert_eq!(targets, 8);
+    // A window that begins with what opens a document begins with its segment.
+    let (rows, _) = fill(&stream, 3, &opened(true, false)).unwrap();
+    assert_eq!((rows.tokens[0], rows.labels[0]), (2, 3));
+    assert_eq!(rows.segments, [0, 1, 1, 1, 1, 1, 2, 2]);
+    assert_eq!(rows.positions, [0, 1, 2, 3, 4, 5, 6, 7]);
+    let (rows, _) = fill(&stream, 3, &opened(false, true)).unwrap();
+    assert_eq!((rows.labels, rows.segments), ((3..11).collect(), vec![0; 8]));
+}
+
+#[test]
+fn the_last_window_ends_with_the_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let stream = stream(folder.path(), &[4, 3], 100);
+    let (rows, targets) = fill(&stream, 2, &layout(8, true, true)).unwrap();
+    assert_eq!(rows.tokens, [2, 3, 4, 5, PADDING, PADDING, PADDING, PADDING]);
+    assert_eq!(rows.labels, [3, -1, 5, 6, -1, -1, -1, -1]);
+    assert_eq!(rows.segments, [0, 0, 1, 1, 2, 2, 2, 2]);
+    assert_eq!(rows.positions, [0, 1, 0, 1, 0, 1, 2, 3]);
+    assert_eq!(targets, 3);
 }
 
 #[test]
@@ -82,11 +117,11 @@ fn every_window_agrees_with_the_definition() {
 }
 
 #[test]
-fn a_window_needs_its_last_label() {
+fn a_window_needs_a_label() {
     let folder = tempfile::tempdir().unwrap();
     let stream = stream(folder.path(), &[20], 100);
-    fill(&stream, 9, &layout(10, true, true)).unwrap();
-    let error = fill(&stream, 10, &layout(10, true, true)).unwrap_err();
-    assert!(matches!(error, DataError::OutOfRange { start: 10, end: 21, tokens: 20 }), "{error}");
-    assert!(count_targets(&stream, 10, &layout(10, true, true)).is_err());
+    assert_eq!(fill(&stream, 18, &layout(10, true, true)).unwrap().1, 1);
+    let error = fill(&stream, 19, &layout(10, true, true)).unwrap_err();
+    assert!(matches!(error, DataError::OutOfRange { start: 19, end: 21, tokens: 20 }), "{error}");
+    assert!(count_targets(&stream, 19, &layout(10, true, true)).is_err());
 }

@@ -83,13 +83,35 @@ fn training_rows() -> Vec<(&'static str, Field)> {
     fields
 }
 
+/// The same for evaluation: label 3 has no text, every other one two bytes.
+fn evaluated_rows() -> Vec<(&'static str, Field)> {
+    let mut fields = rows();
+    fields.push(("bytes", Field::Integers(vec![2, 2, 0, 2, 2, 0, 0, 2, 2, 2, 2, 0])));
+    fields
+}
+
+#[test]
+fn text_is_summed_apart_from_what_ends_documents() {
+    let mut setup = Setup::new(&DenseConfig { init_std: Some(0.3), ..llama() });
+    let program = setup.evaluate();
+    let all = setup.bench.run(&program, &evaluated_rows());
+    let mut fields = evaluated_rows();
+    let Field::Integers(labels) = &mut fields[1].1 else { panic!("labels are integers") };
+    labels.iter_mut().filter(|label| **label == 3).for_each(|label| *label = -1);
+    let text = setup.bench.run(&program, &fields);
+    assert_eq!((all["targets"][0], text["targets"][0]), (10.0, 8.0));
+    assert_eq!(all["bytes"], [16.0]);
+    assert_eq!(all["text_loss_sum"], text["loss_sum"]);
+    assert!(all["loss_sum"][0] > all["text_loss_sum"][0] + 0.5);
+}
+
 #[test]
 fn the_first_loss_is_that_of_a_uniform_guess() {
     for config in [gpt2(), llama(), DenseConfig { dtype: StorageType::Bf16, ..llama() }] {
         let mut setup = Setup::new(&config);
         let (train, evaluate) = (setup.train(Recompute::None), setup.evaluate());
         let trained = setup.bench.run(&train, &training_rows());
-        let evaluated = setup.bench.run(&evaluate, &rows());
+        let evaluated = setup.bench.run(&evaluate, &evaluated_rows());
         assert_eq!(trained["targets"], [10.0]);
         assert_eq!(evaluated["targets"], [10.0]);
         assert_eq!(trained["loss_sum"], evaluated["loss_sum"]);
@@ -105,7 +127,7 @@ fn dropout_is_for_training_only() {
     let (mut with, mut without) = (Setup::new(&config), Setup::new(&llama()));
     let programs = [(with.evaluate(), without.evaluate())];
     for (a, b) in programs {
-        assert_eq!(with.bench.run(&a, &rows()), without.bench.run(&b, &rows()));
+        assert_eq!(with.bench.run(&a, &evaluated_rows()), without.bench.run(&b, &evaluated_rows()));
     }
     let (a, b) = (with.train(Recompute::None), without.train(Recompute::None));
     let (a, b) = (with.bench.run(&a, &training_rows()), without.bench.run(&b, &training_rows()));
@@ -179,14 +201,14 @@ fn every_parameter_gets_a_gradient() {
 fn loss_features_change_training_and_leave_reports_plain() {
     let mut plain = Setup::new(&DenseConfig { init_std: Some(0.3), ..llama() });
     let program = plain.evaluate();
-    let reported = plain.bench.run(&program, &rows())["loss_sum"].clone();
+    let reported = plain.bench.run(&program, &evaluated_rows())["loss_sum"].clone();
     let program = plain.train(Recompute::None);
     let trained = plain.bench.run(&program, &training_rows())["loss"].clone();
     for (key, bounded) in [("z_loss", false), ("label_smoothing", false), ("logit_softcap", true)] {
         let mut setup = Setup::new(&DenseConfig { init_std: Some(0.3), ..llama() });
         setup.objective = toml::from_str(&format!("{key} = 0.5")).unwrap();
         let program = setup.evaluate();
-        let evaluated = setup.bench.run(&program, &rows())["loss_sum"].clone();
+        let evaluated = setup.bench.run(&program, &evaluated_rows())["loss_sum"].clone();
         // A cap is part of the model; the others are part of its training only.
         assert_eq!(evaluated != reported, bounded, "{key}");
         let program = setup.train(Recompute::None);
@@ -197,7 +219,7 @@ fn loss_features_change_training_and_leave_reports_plain() {
     // Logits within ±0.001 make every class equally likely.
     plain.objective = toml::from_str("logit_softcap = 0.001").unwrap();
     let program = plain.evaluate();
-    let evaluated = plain.bench.run(&program, &rows())["loss_sum"][0];
+    let evaluated = plain.bench.run(&program, &evaluated_rows())["loss_sum"][0];
     assert!((evaluated / 10.0 - (VOCABULARY as f32).ln()).abs() < 1e-3, "{evaluated}");
 }
 

@@ -34,7 +34,7 @@ impl Crew {
         Self { worker: Worker, reducer: Reducer, optimizer }
     }
 
-    /// Issues an entry: behind the marks that it waits for, setting those that it signals.
+    /// Issues an entry: behind the marks that it waits for, setting its own.
     ///
     /// # Errors
     /// A fault of the world from the device, or when another rank left or took too long.
@@ -46,13 +46,13 @@ impl Crew {
     ) -> Result<(), Fault> {
         engine.wait(entry.stream, &entry.after);
         self.apply(engine, &entry.work, input)?;
-        engine.mark(entry.stream, &entry.signals);
+        engine.mark(entry.stream, entry.mark);
         Ok(())
     }
 
     /// Only sets the marks of an entry that is left out.
     pub fn skip(&self, engine: &Engine, entry: &Entry) {
-        engine.mark(entry.stream, &entry.signals);
+        engine.mark(entry.stream, entry.mark);
     }
 
     /// Runs a whole program outside a step's micro-batches.

@@ -117,22 +117,22 @@ impl Engine {
         self.slice(vector.part(first * 4, elements.len() * 4))
     }
 
-    /// Lets a stream wait for marks of the other one.
+    /// Lets a stream wait for marks of other ones.
     pub fn wait(&self, stream: Stream, marks: &[Mark]) {
-        let buckets = self.workload.layout().buckets.len();
-        marks.iter().for_each(|mark| self.device.wait(stream, mark.event(buckets)));
+        marks.iter().for_each(|mark| self.device.wait(stream, mark.event()));
     }
 
-    /// Sets marks where a stream stands.
-    pub fn mark(&self, stream: Stream, marks: &[Mark]) {
-        let buckets = self.workload.layout().buckets.len();
-        marks.iter().for_each(|mark| self.device.record(mark.event(buckets), stream));
+    /// Sets a mark where a stream stands.
+    pub fn mark(&self, stream: Stream, mark: Option<Mark>) {
+        if let Some(mark) = mark {
+            self.device.record(mark.event(), stream);
+        }
     }
 
     /// Lets compute wait for all parameters of the last update.
     pub fn wait_for_parameters(&self) {
         for bucket in 0..self.workload.layout().buckets.len() {
-            self.wait(Stream::Compute, &[Mark::Fresh(bucket)]);
+            self.wait(Stream::Compute, &[Mark::fresh(bucket)]);
         }
     }
 }

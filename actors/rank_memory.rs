@@ -11,7 +11,7 @@ use octet_kernels::graph::{ARGUMENT_BYTES, State, StateUse};
 use octet_kernels::memory::{ArenaPlan, Span};
 
 use crate::contract::Workload;
-use crate::step_plan::{Mark, StepPlan, check_meetings};
+use crate::step_plan::{StepPlan, check_meetings};
 
 mod norm;
 
@@ -113,12 +113,12 @@ impl RankMemory {
             .collect();
         let narrow = layout.buckets.iter().any(|b| b.dtype.is_narrow());
         let shapes = workload.shapes();
-        let (mut rows, mut occasions) = (0, 0);
+        let (mut rows, mut events) = (0, 0);
         for shape in &shapes {
             let [mine, first] = [rank, 0].map(|r| StepPlan::new(workload, shape, ranks, r, zero));
             let mine = mine?;
             check_meetings(&mine, &first?)?;
-            (rows, occasions) = (rows.max(mine.rows), occasions.max(mine.occasions));
+            (rows, events) = (rows.max(mine.rows), events.max(mine.marks));
         }
         let norm = NormLayout::new(layout, ranks);
         let columns = programs.iter().map(scalars).max().unwrap_or(0);
@@ -138,7 +138,7 @@ impl RankMemory {
             columns,
             kept,
             kept_at,
-            events: Mark::events(layout.buckets.len(), occasions),
+            events,
             parameters: arena.reserve("parameters", layout.parameter_bytes),
             masters: arena.reserve("master weights", if narrow { moments } else { 0 }),
             first_moment: arena.reserve("first moment", moments),

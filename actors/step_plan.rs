@@ -1,10 +1,12 @@
 //! What one rank does in one step, as a flat list: every run, every fold of gradient buffers, every
-//! collective, the norm, the update, and with them the point at which each bucket is final.
+//! collective, the norm, the update.
 //!
 //! A pure function of the recipe, the shape of the step, the number of ranks and the placement of
-//! the optimizer state. All ranks list the same meetings in the same order; the list is issued from
-//! one thread, so no order can differ. Work of one stream runs in the order of the list; between
-//! the streams an entry waits for the marks that it names.
+//! the optimizer state, made in two parts: [`step`] says the step as if there were one stream, and
+//! [`schedule`] derives from what works read and write ([`touches`]) the streams, where runs are
+//! cut, what comes early, and the marks. All ranks list the same meetings in the same order; the
+//! list is issued from one thread, so no order can differ. Work of one stream runs in the order of
+//! the list; between streams an entry waits for the marks that it names.
 
 use std::ops::Range;
 
@@ -17,16 +19,22 @@ use crate::agreement::UPDATE;
 use crate::contract::{Batch, Phase, ProgramId, StepShape, Workload};
 use crate::rank_memory::Zero;
 use crate::step_plan::check::{check_order, check_sharing};
-use crate::step_plan::planner::Planner;
+use crate::step_plan::schedule::schedule;
+use crate::step_plan::share::Share;
+use crate::step_plan::step::step;
+use crate::step_plan::touches::Memory;
 
 mod check;
-mod entry;
-mod planner;
+mod schedule;
+mod share;
+mod step;
 #[cfg(test)]
 mod tests;
+mod touches;
+mod work;
 
 pub use check::check_meetings;
-pub use entry::{Entry, Keep, Load, Mark, Run, Work};
+pub use work::{Entry, Keep, Load, Mark, Run, Work};
 
 /// The list of one rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +45,8 @@ pub struct StepPlan {
     pub finally: Vec<ProgramId>,
     /// Rows of the metrics table that the runs fill.
     pub rows: usize,
-    /// Occasions at which something but gradients and parameters is exchanged.
-    pub occasions: usize,
+    /// Marks that its entries wait for, the device's events.
+    pub marks: usize,
 }
 
 impl StepPlan {
@@ -59,20 +67,16 @@ impl StepPlan {
         let runs = list_runs(workload.programs(), shape, batch);
         check_sharing(workload, shape, &runs)?;
         let last_phase = check_order(&runs, workload.programs(), batch)?;
-        let records = records(workload, shape, &tree.lanes_of(rank));
-        let mut planner =
-            Planner::new(workload, (batch, tree), (rank, zero), runs, records, last_phase);
-        for (i, phase) in shape.phases.iter().enumerate() {
-            planner.phase(i, phase);
-        }
-        let plan = planner.finish(&shape.finally);
-        let loads = plan.rows;
-        if loads >= usize::from(UPDATE) {
+        let memory = Memory::new(workload, &tree, rank, zero);
+        let share = Share::new((workload, shape), (batch, tree), (rank, zero), runs, last_phase);
+        let rows = share.rows();
+        if rows >= usize::from(UPDATE) {
             return Err(Error::Plan(format!(
-                "{loads} runs of one rank in a step, at most {UPDATE}"
+                "{rows} runs of one rank in a step, at most {UPDATE}"
             )));
         }
-        Ok(plan)
+        let (entries, marks) = schedule(step(&share), &memory);
+        Ok(Self { entries, finally: shape.finally.clone(), rows, marks })
     }
 
     /// Which scalars are kept, in order.

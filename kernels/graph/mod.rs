@@ -26,7 +26,7 @@ pub mod variables;
 pub use cost::{Cost, Peaks};
 pub use gradient::Backward;
 pub use layout::{Granularity, Layout};
-pub use program::{ARGUMENT_BYTES, Bindings, Goal, Policy, Program, RunContext, Shared};
+pub use program::{ARGUMENT_BYTES, Access, Bindings, Goal, Policy, Program, RunContext, Shared};
 pub use recompute::{Mix, Recompute, Region};
 pub use target::Target;
 pub use variables::{

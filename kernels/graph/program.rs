@@ -155,6 +155,17 @@ pub struct Shared {
     pub slices: Vec<StepBufferId>,
 }
 
+/// A node's use of a parameter that travels between ranks, or of its gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The node.
+    pub node: usize,
+    /// Whose.
+    pub parameter: ParameterId,
+    /// Its gradient is read or written; otherwise the parameter is read.
+    pub gradient: bool,
+}
+
 /// A compiled graph.
 #[derive(Debug)]
 pub struct Program {
@@ -165,7 +176,7 @@ pub struct Program {
     fields: Vec<Field>,
     fetches: Vec<(String, Tensor)>,
     gradient_writes: Vec<(ParameterId, usize)>,
-    parameter_reads: Vec<(ParameterId, usize)>,
+    accesses: Vec<Access>,
     meetings: Vec<usize>,
     shared: Shared,
     /// Bytes of one micro-batch's record.
@@ -237,7 +248,7 @@ impl Program {
             .collect();
         let fetches = graph.fetches.iter().map(|f| (f.name.clone(), f.tensor)).collect();
         let gradient_writes = last_gradient_writes(&graph);
-        let parameter_reads = first_parameter_reads(&graph);
+        let accesses = accesses(&graph);
         let meets = |i: &usize| graph.nodes[*i].op.stream() == Stream::Communication;
         let meetings = (0..graph.nodes.len()).filter(meets).collect();
         let shared = shared(&graph);
@@ -249,7 +260,7 @@ impl Program {
             fields,
             fetches,
             gradient_writes,
-            parameter_reads,
+            accesses,
             meetings,
             shared,
             input_bytes,
@@ -285,9 +296,9 @@ impl Program {
         &self.gradient_writes
     }
 
-    /// Every parameter that this program reads, with the first node that does.
-    pub fn parameter_reads(&self) -> &[(ParameterId, usize)] {
-        &self.parameter_reads
+    /// Every use of a parameter or of its gradient, in the order of the nodes.
+    pub fn accesses(&self) -> &[Access] {
+        &self.accesses
     }
 
     /// The nodes that meet other devices.
@@ -450,16 +461,23 @@ fn shared(graph: &Graph<'_>) -> Shared {
     shared
 }
 
-fn first_parameter_reads(graph: &Graph<'_>) -> Vec<(ParameterId, usize)> {
-    let mut first = vec![None; graph.variables.parameters().len()];
-    for (i, node) in graph.nodes.iter().enumerate() {
-        for &tensor in &node.inputs {
-            if let Kind::Parameter(id) = graph.tensors[graph.root(tensor).0].kind {
-                first[id.0].get_or_insert(i);
+fn accesses(graph: &Graph<'_>) -> Vec<Access> {
+    let mut accesses = Vec::new();
+    for (node, about) in graph.nodes.iter().enumerate() {
+        let first = accesses.len();
+        for tensor in about.inputs.iter().copied().chain(about.outputs.iter().map(|o| o.0)) {
+            let (parameter, gradient) = match graph.tensors[graph.root(tensor).0].kind {
+                Kind::Parameter(id) => (id, false),
+                Kind::Gradient(id) => (id, true),
+                _ => continue,
+            };
+            let access = Access { node, parameter, gradient };
+            if !accesses[first..].contains(&access) {
+                accesses.push(access);
             }
         }
     }
-    first.into_iter().enumerate().filter_map(|(p, i)| Some((ParameterId(p), i?))).collect()
+    accesses
 }
 
 fn last_gradient_writes(graph: &Graph<'_>) -> Vec<(ParameterId, usize)> {

@@ -15,14 +15,14 @@ use octet_kernels::shape::Spec;
 
 use crate::contract::{Batch, Phase, ProgramId, StepShape, Workload};
 use crate::rank_memory::{RankMemory, Zero};
-use crate::step_plan::{Mark, StepPlan, Work};
+use crate::step_plan::{StepPlan, Work};
 use crate::testing::{Toy, train};
 
 const ROWS: usize = 4;
 
 /// Copies its input when every rank has come.
 #[derive(Debug)]
-struct Meet;
+pub(super) struct Meet;
 
 impl Op for Meet {
     fn name(&self) -> &'static str {
@@ -103,14 +103,13 @@ fn a_meeting_is_an_entry_between_two_waits() {
         })
         .collect();
     assert_eq!(met.len(), 2 * 4, "forward and backward of the rank's four micro-batches");
-    for (occasion, &i) in met.iter().enumerate() {
+    for &i in &met {
         let [before, entry] = [&plan.entries[i - 1], &plan.entries[i]];
         let Work::Run(run) = &entry.work else { unreachable!() };
         assert_eq!(run.nodes.len(), 1);
-        assert!(before.signals.contains(&Mark::Ready(occasion)));
-        assert_eq!(entry.after, [Mark::Ready(occasion)]);
+        assert_eq!(entry.after, [before.mark.unwrap()]);
         let next = plan.entries[i + 1..].iter().find(|e| e.stream == Stream::Compute).unwrap();
-        assert!(next.after.contains(&Mark::Exchanged(occasion)));
+        assert!(next.after.contains(&entry.mark.unwrap()));
     }
 }
 

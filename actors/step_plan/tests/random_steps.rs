@@ -18,6 +18,7 @@ use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 use crate::contract::{Batch, Phase, ProgramId, StepShape};
 use crate::rank_memory::Zero;
 use crate::sim::toy::Random;
+use crate::step_plan::tests::meetings::Meet;
 use crate::step_plan::{Load, Run, StepPlan, Work, check_meetings, records};
 use crate::testing::Toy;
 
@@ -30,8 +31,8 @@ const BUFFER: StepBufferId = StepBufferId(0);
 /// A workload of random programs and a random step of it.
 pub(super) struct Case {
     pub(super) workload: Toy,
-    shape: StepShape,
-    ranks: usize,
+    pub(super) shape: StepShape,
+    pub(super) ranks: usize,
 }
 
 fn variables(sums: bool) -> Variables {
@@ -68,6 +69,7 @@ fn program(
     weights: &[usize],
     trains: bool,
     extra: bool,
+    meets: bool,
 ) -> Program {
     let mut g = Graph::new(variables);
     let mut h = g.input("x", &[WIDTH, WIDTH], DType::F32);
@@ -79,6 +81,9 @@ fn program(
     for &i in weights {
         let w = g.parameter(ParameterId(i));
         h = linear(&mut g, h, w, None).unwrap();
+        if meets {
+            h = g.apply_one(Meet, &[h]).unwrap();
+        }
     }
     let (loss, _, _) = cross_entropy(&mut g, h, y, scale).unwrap();
     g.fetch("loss", loss);
@@ -87,6 +92,11 @@ fn program(
 }
 
 pub(super) fn case(seed: u64) -> Case {
+    case_of(seed, false)
+}
+
+/// With `meets`, ranks meet inside some programs.
+pub(super) fn case_of(seed: u64, meets: bool) -> Case {
     let mut random = Random::new(seed);
     let variables = variables(random.once_in(2));
     let bucket = 16 * (1 + random.below(3) as usize);
@@ -101,7 +111,7 @@ pub(super) fn case(seed: u64) -> Case {
             if random.once_in(2) {
                 weights.reverse();
             }
-            program(&variables, &layout, &weights, i < 3, i % 2 == 1)
+            program(&variables, &layout, &weights, i < 3, i % 2 == 1, meets && i % 3 != 1)
         })
         .collect();
     let lanes = 1 << random.below(4);
@@ -175,7 +185,7 @@ impl Case {
     }
 
     /// Lanes in the order in which gradients are written.
-    fn gradient_lanes(&self) -> Vec<usize> {
+    pub(super) fn gradient_lanes(&self) -> Vec<usize> {
         let runs = self.runs();
         let writing = runs.iter().filter(|run| !self.writes(run.0).is_empty());
         writing.map(|run| self.workload.batch.lane_of(run.1)).collect()
@@ -403,7 +413,7 @@ fn gradients_leave_while_backward_goes_on() {
     let mut case = case(2);
     let (variables, layout) = (&case.workload.variables, &case.workload.layout);
     let all = [0, 1, 2, 3, 4, 5];
-    case.workload.programs[0] = program(variables, layout, &all, true, false);
+    case.workload.programs[0] = program(variables, layout, &all, true, false, false);
     case.workload.batch = Batch { micro: 1, global: 2, lanes: 2 };
     let each = Phase::Each { micro_batches: 0..2, programs: vec![ProgramId(0); 2] };
     case.shape = StepShape { micro_batches: 2, phases: vec![each], finally: vec![] };

@@ -1,4 +1,4 @@
-//! What a step plan is a list of: a piece of work, its stream, and what it waits for.
+//! What a step is made of: pieces of work; and a piece in a plan: its stream and what it waits for.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,52 +10,21 @@ use octet_kernels::ops::Stream;
 
 use crate::contract::ProgramId;
 
-/// A place in the order of a stream that the other stream can wait for.
+/// A place in the order of a stream that other streams can wait for, by number: the device's event
+/// for it. The first ones, by bucket, outlive the step: fresh parameters are gathered, and whoever
+/// reads them waits for it, in the next step too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Mark {
-    /// A bucket's gradients on this rank have been written for the last time in this step.
-    Final(usize),
-    /// They are summed over ranks.
-    Reduced(usize),
-    /// This rank's shard of a bucket's parameters is updated.
-    Updated(usize),
-    /// A bucket's parameters are gathered: whoever reads them waits for this, in the next step too.
-    Fresh(usize),
-    /// What is exchanged at the `n`-th occasion of the step is written.
-    Ready(usize),
-    /// It is exchanged.
-    Exchanged(usize),
-    /// The step's integer states are counted on this rank.
-    Counted,
-    /// They are summed over ranks.
-    Summed,
-    /// Sums of squares of this rank's blocks are there.
-    Squared,
-    /// Those of all ranks are.
-    Gathered,
-}
+pub struct Mark(pub usize);
 
 impl Mark {
-    /// The device's event for it, in a layout of so many buckets.
-    pub fn event(self, buckets: usize) -> Event {
-        let of_step = 4 * buckets;
-        Event(match self {
-            Self::Final(bucket) => bucket,
-            Self::Reduced(bucket) => buckets + bucket,
-            Self::Updated(bucket) => 2 * buckets + bucket,
-            Self::Fresh(bucket) => 3 * buckets + bucket,
-            Self::Counted => of_step,
-            Self::Summed => of_step + 1,
-            Self::Squared => of_step + 2,
-            Self::Gathered => of_step + 3,
-            Self::Ready(occasion) => of_step + 4 + 2 * occasion,
-            Self::Exchanged(occasion) => of_step + 5 + 2 * occasion,
-        })
+    /// A bucket's fresh parameters are gathered.
+    pub fn fresh(bucket: usize) -> Self {
+        Self(bucket)
     }
 
-    /// Events of a device for steps of so many buckets and occasions.
-    pub fn events(buckets: usize, occasions: usize) -> usize {
-        Self::Ready(occasions).event(buckets).0
+    /// The device's event for it.
+    pub fn event(self) -> Event {
+        Event(self.0)
     }
 }
 
@@ -171,15 +140,15 @@ impl Work {
     }
 }
 
-/// One entry of the list: work in the order of its stream, behind the marks that it waits for.
+/// One entry of a plan: work in the order of its stream, behind the marks that it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// What is done.
     pub work: Work,
     /// Where.
     pub stream: Stream,
-    /// Marks of the other stream that must have been passed.
+    /// Marks of other streams that must have been passed.
     pub after: Vec<Mark>,
-    /// Marks that are passed with it.
-    pub signals: Vec<Mark>,
+    /// The mark that is passed with it, if anybody waits for it.
+    pub mark: Option<Mark>,
 }

@@ -1,4 +1,4 @@
-//! How a step plan is made: phase by phase, lane by lane, bucket by bucket.
+//! How a step plan was made by hand: phase by phase, lane by lane, bucket by bucket.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,10 +9,71 @@ use octet_kernels::graph::{Layout, ParameterId, Program, StepBufferId};
 use octet_kernels::memory::Span;
 use octet_kernels::ops::Stream;
 
-use crate::contract::{Batch, Phase, ProgramId, Workload};
+use crate::contract::{Batch, Phase, ProgramId, StepShape, Workload};
 use crate::rank_memory::Zero;
-use crate::step_plan::entry::{Entry, Keep, Load, Mark, Run, Work};
-use crate::step_plan::{StepPlan, Whole, find_record, has_sums};
+use crate::step_plan::check::check_order;
+use crate::step_plan::{
+    Keep, Load, Run, Whole, Work, batch_of, find_record, has_sums, list_runs, records,
+};
+
+/// The plan of a rank as it was made by hand.
+pub(super) fn entries_of(
+    workload: &dyn Workload,
+    shape: &StepShape,
+    ranks: usize,
+    rank: usize,
+    zero: Zero,
+) -> Vec<Entry> {
+    let batch = batch_of(workload, shape).unwrap();
+    let tree = LaneTree::new(batch.lanes, ranks).unwrap();
+    let runs = list_runs(workload.programs(), shape, batch);
+    let last_phase = check_order(&runs, workload.programs(), batch).unwrap();
+    let records = records(workload, shape, &tree.lanes_of(rank));
+    let mut planner =
+        Planner::new(workload, (batch, tree), (rank, zero), runs, records, last_phase);
+    for (i, phase) in shape.phases.iter().enumerate() {
+        planner.phase(i, phase);
+    }
+    planner.finish()
+}
+
+/// A place in the order of a stream that the other stream can wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Mark {
+    /// A bucket's gradients on this rank have been written for the last time in this step.
+    Final(usize),
+    /// They are summed over ranks.
+    Reduced(usize),
+    /// This rank's shard of a bucket's parameters is updated.
+    Updated(usize),
+    /// A bucket's parameters are gathered: whoever reads them waits for this, in the next step too.
+    Fresh(usize),
+    /// What is exchanged at the `n`-th occasion of the step is written.
+    Ready(usize),
+    /// It is exchanged.
+    Exchanged(usize),
+    /// The step's integer states are counted on this rank.
+    Counted,
+    /// They are summed over ranks.
+    Summed,
+    /// Sums of squares of this rank's blocks are there.
+    Squared,
+    /// Those of all ranks are.
+    Gathered,
+}
+
+/// One entry of the list: work in the order of its stream, behind the marks that it waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// What is done.
+    pub work: Work,
+    /// Where.
+    pub stream: Stream,
+    /// Marks of the other stream that must have been passed.
+    pub after: Vec<Mark>,
+    /// Marks that are passed with it.
+    pub signals: Vec<Mark>,
+}
 
 pub(super) struct Planner<'w> {
     workload: &'w dyn Workload,
@@ -164,7 +225,7 @@ impl<'w> Planner<'w> {
     }
 
     /// What follows the phases: sums, norm, update, and the gather of fresh parameters.
-    pub(super) fn finish(mut self, finally: &[ProgramId]) -> StepPlan {
+    pub(super) fn finish(mut self) -> Vec<Entry> {
         let buckets = self.layout().buckets.len();
         if has_sums(self.workload.variables()) {
             // Compute comes behind it with the gather of the squares.
@@ -184,8 +245,7 @@ impl<'w> Planner<'w> {
                 self.communicate(gather, Mark::Updated(bucket), Mark::Fresh(bucket));
             }
         }
-        let Self { entries, rows, occasions, .. } = self;
-        StepPlan { entries, finally: finally.to_vec(), rows, occasions }
+        self.entries
     }
 
     fn slices(&self, buffer: StepBufferId, group: &Range<usize>, rank: usize) -> Span {
@@ -324,14 +384,15 @@ impl<'w> Planner<'w> {
             let first_in_lane = first.clone();
             Work::Run(Run { program: id, micro_batch, slice, buffer, first_in_lane, nodes })
         };
-        let reads = program.parameter_reads().iter().map(|&(_, node)| node);
+        let all_reads = first_reads(program);
+        let reads = all_reads.iter().map(|&(_, node)| node);
         let mut stops: Vec<usize> = reads.chain(program.meetings().iter().copied()).collect();
         stops.retain(|node| nodes.contains(node));
         stops.sort_unstable();
         stops.dedup();
         let mut done = nodes.start;
         for stop in stops {
-            let read = program.parameter_reads().iter().filter(|read| read.1 == stop);
+            let read = all_reads.iter().filter(|read| read.1 == stop);
             let buckets: Vec<usize> = read
                 .flat_map(|&(parameter, _)| self.layout().buckets_of(parameter))
                 .filter(|&bucket| !self.fresh[bucket])
@@ -359,4 +420,15 @@ impl<'w> Planner<'w> {
             }
         }
     }
+}
+
+/// Every parameter that a program reads, with the first node that does.
+fn first_reads(program: &Program) -> Vec<(ParameterId, usize)> {
+    let mut first: Vec<(ParameterId, usize)> = Vec::new();
+    for access in program.accesses().iter().filter(|access| !access.gradient) {
+        if first.iter().all(|read| read.0 != access.parameter) {
+            first.push((access.parameter, access.node));
+        }
+    }
+    first
 }

@@ -1,0 +1,225 @@
+//! From a step as one list to a plan on streams: one pass that cuts runs, brings work forward,
+//! and finds out who waits for whom.
+//!
+//! Nothing here knows what a step is. Order between streams follows from what works read and write
+//! ([`Memory::touches`]): whoever touches what another stream writes, or writes what it touches,
+//! waits for it.
+
+use octet_kernels::ops::Stream;
+
+use crate::step_plan::step::Listed;
+use crate::step_plan::touches::{Memory, Touch};
+use crate::step_plan::work::{Entry, Mark, Run, Work};
+
+const STREAMS: usize = 2;
+
+/// The plan of a step: who runs what, behind which marks; and how many marks there are.
+pub(super) fn schedule(list: Vec<Listed>, memory: &Memory<'_>) -> (Vec<Entry>, usize) {
+    let mut streams = Streams::new(memory);
+    for work in bring_forward(list, memory) {
+        streams.issue(work);
+    }
+    (streams.entries, streams.marks)
+}
+
+/// The list with runs in pieces, and what may come early as early as what it touches allows.
+/// Works that are brought forward keep their order.
+fn bring_forward(list: Vec<Listed>, memory: &Memory<'_>) -> Vec<Work> {
+    let mut stays: Vec<Work> = Vec::new();
+    let mut moves: Vec<(usize, Work)> = Vec::new();
+    // By position in the list: where it is among what stays.
+    let mut places = Vec::with_capacity(list.len());
+    let mut last = vec![Last::default(); memory.cells()];
+    for Listed { work, earliest } in list {
+        places.push(stays.len());
+        if let Some(earliest) = earliest {
+            let floor = places[earliest].max(moves.last().map_or(0, |m| m.0));
+            let needs = memory.touches(&work).into_iter();
+            let needs = needs.map(|t| last[memory.index(t.cell)].before(t.writes));
+            moves.push((needs.fold(floor, usize::max), work));
+            continue;
+        }
+        for piece in pieces(work, memory) {
+            let touches = memory.touches(&piece);
+            stays.push(piece);
+            for touch in touches {
+                last[memory.index(touch.cell)].note(touch.writes, stays.len());
+            }
+        }
+    }
+    let mut moves = moves.into_iter().peekable();
+    let mut works = Vec::with_capacity(places.len());
+    for (place, work) in stays.into_iter().enumerate() {
+        while let Some((_, early)) = moves.next_if(|m| m.0 <= place) {
+            works.push(early);
+        }
+        works.push(work);
+    }
+    works.extend(moves.map(|m| m.1));
+    works
+}
+
+/// A run as small as it may have to be cut.
+fn pieces(work: Work, memory: &Memory<'_>) -> Vec<Work> {
+    let Work::Run(run) = work else { return vec![work] };
+    let (first, last) = (run.nodes.start, run.nodes.end);
+    let edges: Vec<usize> = [first].into_iter().chain(memory.cuts(&run)).chain([last]).collect();
+    let piece = |edge: &[usize]| Work::Run(Run { nodes: edge[0]..edge[1], ..run.clone() });
+    edges.windows(2).map(piece).collect()
+}
+
+/// How far along a stream, or the list, somebody last touched a cell. 0: never.
+#[derive(Debug, Clone, Copy, Default)]
+struct Last {
+    read: usize,
+    write: usize,
+}
+
+impl Last {
+    /// What must have been passed by whoever reads it, or writes it.
+    fn before(self, writes: bool) -> usize {
+        if writes { self.write.max(self.read) } else { self.write }
+    }
+
+    fn note(&mut self, writes: bool, at: usize) {
+        if writes { self.write = at } else { self.read = at }
+    }
+}
+
+/// How much of every stream is known to be done.
+type Clock = [usize; STREAMS];
+
+/// What a stream has been given, and where others can wait for it.
+struct Issued {
+    /// The entry in the plan; none if it is of the step before.
+    entry: Option<usize>,
+    mark: Option<Mark>,
+    /// What is done when it is.
+    clock: Clock,
+}
+
+struct Streams<'m, 'w> {
+    memory: &'m Memory<'w>,
+    entries: Vec<Entry>,
+    marks: usize,
+    /// By stream.
+    issued: [Vec<Issued>; STREAMS],
+    /// By stream: what it is behind.
+    behind: [Clock; STREAMS],
+    /// By stream and cell.
+    last: [Vec<Last>; STREAMS],
+    /// Compute goes on only behind an exchange between phases.
+    border: usize,
+}
+
+impl<'m, 'w> Streams<'m, 'w> {
+    /// As the step before has left them: compute is behind everything but the gathers of fresh
+    /// parameters, and whatever it has touched may still be in use when this step's first work
+    /// is issued to it.
+    fn new(memory: &'m Memory<'w>) -> Self {
+        let never = || vec![Last::default(); memory.cells()];
+        let mut streams = Self {
+            memory,
+            entries: Vec::new(),
+            marks: memory.buckets(),
+            issued: [Vec::new(), Vec::new()],
+            behind: [[0; STREAMS]; STREAMS],
+            last: [vec![Last { read: 1, write: 1 }; memory.cells()], never()],
+            border: 0,
+        };
+        for bucket in (0..memory.buckets()).filter(|_| memory.gathers_parameters()) {
+            let touches = memory.touches(&Work::GatherParameters { bucket });
+            streams.note(Stream::Communication, None, Some(Mark::fresh(bucket)), &touches);
+        }
+        streams
+    }
+
+    fn issue(&mut self, work: Work) {
+        let stream = self.memory.stream(&work);
+        let touches = self.memory.touches(&work);
+        let mut after = Vec::new();
+        for other in (0..STREAMS).filter(|&other| other != stream as usize) {
+            let mut needed = self.needed(other, &touches);
+            if stream == Stream::Compute {
+                needed = needed.max(self.border);
+            } else {
+                needed = self.issued[other].len();
+            }
+            if needed > self.behind[stream as usize][other] {
+                after.push(self.mark(other, needed));
+                let passed = self.issued[other][needed - 1].clock;
+                let behind = &mut self.behind[stream as usize];
+                (0..STREAMS).for_each(|i| behind[i] = behind[i].max(passed[i]));
+            }
+        }
+        if matches!(work, Work::Gather { .. } | Work::Broadcast { .. }) {
+            self.border = self.issued[Stream::Communication as usize].len() + 1;
+        }
+        if after.is_empty() && stream == Stream::Compute && self.extends_last(&work) {
+            self.touch(stream, &touches);
+            return;
+        }
+        let lasting = match work {
+            Work::GatherParameters { bucket } => Some(Mark::fresh(bucket)),
+            _ => None,
+        };
+        self.entries.push(Entry { work, stream, after, mark: lasting });
+        self.note(stream, Some(self.entries.len() - 1), lasting, &touches);
+    }
+
+    /// How far along stream `other` the last work is that clashes with these touches.
+    fn needed(&self, other: usize, touches: &[Touch]) -> usize {
+        let last = |touch: &Touch| self.last[other][self.memory.index(touch.cell)];
+        touches.iter().map(|touch| last(touch).before(touch.writes)).max().unwrap_or(0)
+    }
+
+    /// The mark of a stream's work by number, from 1.
+    fn mark(&mut self, stream: usize, number: usize) -> Mark {
+        let issued = &mut self.issued[stream][number - 1];
+        *issued.mark.get_or_insert_with(|| {
+            let mark = Mark(self.marks);
+            self.marks += 1;
+            let entry = issued.entry.expect("work of the step before that lasts has a mark");
+            self.entries[entry].mark = Some(mark);
+            mark
+        })
+    }
+
+    /// Puts the next piece of the same run into the entry that is there.
+    fn extends_last(&mut self, work: &Work) -> bool {
+        let last = self.entries.last_mut().map(|entry| (entry.stream, &mut entry.work));
+        let (Some((Stream::Compute, Work::Run(last))), Work::Run(next)) = (last, work) else {
+            return false;
+        };
+        let joined = Run { nodes: last.nodes.start..next.nodes.end, ..next.clone() };
+        let goes_on = last.nodes.end == next.nodes.start
+            && *last == Run { nodes: last.nodes.clone(), ..joined.clone() };
+        if goes_on {
+            *last = joined;
+        }
+        goes_on
+    }
+
+    fn note(
+        &mut self,
+        stream: Stream,
+        entry: Option<usize>,
+        mark: Option<Mark>,
+        touches: &[Touch],
+    ) {
+        let number = self.issued[stream as usize].len() + 1;
+        self.behind[stream as usize][stream as usize] = number;
+        let clock = self.behind[stream as usize];
+        self.issued[stream as usize].push(Issued { entry, mark, clock });
+        self.touch(stream, touches);
+    }
+
+    /// The last work of a stream has touched this.
+    fn touch(&mut self, stream: Stream, touches: &[Touch]) {
+        let number = self.issued[stream as usize].len();
+        for touch in touches {
+            let cell = self.memory.index(touch.cell);
+            self.last[stream as usize][cell].note(touch.writes, number);
+        }
+    }
+}

@@ -1,12 +1,15 @@
-//! Worker, reducer and optimizer of one rank, and whose work an entry of a step plan is.
+//! Worker, reducer and optimizer of one rank: the three that run in turn on its thread, each the
+//! owner of its part of the arena, and the one place that says whose work an entry of a plan is.
 
-use crate::contract::{ProgramId, UpdateSettings, Workload};
+use octet_kernels::collectives::Communicator;
+
+use crate::contract::{ProgramId, UpdateSettings};
 use crate::engine::Engine;
 use crate::fault::Fault;
-use crate::optimizer::{Optimizer, OptimizerMessage};
-use crate::reducer::{Reducer, ReducerMessage};
+use crate::optimizer::Optimizer;
+use crate::reducer::Reducer;
 use crate::step_plan::{Entry, Work};
-use crate::worker::{Worker, WorkerMessage};
+use crate::worker::{Fetched, Worker};
 
 /// What entries of a plan are about, besides what they say.
 #[derive(Clone, Copy)]
@@ -19,8 +22,7 @@ pub struct StepInput<'s> {
     pub record: &'s dyn Fn(usize) -> &'s [u8],
 }
 
-/// The three actors that run in turn on a rank's thread.
-#[derive(Debug)]
+/// The three.
 pub struct Crew {
     worker: Worker,
     reducer: Reducer,
@@ -28,13 +30,16 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// The crew of a rank in a group of so many.
-    pub fn new(workload: &dyn Workload, ranks: usize) -> Self {
-        let optimizer = Optimizer::new(workload, ranks);
-        Self { worker: Worker, reducer: Reducer, optimizer }
+    /// The crew of an engine, and its way to the other ranks.
+    pub fn new(engine: &Engine, communicator: Box<dyn Communicator>) -> Self {
+        Self {
+            worker: Worker::new(engine),
+            reducer: Reducer::new(communicator),
+            optimizer: Optimizer::new(&*engine.workload, engine.memory.ranks),
+        }
     }
 
-    /// Issues an entry: behind the marks that it waits for, setting its own.
+    /// Does an entry's work: behind the marks that it waits for, setting its own.
     ///
     /// # Errors
     /// A fault of the world from the device, or when another rank left or took too long.
@@ -44,18 +49,38 @@ impl Crew {
         entry: &Entry,
         input: &StepInput<'_>,
     ) -> Result<(), Fault> {
+        let Self { worker, reducer, optimizer } = self;
         engine.wait(entry.stream, &entry.after);
-        self.apply(engine, &entry.work, input)?;
+        match &entry.work {
+            Work::Begin => worker.begin(engine),
+            Work::Zero { buffer, parameters } => worker.zero(engine, *buffer, parameters),
+            Work::Load(load) => worker.load(engine, load, (input.record)(load.record), input.step),
+            Work::Run(run) => worker.run(engine, run, reducer.communicator()),
+            Work::Keep(keep) => worker.keep(engine, keep),
+            Work::Fold { into, from, elements } => worker.fold(engine, *into, *from, elements),
+            Work::Gather { parts } => reducer.gather(engine, parts),
+            Work::Broadcast { root, span } => reducer.broadcast(engine, *root, *span),
+            Work::Reduce { bucket } => reducer.reduce(engine, *bucket),
+            Work::SumStates => reducer.sum_states(engine),
+            Work::GatherSquares => reducer.gather_squares(engine),
+            Work::GatherParameters { bucket } => reducer.gather_parameters(engine, *bucket),
+            Work::Squares => optimizer.squares(engine),
+            Work::Decide => optimizer.decide(engine, input.settings.clip_norm),
+            Work::Update { bucket } => {
+                optimizer.update(engine, &input.settings, input.step, *bucket)
+            }
+        }
+        .map_err(|e| engine.fault(e))?;
         engine.mark(entry.stream, entry.mark);
         Ok(())
     }
 
-    /// Only sets the marks of an entry that is left out.
+    /// Only sets the mark of an entry that is left out.
     pub fn skip(&self, engine: &Engine, entry: &Entry) {
         engine.mark(entry.stream, entry.mark);
     }
 
-    /// Runs a whole program outside a step's micro-batches.
+    /// Runs a whole program outside a step's micro-batches, for this step.
     ///
     /// # Errors
     /// As [`Self::issue`].
@@ -66,60 +91,13 @@ impl Crew {
         record: Option<&[u8]>,
         step: u64,
     ) -> Result<(), Fault> {
-        self.worker.apply(engine, WorkerMessage::Forward(program, record, step))
+        let communicator = self.reducer.communicator();
+        let done = self.worker.forward(engine, program, record, step, communicator);
+        done.map_err(|e| engine.fault(e))
     }
 
-    /// Hands a piece of work to its owner.
-    ///
-    /// # Errors
-    /// As [`Self::issue`].
-    pub fn apply(
-        &mut self,
-        engine: &Engine,
-        work: &Work,
-        input: &StepInput<'_>,
-    ) -> Result<(), Fault> {
-        let StepInput { step, settings, record } = *input;
-        let owner = match work {
-            Work::Begin => Task::Worker(WorkerMessage::Begin),
-            Work::Zero { buffer, parameters } => {
-                Task::Worker(WorkerMessage::Zero(*buffer, parameters))
-            }
-            Work::Load(load) => Task::Worker(WorkerMessage::Load(load, record(load.record), step)),
-            Work::Run(run) => Task::Worker(WorkerMessage::Run(run)),
-            Work::Keep(keep) => Task::Worker(WorkerMessage::Keep(keep)),
-            Work::Fold { into, from, elements } => {
-                Task::Worker(WorkerMessage::Fold(*into, *from, elements.clone()))
-            }
-            Work::Gather { parts } => Task::Reducer(ReducerMessage::Gather(parts)),
-            Work::Broadcast { root, span } => {
-                Task::Reducer(ReducerMessage::Broadcast(*root, *span))
-            }
-            Work::Reduce { bucket } => Task::Reducer(ReducerMessage::Reduce(*bucket)),
-            Work::SumStates => Task::Reducer(ReducerMessage::SumStates),
-            Work::GatherSquares => Task::Reducer(ReducerMessage::GatherSquares),
-            Work::GatherParameters { bucket } => {
-                Task::Reducer(ReducerMessage::GatherParameters(*bucket))
-            }
-            Work::Squares => Task::Optimizer(OptimizerMessage::Squares),
-            Work::Decide => {
-                Task::Optimizer(OptimizerMessage::Decide { clip_norm: settings.clip_norm })
-            }
-            Work::Update { bucket } => {
-                Task::Optimizer(OptimizerMessage::Update { bucket: *bucket, settings, step })
-            }
-        };
-        match owner {
-            Task::Worker(message) => self.worker.apply(engine, message),
-            Task::Reducer(message) => self.reducer.apply(engine, message),
-            Task::Optimizer(message) => self.optimizer.apply(engine, message),
-        }
+    /// What the last [`Self::forward`] of a program gave.
+    pub fn fetched<'e>(&'e self, engine: &'e Engine, program: ProgramId) -> Fetched<'e> {
+        Fetched { engine, worker: &self.worker, program }
     }
-}
-
-/// Whose work it is.
-enum Task<'p> {
-    Worker(WorkerMessage<'p>),
-    Reducer(ReducerMessage<'p>),
-    Optimizer(OptimizerMessage),
 }

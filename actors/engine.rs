@@ -1,17 +1,13 @@
-//! What worker, reducer and optimizer of one rank share: the device, its memory by region, and the
-//! way to the other ranks.
+//! What worker, reducer and optimizer of one rank share: the device, and its memory by region.
 //!
 //! Ownership: belongs to the rank's one thread. Prohibition: nothing here reads or writes device
 //! memory but through the device.
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
-use octet_kernels::collectives::Communicator;
 use octet_kernels::device::Device;
 use octet_kernels::error::Result;
-use octet_kernels::graph::Bindings;
 use octet_kernels::memory::{Arena, DeviceSlice, Span};
 use octet_kernels::ops::Stream;
 
@@ -28,13 +24,7 @@ pub struct Engine {
     pub memory: RankMemory,
     /// What computes.
     pub device: Box<dyn Device>,
-    /// The way to other ranks.
-    pub communicator: RefCell<Box<dyn Communicator>>,
     arena: Arena,
-    /// By unit.
-    parameters: Vec<DeviceSlice>,
-    /// By gradient buffer, then by unit.
-    gradients: Vec<Vec<DeviceSlice>>,
 }
 
 impl Engine {
@@ -46,21 +36,12 @@ impl Engine {
         workload: Arc<dyn Workload>,
         memory: RankMemory,
         device: Box<dyn Device>,
-        communicator: Box<dyn Communicator>,
     ) -> Result<Self> {
         let arena = device.allocate(&memory.arena, memory.events)?;
-        let layout = workload.layout();
-        let parameters = layout.parameters_by_unit(arena.slice(memory.parameters));
-        let gradients = memory
-            .gradients
-            .iter()
-            .map(|&buffer| layout.gradients_by_unit(arena.slice(buffer)))
-            .collect();
         let order = bytemuck::cast_slice(&memory.norm.order);
         // SAFETY: the arena was just taken, and the region has the table's size.
         unsafe { device.upload(order, arena.slice(memory.norm_order)) }?;
-        let communicator = communicator.into();
-        Ok(Self { workload, memory, device, communicator, arena, parameters, gradients })
+        Ok(Self { workload, memory, device, arena })
     }
 
     /// Who reports.
@@ -81,22 +62,6 @@ impl Engine {
     /// A region, by address.
     pub fn slice(&self, span: Span) -> DeviceSlice {
         self.arena.slice(span)
-    }
-
-    /// What a program's run is given; gradients go to `buffer`.
-    pub fn bindings(&self, buffer: usize) -> Bindings<'_> {
-        let memory = &self.memory;
-        Bindings {
-            parameters: &self.parameters,
-            gradients: &self.gradients[buffer],
-            states: self.slice(memory.states),
-            step: self.slice(memory.step),
-            input: self.slice(memory.input),
-            activations: self.slice(memory.activations),
-            libraries: self.slice(memory.libraries),
-            overflow: self.slice(memory.overflow()),
-            arguments: self.slice(memory.arguments),
-        }
     }
 
     /// Flat `F32` elements of a gradient buffer.

@@ -8,11 +8,11 @@
 //! | [`contract`] | what the runtime asks of a workload |
 //! | [`topology`] | every actor, its mailbox, and who may tell it what |
 //! | [`actor`], [`fault`], [`report`] | what actors, failures and reports are |
-//! | [`step_plan`], [`schedule`] | pure: what a rank does in a step; what comes after what |
+//! | [`step_plan`], [`schedule`] | pure: the step as a list, and as a plan; what comes after what |
 //! | [`recovery`] | pure: what follows from bad updates |
 //! | [`supervisor`] | the run as a state machine |
-//! | [`rank`] | one device's thread; the step on one screen |
-//! | [`crew`], [`engine`] | who runs on that thread in turn, and over what |
+//! | [`rank`] | one device's thread |
+//! | [`crew`], [`engine`] | who runs on that thread in turn: the one match; and over what |
 //! | [`worker`], [`reducer`], [`optimizer`] | compute, what moves between ranks, the update |
 //! | [`rank_memory`] | its arena, region by region |
 //! | [`agreement`] | where all ranks give a step up |

@@ -3,6 +3,8 @@
 //!
 //! Every rank decides from the same gathered sums in the same order, so all skip or none does. The
 //! decision stays on the device; the host reads it when the step is over.
+//!
+//! Ownership: master weights, moments, sums of squares, the decision and the fingerprints.
 
 use std::ops::Range;
 
@@ -15,27 +17,6 @@ use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::rank_memory::Zero;
 
-/// The optimizer's protocol.
-#[derive(Debug)]
-pub enum OptimizerMessage {
-    /// All buckets are reduced: sums of squares of this rank's blocks.
-    Squares,
-    /// Those of all ranks are here: the norm, and what follows from it.
-    Decide {
-        /// Largest norm that is not clipped.
-        clip_norm: f64,
-    },
-    /// Update what is kept of a bucket, unless it was decided not to.
-    Update {
-        /// The bucket.
-        bucket: usize,
-        /// Numbers of this step.
-        settings: UpdateSettings,
-        /// The step, from 0.
-        step: u64,
-    },
-}
-
 /// Consecutive elements of a bucket that updates treat alike.
 #[derive(Debug, Clone, PartialEq)]
 struct Segment {
@@ -43,7 +24,7 @@ struct Segment {
     group: UpdateGroup,
 }
 
-/// The actor: a table that is made once.
+/// The owner of masters, moments and the decision; and a table that is made once.
 #[derive(Debug)]
 pub struct Optimizer {
     /// By bucket, then by the rank whose shard it is.
@@ -61,22 +42,8 @@ impl Optimizer {
         Self { segments }
     }
 
-    /// Takes one message to its end.
-    ///
-    /// # Errors
-    /// A fault of the world from the device.
-    pub fn apply(&mut self, engine: &Engine, message: OptimizerMessage) -> Result<(), Fault> {
-        match message {
-            OptimizerMessage::Squares => squares(engine),
-            OptimizerMessage::Decide { clip_norm } => decide(engine, clip_norm),
-            OptimizerMessage::Update { bucket, settings, step } => {
-                self.update(engine, &settings, step, bucket)
-            }
-        }
-        .map_err(|e| engine.fault(e))
-    }
-
-    fn update(
+    /// Updates what is kept of a bucket, unless it was decided not to.
+    pub(crate) fn update(
         &self,
         engine: &Engine,
         settings: &UpdateSettings,
@@ -111,31 +78,33 @@ impl Optimizer {
         }
         Ok(())
     }
-}
 
-fn squares(engine: &Engine) -> Result<()> {
-    let (memory, layout) = (&engine.memory, engine.workload.layout());
-    let mut next = memory.norm.parts[memory.rank].start;
-    for bucket in 0..layout.buckets.len() {
-        let shard = layout.shard(bucket, memory.rank, memory.ranks);
-        let cells = next..next + shard.len() / layout.block;
-        next = cells.end;
-        let sums = engine.slice(memory.norm_cells(&cells));
-        // SAFETY: this rank's memory in the order of the step plan: after the reducer.
-        unsafe { engine.device.block_sums(engine.gradient(0, &shard), layout.block, sums) }?;
+    /// Sums of squares of this rank's blocks, all buckets being reduced.
+    pub(crate) fn squares(&self, engine: &Engine) -> Result<()> {
+        let (memory, layout) = (&engine.memory, engine.workload.layout());
+        let mut next = memory.norm.parts[memory.rank].start;
+        for bucket in 0..layout.buckets.len() {
+            let shard = layout.shard(bucket, memory.rank, memory.ranks);
+            let cells = next..next + shard.len() / layout.block;
+            next = cells.end;
+            let sums = engine.slice(memory.norm_cells(&cells));
+            // SAFETY: this rank's memory in the order of the step plan: after the reducer.
+            unsafe { engine.device.block_sums(engine.gradient(0, &shard), layout.block, sums) }?;
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn decide(engine: &Engine, clip_norm: f64) -> Result<()> {
-    let memory = &engine.memory;
-    let sums = BlockSums {
-        gathered: engine.slice(memory.norm_sums),
-        order: engine.slice(memory.norm_order),
-        flags: &memory.norm.flags,
-    };
-    // SAFETY: this rank's memory in the order of the step plan: after the gather of the sums.
-    unsafe { engine.device.decide(&sums, clip_norm, engine.slice(memory.decision)) }
+    /// From the sums of all ranks the norm, and what follows from it.
+    pub(crate) fn decide(&self, engine: &Engine, clip_norm: f64) -> Result<()> {
+        let memory = &engine.memory;
+        let sums = BlockSums {
+            gathered: engine.slice(memory.norm_sums),
+            order: engine.slice(memory.norm_order),
+            flags: &memory.norm.flags,
+        };
+        // SAFETY: this rank's memory in the order of the step plan: after the gather of the sums.
+        unsafe { engine.device.decide(&sums, clip_norm, engine.slice(memory.decision)) }
+    }
 }
 
 /// What was decided in the step that is over.

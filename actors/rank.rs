@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use octet_kernels::collectives::Communicator;
 use octet_kernels::device::{Decision, OVERFLOW};
 use octet_kernels::ops::Stream;
 
@@ -25,7 +26,6 @@ use crate::snapshot::Slot;
 use crate::step_plan::{Keep, StepPlan, Work};
 use crate::transfer::{restore, save};
 use crate::watchdog::{Activity, Pulse};
-use crate::worker::Fetched;
 
 #[cfg(test)]
 mod tests;
@@ -186,9 +186,9 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// A rank on its engine.
-    pub fn new(engine: Engine, ends: RankEnds) -> Self {
-        let crew = Crew::new(&*engine.workload, engine.memory.ranks);
+    /// A rank on its engine, with its way to the others.
+    pub fn new(engine: Engine, communicator: Box<dyn Communicator>, ends: RankEnds) -> Self {
+        let crew = Crew::new(&engine, communicator);
         let RankEnds { slots, data, clock, supervisor, evaluator, agreement, pulse } = ends;
         Self {
             engine,
@@ -248,18 +248,6 @@ impl Rank {
         Ok(stepped)
     }
 
-    fn take_step(
-        &mut self,
-        ticket: u64,
-        step: u64,
-        batch: u64,
-        attempt: usize,
-    ) -> Result<RankReply, Fault> {
-        let ready = self.make_ready(ticket, batch, attempt)?;
-        let stepped = self.step(&ready.plan, &ready.batch, step)?;
-        self.outcome(ready, stepped)
-    }
-
     /// The plan of a step and its batch.
     pub(crate) fn make_ready(
         &mut self,
@@ -302,6 +290,10 @@ impl Rank {
         let rows = memory.metrics.bytes / (memory.columns * METRIC_BYTES).max(1);
         if memory.columns > 0 && plan.rows > rows {
             let what = format!("a step of {} runs, planned for {rows}", plan.rows);
+            return Err(Fault::ours(self.name(), what));
+        }
+        if plan.marks > memory.events {
+            let what = format!("a step of {} marks, planned for {}", plan.marks, memory.events);
             return Err(Fault::ours(self.name(), what));
         }
         if self.plans.len() == PLANS_MAX {
@@ -359,7 +351,7 @@ impl Rank {
                 let index = parts.next().expect("a record for every part");
                 let bytes = Some(batch.record(record));
                 self.crew.forward(&self.engine, about.program, bytes, 0)?;
-                let fetched = Fetched { engine: &self.engine, program: about.program };
+                let fetched = self.crew.fetched(&self.engine, about.program);
                 let mut sums = Vec::with_capacity(about.sums.len());
                 for name in &about.sums {
                     fetched.read(name, &mut result)?;
@@ -381,7 +373,7 @@ impl Rank {
         let mut last = None;
         loop {
             let mut writer = Record::new(bytemuck::cast_slice_mut(&mut record));
-            let fetched = last.map(|program| Fetched { engine: &self.engine, program });
+            let fetched = last.map(|program| self.crew.fetched(&self.engine, program));
             let results = fetched.as_ref().map(|f| f as &dyn Results);
             beat(&self.pulse, Activity::Computing);
             if self.agreement.gives_up() {
@@ -411,7 +403,9 @@ impl Actor for Rank {
                 RankReply::Restored
             }
             RankMessage::Step { ticket, step, batch, attempt } => {
-                self.take_step(ticket, step, batch, attempt)?
+                let ready = self.make_ready(ticket, batch, attempt)?;
+                let stepped = self.step(&ready.plan, &ready.batch, step)?;
+                self.outcome(ready, stepped)?
             }
             RankMessage::Evaluate { ticket, task, step } => self.evaluate(ticket, task, step)?,
             RankMessage::Drive { step } => self.drive(step)?,

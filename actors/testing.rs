@@ -340,7 +340,7 @@ impl Stand {
         let loader = Loader::new(workload.clone(), &memory.tree, rank, to_rank);
         let (replies_in, replies) = unbounded();
         let (device, communicator) = open().expect("the CPU is there");
-        let engine = Engine::new(workload.clone(), memory, device, communicator).expect("memory");
+        let engine = Engine::new(workload.clone(), memory, device).expect("memory");
         poison(&engine);
         let ends = RankEnds {
             slots: vec![slot],
@@ -353,7 +353,8 @@ impl Stand {
         };
         let attempts = workload.attempts();
         let watch: Watch = Arc::new(|_, _| ());
-        Self { rank: Rank::new(engine, ends), loader, replies, free, attempts, watch }
+        let rank = Rank::new(engine, communicator, ends);
+        Self { rank, loader, replies, free, attempts, watch }
     }
 
     fn run(mut self, steps: Range<u64>) -> Result<Vec<Tried>, Fault> {

@@ -431,10 +431,10 @@ fn start_ranks(
         host.spawn_thread(name, seats.faults.clone(), move |ring| {
             let world = |e| Fault::world(name, e);
             let (device, communicator) = open().map_err(world)?;
-            let engine = Engine::new(workload, memory, device, communicator).map_err(world)?;
+            let engine = Engine::new(workload, memory, device).map_err(world)?;
             // Nobody listens any more if the start failed elsewhere.
             let _start_failed = took.send(engine.arena_bytes());
-            run_rank(Rank::new(engine, ends), &inbox, ring)
+            run_rank(Rank::new(engine, communicator, ends), &inbox, ring)
         })?;
         arenas.push(taken);
     }

@@ -1,12 +1,19 @@
 //! The worker: one device's programs. It runs nodes and folds gradient buffers.
 //!
-//! It decides nothing: the step plan says what runs, in which order, on which record.
+//! Ownership: what programs run in, parameters and gradients by unit, states, step buffers, records,
+//! activations and the table of what they fetched. It decides nothing: the step plan says what runs,
+//! in which order, on which record.
+
+use std::cell::RefCell;
+use std::ops::Range;
 
 use half::{bf16, f16};
+use octet_kernels::collectives::Communicator;
 use octet_kernels::device::RunArguments;
 use octet_kernels::dtype::DType;
 use octet_kernels::error::{Error, Result};
-use octet_kernels::graph::{ParameterId, Program, RunContext, StateUse};
+use octet_kernels::graph::{Bindings, ParameterId, Program, RunContext, StateUse};
+use octet_kernels::memory::DeviceSlice;
 
 use crate::contract::{ProgramId, Results};
 use crate::engine::Engine;
@@ -14,78 +21,151 @@ use crate::fault::Fault;
 use crate::rank_memory::METRIC_BYTES;
 use crate::step_plan::{Keep, Load, Run};
 
-/// The worker's protocol, as entries of a step plan come up.
-#[derive(Debug)]
-pub enum WorkerMessage<'p> {
-    /// Zero the step's sums and the overflow flag.
-    Begin,
-    /// Zero gradients of these parameters in a buffer.
-    Zero(usize, &'p [ParameterId]),
-    /// Copy a record in, for this step.
-    Load(&'p Load, &'p [u8], u64),
-    /// Run nodes.
-    Run(&'p Run),
-    /// Keep the scalars that a run fetched.
-    Keep(&'p Keep),
-    /// Run a whole program outside a step's micro-batches, for this step.
-    Forward(ProgramId, Option<&'p [u8]>, u64),
-    /// `into += from` over flat elements.
-    Fold(usize, usize, std::ops::Range<usize>),
-}
+/// The way to other ranks, for nodes that meet them.
+type Way = RefCell<Box<dyn Communicator>>;
 
-/// The actor. Its state is the arena, which it alone computes in.
-#[derive(Debug, Default)]
-pub struct Worker;
+/// The owner of what programs run in.
+#[derive(Debug)]
+pub struct Worker {
+    /// By unit.
+    parameters: Vec<DeviceSlice>,
+    /// By gradient buffer, then by unit.
+    gradients: Vec<Vec<DeviceSlice>>,
+}
 
 impl Worker {
-    /// Takes one message to its end.
-    ///
-    /// # Errors
-    /// A fault of the world from the device, or from an op that meets other devices.
-    pub fn apply(&mut self, engine: &Engine, message: WorkerMessage<'_>) -> Result<(), Fault> {
-        match message {
-            WorkerMessage::Begin => begin(engine),
-            WorkerMessage::Zero(buffer, parameters) => zero(engine, buffer, parameters),
-            WorkerMessage::Load(load, record, step) => {
-                let first_sample = engine.workload.first_sample(step, load.micro_batch);
-                let arguments = RunArguments { step, first_sample };
-                let program = &engine.workload.programs()[load.program.0];
-                upload(engine, program, Some(record), arguments)
-            }
-            WorkerMessage::Run(run) => run_nodes(engine, run),
-            WorkerMessage::Keep(keep) => keep_scalars(engine, keep),
-            WorkerMessage::Forward(program, record, step) => forward(engine, program, record, step),
-            WorkerMessage::Fold(into, from, elements) => {
-                let [into, from] = [into, from].map(|buffer| engine.gradient(buffer, &elements));
-                // SAFETY: two different gradient buffers of this rank, in the order of the plan.
-                unsafe { engine.device.add_into(into, from) }
-            }
-        }
-        .map_err(|e| engine.fault(e))
-    }
-}
-
-fn begin(engine: &Engine) -> Result<()> {
-    let states = engine.slice(engine.memory.states);
-    let layout = engine.workload.layout();
-    for (state, &offset) in engine.workload.variables().states().iter().zip(&layout.states) {
-        if state.usage == StateUse::StepSum {
-            // SAFETY: memory of this rank, in the order of the plan.
-            unsafe { engine.device.clear(states.part(offset, state.bytes())) }?;
+    /// The worker of an engine.
+    pub fn new(engine: &Engine) -> Self {
+        let (memory, layout) = (&engine.memory, engine.workload.layout());
+        let by_unit = |&buffer| layout.gradients_by_unit(engine.slice(buffer));
+        Self {
+            parameters: layout.parameters_by_unit(engine.slice(memory.parameters)),
+            gradients: memory.gradients.iter().map(by_unit).collect(),
         }
     }
-    // SAFETY: as above.
-    unsafe { engine.device.clear(engine.slice(engine.memory.overflow())) }
-}
 
-fn zero(engine: &Engine, buffer: usize, parameters: &[ParameterId]) -> Result<()> {
-    for id in parameters {
-        let placement = engine.workload.layout().placements[id.0];
-        let elements = placement.start..placement.start + placement.elements;
-        // SAFETY: as in `begin`.
-        unsafe { engine.device.clear(engine.gradient(buffer, &elements)) }?;
+    /// What a program's run is given; gradients go to `buffer`.
+    fn bindings(&self, engine: &Engine, buffer: usize) -> Bindings<'_> {
+        let memory = &engine.memory;
+        Bindings {
+            parameters: &self.parameters,
+            gradients: &self.gradients[buffer],
+            states: engine.slice(memory.states),
+            step: engine.slice(memory.step),
+            input: engine.slice(memory.input),
+            activations: engine.slice(memory.activations),
+            libraries: engine.slice(memory.libraries),
+            overflow: engine.slice(memory.overflow()),
+            arguments: engine.slice(memory.arguments),
+        }
     }
-    Ok(())
+
+    /// Zeroes the step's sums and the overflow flag.
+    pub(crate) fn begin(&self, engine: &Engine) -> Result<()> {
+        let states = engine.slice(engine.memory.states);
+        let layout = engine.workload.layout();
+        for (state, &offset) in engine.workload.variables().states().iter().zip(&layout.states) {
+            if state.usage == StateUse::StepSum {
+                // SAFETY: memory of this rank, in the order of the plan.
+                unsafe { engine.device.clear(states.part(offset, state.bytes())) }?;
+            }
+        }
+        // SAFETY: as above.
+        unsafe { engine.device.clear(engine.slice(engine.memory.overflow())) }
+    }
+
+    /// Zeroes gradients that no run of a lane writes.
+    pub(crate) fn zero(&self, engine: &Engine, buffer: usize, of: &[ParameterId]) -> Result<()> {
+        for id in of {
+            let placement = engine.workload.layout().placements[id.0];
+            let elements = placement.start..placement.start + placement.elements;
+            // SAFETY: as in `begin`.
+            unsafe { engine.device.clear(engine.gradient(buffer, &elements)) }?;
+        }
+        Ok(())
+    }
+
+    /// Copies a record in, and the arguments of the runs over it.
+    pub(crate) fn load(
+        &self,
+        engine: &Engine,
+        load: &Load,
+        record: &[u8],
+        step: u64,
+    ) -> Result<()> {
+        let first_sample = engine.workload.first_sample(step, load.micro_batch);
+        let program = &engine.workload.programs()[load.program.0];
+        upload(engine, program, Some(record), RunArguments { step, first_sample })
+    }
+
+    /// Runs nodes.
+    pub(crate) fn run(&self, engine: &Engine, run: &Run, way: &Way) -> Result<()> {
+        let program = &engine.workload.programs()[run.program.0];
+        let context = RunContext {
+            seed: engine.workload.seed(),
+            slice: run.slice,
+            first_in_lane: &run.first_in_lane,
+            communicator: Some(way),
+        };
+        let bindings = self.bindings(engine, run.buffer);
+        // SAFETY: as in `begin`; the regions are those that all programs were compiled for.
+        unsafe { engine.device.run(program, &bindings, &context, run.nodes.clone()) }
+    }
+
+    /// Keeps the scalars that a run fetched.
+    pub(crate) fn keep(&self, engine: &Engine, keep: &Keep) -> Result<()> {
+        let program = &engine.workload.programs()[keep.program.0];
+        let (memory, bindings) = (&engine.memory, self.bindings(engine, 0));
+        let scalars = program.fetches().filter(|(_, spec)| spec.bytes() == METRIC_BYTES);
+        for (column, (name, _)) in scalars.enumerate() {
+            let value = program.fetched(name, &bindings, keep.slice)?;
+            let cell = (keep.row * memory.columns + column) * METRIC_BYTES;
+            let cell = engine.slice(memory.metrics.part(cell, METRIC_BYTES));
+            // SAFETY: as in `begin`; the table and the fetched tensor are different regions.
+            unsafe { engine.device.copy(value, cell) }?;
+        }
+        Ok(())
+    }
+
+    /// Adds one gradient buffer to another: `into += from` over flat elements.
+    pub(crate) fn fold(
+        &self,
+        engine: &Engine,
+        into: usize,
+        from: usize,
+        elements: &Range<usize>,
+    ) -> Result<()> {
+        let [into, from] = [into, from].map(|buffer| engine.gradient(buffer, elements));
+        // SAFETY: two different gradient buffers of this rank, in the order of the plan.
+        unsafe { engine.device.add_into(into, from) }
+    }
+
+    /// Runs a whole program outside a step's micro-batches, for this step.
+    pub(crate) fn forward(
+        &self,
+        engine: &Engine,
+        program: ProgramId,
+        record: Option<&[u8]>,
+        step: u64,
+        way: &Way,
+    ) -> Result<()> {
+        let program = &engine.workload.programs()[program.0];
+        if !program.meetings().is_empty() {
+            let what = "meets other ranks, which only a step's micro-batches do";
+            return Err(Error::Plan(format!("program {} {what}", program.name)));
+        }
+        upload(engine, program, record, RunArguments { step, first_sample: 0 })?;
+        let context = RunContext {
+            seed: engine.workload.seed(),
+            slice: 0,
+            first_in_lane: &[],
+            communicator: Some(way),
+        };
+        engine.wait_for_parameters();
+        let nodes = 0..program.nodes();
+        // SAFETY: as in `run`.
+        unsafe { engine.device.run(program, &self.bindings(engine, 0), &context, nodes) }
+    }
 }
 
 fn upload(
@@ -105,55 +185,12 @@ fn upload(
     }
 }
 
-fn run_nodes(engine: &Engine, run: &Run) -> Result<()> {
-    let program = &engine.workload.programs()[run.program.0];
-    let context = RunContext {
-        seed: engine.workload.seed(),
-        slice: run.slice,
-        first_in_lane: &run.first_in_lane,
-        communicator: Some(&engine.communicator),
-    };
-    // SAFETY: as in `begin`; the regions are those that all programs were compiled for.
-    unsafe { engine.device.run(program, &engine.bindings(run.buffer), &context, run.nodes.clone()) }
-}
-
-fn keep_scalars(engine: &Engine, keep: &Keep) -> Result<()> {
-    let program = &engine.workload.programs()[keep.program.0];
-    let (memory, bindings) = (&engine.memory, engine.bindings(0));
-    let scalars = program.fetches().filter(|(_, spec)| spec.bytes() == METRIC_BYTES);
-    for (column, (name, _)) in scalars.enumerate() {
-        let value = program.fetched(name, &bindings, keep.slice)?;
-        let cell = (keep.row * memory.columns + column) * METRIC_BYTES;
-        // SAFETY: as in `begin`; the table and the fetched tensor are different regions.
-        unsafe {
-            engine.device.copy(value, engine.slice(memory.metrics.part(cell, METRIC_BYTES)))
-        }?;
-    }
-    Ok(())
-}
-
-fn forward(engine: &Engine, program: ProgramId, record: Option<&[u8]>, step: u64) -> Result<()> {
-    let program = &engine.workload.programs()[program.0];
-    if !program.meetings().is_empty() {
-        let what = "meets other ranks, which only a step's micro-batches do";
-        return Err(Error::Plan(format!("program {} {what}", program.name)));
-    }
-    upload(engine, program, record, RunArguments { step, first_sample: 0 })?;
-    let context = RunContext {
-        seed: engine.workload.seed(),
-        slice: 0,
-        first_in_lane: &[],
-        communicator: Some(&engine.communicator),
-    };
-    engine.wait_for_parameters();
-    // SAFETY: as in `run_nodes`.
-    unsafe { engine.device.run(program, &engine.bindings(0), &context, 0..program.nodes()) }
-}
-
 /// What the last forward run of a program fetched.
 pub struct Fetched<'e> {
     /// The rank's device.
     pub engine: &'e Engine,
+    /// Who ran it.
+    pub worker: &'e Worker,
     /// The program that ran.
     pub program: ProgramId,
 }
@@ -174,7 +211,7 @@ impl Fetched<'_> {
 impl Results for Fetched<'_> {
     fn read(&self, name: &str, into: &mut Vec<f32>) -> Result<(), Fault> {
         let program = &self.engine.workload.programs()[self.program.0];
-        let found = program.fetched(name, &self.engine.bindings(0), 0);
+        let found = program.fetched(name, &self.worker.bindings(self.engine, 0), 0);
         let slice = found.map_err(|e| Fault::ours(self.engine.name(), e))?;
         let dtype = program.fetches().find(|(of, _)| *of == name).map_or(DType::F32, |f| f.1.dtype);
         let elements = slice.bytes() / dtype.bytes();

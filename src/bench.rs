@@ -12,7 +12,7 @@ use octet_actors::crew::{Crew, StepInput};
 use octet_actors::engine::Engine;
 use octet_actors::rank_memory::{RankMemory, Zero};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
-use octet_actors::step_plan::{Run, StepPlan, Work};
+use octet_actors::step_plan::{Entry, Run, StepPlan, Work};
 use octet_actors::transfer::{initialise, restore};
 use octet_kernels::cpu::CpuDevice;
 use octet_kernels::cpu::gemm::{Matrix, Output, Size};
@@ -74,8 +74,8 @@ impl StepBench {
             .collect();
         let open = Backend::Cpu { threads }.open(1, TIMEOUT)?.remove(0);
         let (device, communicator) = open()?;
-        let crew = Crew::new(&*workload, 1);
-        let engine = Engine::new(workload, memory, device, communicator)?;
+        let engine = Engine::new(workload, memory, device)?;
+        let crew = Crew::new(&engine, communicator);
         first_state(&engine)?;
         Ok(Self { engine, crew, threads, plan, records, step: 0 })
     }
@@ -103,7 +103,9 @@ impl StepBench {
         for entry in &self.plan.entries {
             match (&mut profile, &entry.work) {
                 (None, _) => crew.issue(engine, entry, &input)?,
-                (Some(profile), Work::Run(run)) => by_node(crew, engine, run, &input, profile)?,
+                (Some(profile), Work::Run(run)) => {
+                    by_node(crew, engine, (entry, run), &input, profile)?;
+                }
                 (Some(profile), work) => {
                     timed(profile, name(work), 0.0, || crew.issue(engine, entry, &input))?;
                 }
@@ -155,14 +157,15 @@ fn name(work: &Work) -> &'static str {
 fn by_node(
     crew: &mut Crew,
     engine: &Engine,
-    run: &Run,
+    (entry, run): (&Entry, &Run),
     input: &StepInput<'_>,
     profile: &mut Profile,
 ) -> Result<(), Failure> {
     let program = &engine.workload.programs()[run.program.0];
     for (i, cost) in program.costs().enumerate().take(run.nodes.end).skip(run.nodes.start) {
-        let node = Work::Run(Run { nodes: i..i + 1, ..run.clone() });
-        timed(profile, cost.op, cost.cost.flops, || crew.apply(engine, &node, input))?;
+        let work = Work::Run(Run { nodes: i..i + 1, ..run.clone() });
+        let node = Entry { work, ..entry.clone() };
+        timed(profile, cost.op, cost.cost.flops, || crew.issue(engine, &node, input))?;
     }
     Ok(())
 }

@@ -108,8 +108,6 @@ struct Streams<'m, 'w> {
     behind: [Clock; STREAMS],
     /// By stream and cell.
     last: [Vec<Last>; STREAMS],
-    /// Compute goes on only behind an exchange between phases.
-    border: usize,
 }
 
 impl<'m, 'w> Streams<'m, 'w> {
@@ -125,9 +123,8 @@ impl<'m, 'w> Streams<'m, 'w> {
             issued: [Vec::new(), Vec::new()],
             behind: [[0; STREAMS]; STREAMS],
             last: [vec![Last { read: 1, write: 1 }; memory.cells()], never()],
-            border: 0,
         };
-        for bucket in (0..memory.buckets()).filter(|_| memory.gathers_parameters()) {
+        for bucket in memory.fresh_from_before() {
             let touches = memory.touches(&Work::GatherParameters { bucket });
             streams.note(Stream::Communication, None, Some(Mark::fresh(bucket)), &touches);
         }
@@ -139,21 +136,13 @@ impl<'m, 'w> Streams<'m, 'w> {
         let touches = self.memory.touches(&work);
         let mut after = Vec::new();
         for other in (0..STREAMS).filter(|&other| other != stream as usize) {
-            let mut needed = self.needed(other, &touches);
-            if stream == Stream::Compute {
-                needed = needed.max(self.border);
-            } else {
-                needed = self.issued[other].len();
-            }
+            let needed = self.needed(other, &touches);
             if needed > self.behind[stream as usize][other] {
                 after.push(self.mark(other, needed));
                 let passed = self.issued[other][needed - 1].clock;
                 let behind = &mut self.behind[stream as usize];
                 (0..STREAMS).for_each(|i| behind[i] = behind[i].max(passed[i]));
             }
-        }
-        if matches!(work, Work::Gather { .. } | Work::Broadcast { .. }) {
-            self.border = self.issued[Stream::Communication as usize].len() + 1;
         }
         if after.is_empty() && stream == Stream::Compute && self.extends_last(&work) {
             self.touch(stream, &touches);

@@ -3,6 +3,7 @@
 use crate::contract::Phase;
 use crate::rank_memory::Zero;
 use crate::step_plan::share::Share;
+use crate::step_plan::touches::buckets_by_first_read;
 use crate::step_plan::work::Work;
 
 /// A place in the list.
@@ -48,7 +49,7 @@ pub(super) fn step(share: &Share<'_>) -> Vec<Listed> {
     }
     list.add(share.sums_states().then_some(Work::SumStates));
     list.add([Work::Squares, Work::GatherSquares, Work::Decide]);
-    for bucket in share.buckets() {
+    for bucket in buckets_by_first_read(share.workload) {
         list.add([Work::Update { bucket }]);
         list.add((share.zero == Zero::Zero1).then_some(Work::GatherParameters { bucket }));
     }

@@ -13,9 +13,7 @@ use crate::rank_memory::Zero;
 use crate::step_plan::StepPlan;
 use crate::testing::Toy;
 
-mod equal;
 mod meetings;
-mod old;
 mod order;
 mod random_steps;
 

@@ -51,6 +51,21 @@ fn write(cell: Cell) -> Touch {
     Touch { cell, writes: true }
 }
 
+/// All buckets in the order in which a step first reads their parameters, as far as the order of the
+/// programs tells. Fresh ones travel in this order, on all ranks and in steps of any shape.
+pub(super) fn buckets_by_first_read(workload: &dyn Workload) -> Vec<usize> {
+    let mut seen = vec![false; workload.layout().buckets.len()];
+    let mut order = Vec::with_capacity(seen.len());
+    let accesses = workload.programs().iter().flat_map(Program::accesses);
+    let read = accesses.flat_map(|access| workload.layout().buckets_of(access.parameter));
+    for bucket in read.chain(0..seen.len()) {
+        if !std::mem::replace(&mut seen[bucket], true) {
+            order.push(bucket);
+        }
+    }
+    order
+}
+
 /// One rank's memory, by what its works do to it.
 pub(super) struct Memory<'w> {
     workload: &'w dyn Workload,
@@ -85,9 +100,12 @@ impl<'w> Memory<'w> {
         self.workload.layout().buckets.len()
     }
 
-    /// Whether a rank updates only its shard, and gets the rest from others.
-    pub(super) fn gathers_parameters(&self) -> bool {
-        self.zero == Zero::Zero1
+    /// The buckets whose parameters may still be travelling when a step begins, in that order.
+    pub(super) fn fresh_from_before(&self) -> Vec<usize> {
+        match self.zero {
+            Zero::Zero0 => Vec::new(),
+            Zero::Zero1 => buckets_by_first_read(self.workload),
+        }
     }
 
     pub(super) fn program(&self, id: ProgramId) -> &'w Program {

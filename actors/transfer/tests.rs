@@ -67,8 +67,8 @@ fn engines(workload: &Arc<dyn Workload>, ranks: usize, zero: Zero) -> Vec<Engine
     let devices = Backend::Cpu { threads: 1 }.open(ranks, std::time::Duration::from_secs(5));
     let engine = |(rank, open): (usize, Open)| {
         let memory = RankMemory::new(&**workload, ranks, rank, zero).unwrap();
-        let (device, communicator) = open().unwrap();
-        let engine = Engine::new(workload.clone(), memory, device, communicator).unwrap();
+        let (device, _) = open().unwrap();
+        let engine = Engine::new(workload.clone(), memory, device).unwrap();
         let memory = &engine.memory;
         for span in [memory.parameters, memory.states, memory.masters, memory.first_moment] {
             // SAFETY: the test alone knows the arena.

@@ -1,42 +1,61 @@
-//! Between the streams of a rank there is as much order as its memory needs: what two entries both
-//! touch, one of them writing, is touched in the order of the plan, in this step and the next. The
-//! check knows nothing of how plans are made, and finds every mark that is missing.
+//! Between the streams of a rank there is as much order as its memory needs, and no more: what two
+//! entries both touch, one of them writing, is touched in the order of the plan, in this step and
+//! the next. The check knows nothing of how plans are made, and finds every mistake that is planted
+//! in them.
 
 use std::collections::HashMap;
 
+use octet_kernels::ops::Stream;
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use crate::rank_memory::Zero;
 use crate::step_plan::tests::random_steps::{Case, case_of, plans_of};
-use crate::step_plan::touches::{Memory, Touch};
+use crate::step_plan::touches::Memory;
 use crate::step_plan::{Entry, Mark, StepPlan, Work};
 
 const STREAMS: usize = 2;
 
-/// The first pair of entries whose order is left open.
+type Clock = [usize; STREAMS];
+
+/// Who has touched a cell, by stream: the entries that have read it and those that have written it,
+/// the last of each, by their numbers in their streams.
+#[derive(Clone, Copy, Default)]
+struct Last {
+    read: Clock,
+    write: Clock,
+}
+
+/// The first entry whose order to an earlier one is left open. What ran before, other programs or a
+/// step of another shape, may have touched anything: it counts as one entry of compute.
 fn race(memory: &Memory<'_>, entries: &[Entry]) -> Option<String> {
-    let mut now = [[0usize; STREAMS]; STREAMS];
-    let mut marks: HashMap<Mark, [usize; STREAMS]> = HashMap::new();
-    // Per entry: its stream, its number there, what it touches.
-    let mut seen: Vec<(usize, usize, &Work, Vec<Touch>)> = Vec::new();
+    let mut now = [Clock::default(); STREAMS];
+    now[Stream::Compute as usize][Stream::Compute as usize] = 1;
+    let mut before = Last::default();
+    before.write[Stream::Compute as usize] = 1;
+    let mut last = vec![before; memory.cells()];
+    let mut marks: HashMap<Mark, Clock> = HashMap::new();
     for Entry { work, stream, after, mark } in entries {
         let own = *stream as usize;
-        for mark in after {
-            let passed = marks.get(mark).copied().unwrap_or_default();
+        for passed in after.iter().filter_map(|mark| marks.get(mark)) {
             (0..STREAMS).for_each(|i| now[own][i] = now[own][i].max(passed[i]));
         }
         let touches = memory.touches(work);
-        for (other, number, before, touched) in seen.iter().filter(|one| one.0 != own) {
-            let ordered = now[own][*other] >= *number;
-            let clash =
-                |a: &Touch| touches.iter().any(|b| a.cell == b.cell && (a.writes || b.writes));
-            if !ordered && let Some(touch) = touched.iter().find(|touch| clash(touch)) {
-                return Some(format!("{before:?} and {work:?} about {:?}", touch.cell));
+        for touch in &touches {
+            let Last { read, write } = last[memory.index(touch.cell)];
+            for other in (0..STREAMS).filter(|&other| other != own) {
+                let reads = if touch.writes { read[other] } else { 0 };
+                if now[own][other] < reads.max(write[other]) {
+                    return Some(format!("{work:?} is not behind all of {:?}", touch.cell));
+                }
             }
         }
         now[own][own] += 1;
-        seen.push((own, now[own][own], work, touches));
-        marks.extend(mark.iter().map(|&mark| (mark, now[own])));
+        for touch in &touches {
+            let cell = &mut last[memory.index(touch.cell)];
+            let kind = if touch.writes { &mut cell.write } else { &mut cell.read };
+            kind[own] = now[own][own];
+        }
+        marks.extend(mark.map(|mark| (mark, now[own])));
     }
     None
 }
@@ -67,32 +86,104 @@ proptest! {
     }
 }
 
-/// All plans of some random steps, with their memory.
-fn with_plans(mut check: impl FnMut(&Memory<'_>, &StepPlan)) {
-    for seed in 0..60 {
+/// Plants mistakes, one at a time, in the plans of some random steps, and returns how many there
+/// were and those that nobody has noticed.
+fn unnoticed(mistakes: impl Fn(&StepPlan) -> Vec<StepPlan>) -> (usize, Vec<StepPlan>) {
+    let (mut planted, mut unnoticed) = (0, Vec::new());
+    for seed in 0..40 {
         let case = case_of(seed, seed % 2 == 0);
         for (rank, plan) in plans_of(&case, Zero::Zero1).iter().enumerate() {
-            check(&memory(&case, rank, Zero::Zero1), plan);
-        }
-    }
-}
-
-#[test]
-fn a_wait_that_is_left_out_is_found() {
-    let mut waits = 0;
-    let mut unnoticed = Vec::new();
-    with_plans(|memory, plan| {
-        for (i, entry) in plan.entries.iter().enumerate() {
-            for (k, _) in entry.after.iter().enumerate() {
-                let mut without = plan.clone();
-                without.entries[i].after.remove(k);
-                waits += 1;
-                if race(memory, &two_steps(&without)).is_none() {
-                    unnoticed.push(format!("{:?} {:?}", entry.work, entry.after));
+            let memory = memory(&case, rank, Zero::Zero1);
+            for wrong in mistakes(plan) {
+                planted += 1;
+                if race(&memory, &two_steps(&wrong)).is_none() {
+                    unnoticed.push(wrong);
                 }
             }
         }
+    }
+    (planted, unnoticed)
+}
+
+#[test]
+fn every_wait_that_is_left_out_is_found() {
+    let (planted, unnoticed) = unnoticed(|plan| {
+        let waits = |i: usize| (0..plan.entries[i].after.len()).map(move |k| (i, k));
+        let without = |(i, k): (usize, usize)| {
+            let mut wrong = plan.clone();
+            wrong.entries[i].after.remove(k);
+            wrong
+        };
+        (0..plan.entries.len()).flat_map(waits).map(without).collect()
     });
-    // Those that the hand-made plan had though memory does not need them.
-    assert!(unnoticed.len() * 10 < waits, "{} of {waits}: {unnoticed:#?}", unnoticed.len());
+    assert!(planted > 500, "{planted} waits");
+    assert!(unnoticed.is_empty(), "{} of {planted}: {:#?}", unnoticed.len(), unnoticed[0]);
+}
+
+/// The plan with the mark of entry `from` at entry `to` of the same stream, if that has none.
+fn with_mark_at(plan: &StepPlan, from: usize, to: Option<usize>) -> Option<StepPlan> {
+    let mut wrong = plan.clone();
+    let mark = wrong.entries[from].mark.take();
+    let there = &mut wrong.entries[to?].mark;
+    there.is_none().then(|| *there = mark)?;
+    Some(wrong)
+}
+
+/// The entries for whose marks somebody waits.
+fn marked(plan: &StepPlan) -> impl Iterator<Item = usize> {
+    let waits = |mark: Mark| plan.entries.iter().any(|entry| entry.after.contains(&mark));
+    (0..plan.entries.len()).filter(move |&i| plan.entries[i].mark.is_some_and(waits))
+}
+
+fn is_of(stream: Stream) -> impl Fn(&Entry) -> bool {
+    move |entry| entry.stream == stream
+}
+
+#[test]
+fn every_mark_that_is_set_too_early_is_found() {
+    let (planted, unnoticed) = unnoticed(|plan| {
+        let earlier = |i: usize| {
+            let same = is_of(plan.entries[i].stream);
+            with_mark_at(plan, i, plan.entries[..i].iter().rposition(same))
+        };
+        marked(plan).filter_map(earlier).collect()
+    });
+    assert!(planted > 300, "{planted} marks");
+    assert!(unnoticed.is_empty(), "{} of {planted}: {:#?}", unnoticed.len(), unnoticed[0]);
+}
+
+/// Whoever waits for a mark before it is set waits for nothing.
+#[test]
+fn every_mark_that_is_set_too_late_is_found() {
+    let (planted, unnoticed) = unnoticed(|plan| {
+        let waiter = |mark: &Mark| plan.entries.iter().position(|e| e.after.contains(mark));
+        let later = |i: usize| {
+            let waiter = waiter(&plan.entries[i].mark?).filter(|&waiter| waiter > i)?;
+            let same = is_of(plan.entries[i].stream);
+            let next = plan.entries[waiter..].iter().position(|e| same(e) && e.mark.is_none());
+            with_mark_at(plan, i, next.map(|next| waiter + next))
+        };
+        marked(plan).filter_map(later).collect()
+    });
+    assert!(planted > 300, "{planted} marks");
+    assert!(unnoticed.is_empty(), "{} of {planted}: {:#?}", unnoticed.len(), unnoticed[0]);
+}
+
+#[test]
+fn marks_have_numbers_of_their_own_and_those_that_last_are_fixed() {
+    for seed in 0..40 {
+        let case = case_of(seed, seed % 2 == 0);
+        let buckets = case.workload.layout.buckets.len();
+        for plan in plans_of(&case, Zero::Zero1) {
+            let marks = plan.entries.iter().filter_map(|entry| entry.mark);
+            let mut marks: Vec<usize> = marks.map(|mark| mark.0).collect();
+            let lasting = |entry: &Entry| match entry.work {
+                Work::GatherParameters { bucket } => entry.mark == Some(Mark::fresh(bucket)),
+                _ => entry.mark.is_none_or(|mark| mark.0 >= buckets),
+            };
+            assert!(plan.entries.iter().all(lasting));
+            marks.sort_unstable();
+            assert!(marks.iter().copied().eq(0..plan.marks), "{marks:?} of {}", plan.marks);
+        }
+    }
 }

@@ -428,3 +428,24 @@ fn gradients_leave_while_backward_goes_on() {
 fn layout_order(case: &Case) -> Vec<usize> {
     case.workload.layout.buckets.iter().flat_map(|b| &b.parameters).map(|id| id.0).collect()
 }
+
+#[test]
+fn the_next_forward_waits_for_each_bucket_only_where_it_reads_it() {
+    let mut case = case(2);
+    let (variables, layout) = (&case.workload.variables, &case.workload.layout);
+    let all = [0, 1, 2, 3, 4, 5];
+    case.workload.programs = vec![program(variables, layout, &all, true, false, false)];
+    case.workload.batch = Batch { micro: 1, global: 1, lanes: 1 };
+    let each = Phase::Each { micro_batches: 0..1, programs: vec![ProgramId(0)] };
+    case.shape = StepShape { micro_batches: 1, phases: vec![each], finally: vec![] };
+    let plan = StepPlan::new(&case.workload, &case.shape, 1, 0, Zero::Zero1).unwrap();
+    let gathered = plan.entries.iter().filter_map(|entry| match entry.work {
+        Work::GatherParameters { bucket } => Some(bucket),
+        _ => None,
+    });
+    let runs = plan.entries.iter().filter(|entry| matches!(entry.work, Work::Run(_)));
+    let waits: Vec<usize> = runs.flat_map(|run| run.after.iter().map(|mark| mark.0)).collect();
+    // What is read first is gathered first, and waited for first; padding is never waited for.
+    assert!(waits.len() > 1);
+    assert_eq!(gathered.take(waits.len()).collect::<Vec<usize>>(), waits);
+}

@@ -198,6 +198,11 @@ impl Config {
             );
             return Err(Invalid::new("evaluate.every", problem).with("data.validation_fraction"));
         }
+        let length = self.batch.sequence_length;
+        if let Some(most) = self.model.family.get().max_positions().filter(|most| length > *most) {
+            let problem = format!("expected at most model.max_positions = {most}, got {length}");
+            return Err(Invalid::new("batch.sequence_length", problem).with("model.max_positions"));
+        }
         self.validate_groups()
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::fields::edits;
 use super::{BatchConfig, Config, Device};
 use crate::models::FamilyConfig;
+use crate::models::dense::RopeScaling;
 
 mod recipes;
 
@@ -208,8 +209,13 @@ fn set_takes_any_key_typed() {
     assert_eq!(config.web.address.as_deref(), Some("127.0.0.1:0"));
     let FamilyConfig::Dense(dense) = &config.model.family;
     assert_eq!((dense.layers, dense.kv_heads()), (2, 2));
-    let scaling = dense.rope_scaling.unwrap();
-    assert_eq!((scaling.factor, scaling.original_positions), (4.0, 9));
+    let llama3 = RopeScaling::Llama3 {
+        factor: 4.0,
+        low_frequency: 1.0,
+        high_frequency: 4.0,
+        original_positions: 9,
+    };
+    assert_eq!(dense.rope_scaling, Some(llama3));
     // A list is TOML like everything else.
     let list = load(TEXT, &["data.text=[\"a\", \"b\"]"]).unwrap();
     assert_eq!(list.data.text.0, ["a", "b"]);

@@ -21,15 +21,15 @@ use octet_kernels::ops::rms_norm::rms_norm;
 use octet_kernels::ops::rope::{RopeTable, rope};
 use octet_kernels::ops::swiglu::swiglu;
 
-pub use config::{
-    ActivationKind, DenseConfig, Initialisation, NormKind, Positions, RopeScaling, StorageType,
-};
+pub use config::{ActivationKind, DenseConfig, Initialisation, NormKind, Positions, StorageType};
 use parameters::{Block, Linear, Norm, Parameters};
+pub use rope_scaling::RopeScaling;
 
 use crate::models::{KvCache, KvCaches, LanguageModel, ModelSize, TokenBatch};
 
 mod config;
 mod parameters;
+mod rope_scaling;
 #[cfg(test)]
 mod tests;
 

@@ -46,6 +46,11 @@ pub trait Family {
     /// Writes out defaults that depend on other keys.
     fn resolve(&mut self);
 
+    /// Positions of the longest sequence that the model can read, if its keys say so.
+    fn max_positions(&self) -> Option<usize> {
+        None
+    }
+
     /// Registers the model's parameters.
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 //! table is built; a run only reads the table. A position outside it gives NaN in the rotated
 //! heads. Gradient: the inverse rotation, overwrites. Dead rows are left untouched.
 
+use std::f64::consts::TAU;
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,6 +42,12 @@ pub struct RopeSpec {
 pub enum RopeScaling {
     /// Not at all.
     None,
+    /// All wavelengths are stretched by `factor` (Chen et al., arXiv:2306.15595; `rope_type =
+    /// "linear"`).
+    Linear {
+        /// Stretch.
+        factor: f64,
+    },
     /// Llama 3.1: wavelengths above `original_length / low` are stretched by `factor`, those below
     /// `original_length / high` are kept, between them the two are mixed (`rope_type = "llama3"`).
     Llama3 {
@@ -53,18 +60,65 @@ pub enum RopeScaling {
         /// Context that the frequencies were trained for.
         original_length: f64,
     },
+    /// YaRN (Peng et al., arXiv:2309.00071; `rope_type = "yarn"`): pairs that turn less than `slow`
+    /// times in `original_length` are stretched by `factor`, those that turn more than `fast` times
+    /// are kept, between them the two are mixed by the number of the pair.
+    Yarn {
+        /// Stretch of long wavelengths.
+        factor: f64,
+        /// `beta_fast`.
+        fast: f64,
+        /// `beta_slow`.
+        slow: f64,
+        /// Context that the frequencies were trained for.
+        original_length: f64,
+        /// Whether the mix begins and ends at whole pairs.
+        whole: bool,
+        /// Factor of cosines and sines.
+        magnitude: f64,
+    },
 }
 
 impl RopeSpec {
     /// Radians per position of pair `i`.
     fn frequency(&self, i: usize) -> f64 {
         let frequency = self.theta.powf(-2.0 * i as f64 / self.head_dim as f64);
-        let RopeScaling::Llama3 { factor, low, high, original_length } = self.scaling else {
-            return frequency;
+        let (kept, factor) = match self.scaling {
+            RopeScaling::None => (1.0, 1.0),
+            RopeScaling::Linear { factor } => (0.0, factor),
+            RopeScaling::Llama3 { factor, low, high, original_length } => {
+                let turns = original_length * frequency / TAU;
+                (((turns - low) / (high - low)).clamp(0.0, 1.0), factor)
+            }
+            RopeScaling::Yarn { factor, fast, slow, original_length, whole, .. } => {
+                let (first, last) = self.mixed_pairs(fast, slow, original_length, whole);
+                (1.0 - ((i as f64 - first) / (last - first)).clamp(0.0, 1.0), factor)
+            }
         };
-        let turns = original_length * frequency / std::f64::consts::TAU;
-        let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
         frequency * (kept + (1.0 - kept) / factor)
+    }
+
+    /// Between which pairs YaRN mixes: the pair that turns `fast` times in the original length, and
+    /// the one that turns `slow` times.
+    fn mixed_pairs(&self, fast: f64, slow: f64, original_length: f64, whole: bool) -> (f64, f64) {
+        let width = self.head_dim as f64;
+        let pair =
+            |turns: f64| width * (original_length / (turns * TAU)).ln() / (2.0 * self.theta.ln());
+        let (mut first, mut last) = (pair(fast), pair(slow));
+        if whole {
+            (first, last) = (first.floor(), last.ceil());
+        }
+        let (first, last) = (first.max(0.0), last.min(width - 1.0));
+        // The reference widens an empty range by as much.
+        (first, if first == last { last + 0.001 } else { last })
+    }
+
+    /// Factor of cosines and sines.
+    fn magnitude(&self) -> f64 {
+        match self.scaling {
+            RopeScaling::Yarn { magnitude, .. } => magnitude,
+            _ => 1.0,
+        }
     }
 }
 
@@ -82,9 +136,9 @@ impl RopeTable {
         assert!(half > 0 && spec.head_dim.is_multiple_of(2), "heads of {}", spec.head_dim);
         let frequencies: Vec<f64> = (0..half).map(|i| spec.frequency(i)).collect();
         let angle = |n: usize| (n / half) as f64 * frequencies[n % half];
-        let (cosines, sines) = (0..spec.max_positions * half)
-            .map(|n| (angle(n).cos() as f32, angle(n).sin() as f32))
-            .unzip();
+        let magnitude = spec.magnitude();
+        let turn = |n| ((magnitude * angle(n).cos()) as f32, (magnitude * angle(n).sin()) as f32);
+        let (cosines, sines) = (0..spec.max_positions * half).map(turn).unzip();
         Arc::new(Self { spec, cosines, sines })
     }
 

@@ -10,6 +10,15 @@ use crate::testing::{Array, Trial, assert_close, forward, gradients, noise, wide
 const LLAMA3: RopeScaling =
     RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original_length: 64.0 };
 
+const YARN: RopeScaling = RopeScaling::Yarn {
+    factor: 8.0,
+    fast: 32.0,
+    slow: 1.0,
+    original_length: 64.0,
+    whole: true,
+    magnitude: 1.2,
+};
+
 fn spec(head_dim: usize, scaling: RopeScaling) -> RopeSpec {
     RopeSpec { head_dim, theta: 1e4, scaling, max_positions: 300 }
 }
@@ -23,7 +32,7 @@ fn trace(
 
 #[test]
 fn rotations_agree_with_complex_numbers() {
-    for scaling in [RopeScaling::None, LLAMA3] {
+    for scaling in [RopeScaling::None, RopeScaling::Linear { factor: 3.0 }, LLAMA3, YARN] {
         for (n, head_dim, heads, columns) in [(1, 2, 1, 2), (7, 6, 3, 24), (40, 64, 2, 192)] {
             let spec = spec(head_dim, scaling);
             let positions: Vec<i32> = (0..n as i32).map(|i| i * 37 % 300).collect();
@@ -53,6 +62,19 @@ fn scaling_keeps_short_waves_and_stretches_long_ones() {
         ratio > 1.0 && ratio < 8.0
     });
     assert!(between.count() > 0);
+}
+
+#[test]
+fn yarn_mixes_between_whole_pairs_or_not() {
+    let RopeScaling::Yarn { factor, fast, slow, original_length, magnitude, .. } = YARN else {
+        unreachable!("it is yarn")
+    };
+    let broken = RopeScaling::Yarn { factor, fast, slow, original_length, whole: false, magnitude };
+    let (plain, whole, broken) = (spec(64, RopeScaling::None), spec(64, YARN), spec(64, broken));
+    // 64 positions are 10 turns of the fastest pair: none turns often enough to be kept but it.
+    assert_eq!(plain.frequency(0), whole.frequency(0));
+    assert_eq!(plain.frequency(31) / 8.0, whole.frequency(31));
+    assert!((1..8).any(|i| whole.frequency(i) != broken.frequency(i)));
 }
 
 #[test]

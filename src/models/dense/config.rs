@@ -4,10 +4,10 @@ use octet_kernels::dtype::DType;
 use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{Init, Variables};
 use octet_kernels::ops::attention::HEAD_DIM_MAX;
-use octet_kernels::ops::rope::{self, RopeSpec};
+use octet_kernels::ops::rope::RopeSpec;
 use serde::{Deserialize, Serialize};
 
-use super::Dense;
+use super::{Dense, RopeScaling};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 use crate::models::{Family, LanguageModel, ModelSize};
@@ -75,6 +75,10 @@ pub struct DenseConfig {
     /// Stretches rotary frequencies for longer sequences than a model was first trained on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeScaling>,
+    /// Positions that the model knows: rows of learned ones, and the longest sequence that an
+    /// export promises to read. By default `batch.sequence_length`, which may not be longer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_positions: Option<usize>,
 }
 
 /// A norm over the elements of a row.
@@ -183,6 +187,7 @@ impl Default for DenseConfig {
             initialisation: Initialisation::Gpt2,
             init_std: None,
             rope_scaling: None,
+            max_positions: None,
         }
     }
 }
@@ -191,6 +196,8 @@ impl Default for DenseConfig {
 const LAYERS_MAX: usize = 1024;
 /// Largest width, and largest feed-forward width.
 const WIDTH_MAX: usize = 1 << 20;
+/// Largest number of positions.
+const POSITIONS_MAX: usize = 1 << 30;
 
 impl DenseConfig {
     /// First values of a matrix `[out, in]`; `residual`: of one that writes to the residual stream.
@@ -241,15 +248,7 @@ impl DenseConfig {
 
     /// The rotations of queries and keys, unless positions are learned.
     pub(super) fn rope(&self, max_positions: usize) -> Option<RopeSpec> {
-        let scaling = match self.rope_scaling {
-            None => rope::RopeScaling::None,
-            Some(s) => rope::RopeScaling::Llama3 {
-                factor: s.factor,
-                low: s.low_frequency,
-                high: s.high_frequency,
-                original_length: s.original_positions as f64,
-            },
-        };
+        let scaling = RopeScaling::of_op(self.rope_scaling);
         let (head_dim, theta) = (self.head_dim(), self.rope_theta);
         let rotated = self.positions == Positions::Rope;
         rotated.then_some(RopeSpec { head_dim, theta, scaling, max_positions })
@@ -285,6 +284,7 @@ impl DenseConfig {
         range("model.heads", self.heads, WIDTH_MAX)?;
         range("model.kv_heads", self.kv_heads(), WIDTH_MAX)?;
         range("model.feed_forward", self.feed_forward(), WIDTH_MAX)?;
+        range("model.max_positions", self.max_positions.unwrap_or(1), POSITIONS_MAX)?;
         let Self { width, heads, .. } = *self;
         if self.head_dim.is_none() && width % heads != 0 {
             let wanted = format!("a multiple of model.heads = {heads}, or model.head_dim");
@@ -309,6 +309,10 @@ impl DenseConfig {
 }
 
 impl Family for DenseConfig {
+    fn max_positions(&self) -> Option<usize> {
+        self.max_positions
+    }
+
     fn validate(&self) -> std::result::Result<(), Invalid> {
         self.check_sizes()?;
         let positive = |key, value: f64| {
@@ -343,36 +347,11 @@ impl Family for DenseConfig {
 
     fn build(&self, size: ModelSize, variables: &mut Variables) -> Result<Box<dyn LanguageModel>> {
         self.validate().map_err(|i| Error::Plan(format!("{}: {}", i.keys[0], i.problem)))?;
+        let positions = self.max_positions.unwrap_or(size.max_positions);
+        if positions < size.max_positions {
+            let wanted = expected(&format!("at least {}", size.max_positions), positions);
+            return Err(Error::Plan(format!("model.max_positions: {wanted}")));
+        }
         Ok(Box::new(Dense::new(self, size, variables)))
-    }
-}
-
-/// Llama 3.1's stretching: slow rotations are divided by `factor`, fast ones stay, those between
-/// are blended.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct RopeScaling {
-    /// How much longer sequences become.
-    pub factor: f64,
-    /// Fewer turns than this in the original length are divided.
-    pub low_frequency: f64,
-    /// More turns than this stay.
-    pub high_frequency: f64,
-    /// Positions of the original length.
-    pub original_positions: usize,
-}
-
-impl RopeScaling {
-    fn validate(&self) -> std::result::Result<(), Invalid> {
-        let Self { factor, low_frequency: low, high_frequency: high, original_positions } = *self;
-        let key = "model.rope_scaling";
-        let finite = factor.is_finite() && high.is_finite();
-        require(finite && factor >= 1.0, key, || expected("a factor of at least 1", factor))?;
-        let frequencies = || {
-            expected("low_frequency above 0 and below high_frequency", format!("{low} and {high}"))
-        };
-        require(low > 0.0 && low < high, key, frequencies)?;
-        let positions = || expected("original_positions of at least 1", original_positions);
-        require(original_positions > 0, key, positions)
     }
 }

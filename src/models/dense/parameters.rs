@@ -61,8 +61,8 @@ impl Parameters {
         let width = config.width;
         let embedding = add.matrix("embedding.weight", [size.vocabulary, width], false);
         let learned = config.positions == Positions::Learned;
-        let positions =
-            learned.then(|| add.matrix("positions.weight", [size.max_positions, width], false));
+        let rows = config.max_positions.unwrap_or(size.max_positions);
+        let positions = learned.then(|| add.matrix("positions.weight", [rows, width], false));
         let blocks = (0..config.layers).map(|i| add.block(&format!("blocks.{i}"))).collect();
         let final_norm = add.norm("final_norm", width);
         let head = !config.tied;

@@ -183,6 +183,10 @@ fn compare(
     accept_new_numerics: bool,
 ) -> Result<Vec<String>, ResumeError> {
     let mut accepted = Vec::new();
+    // A state that was brought in from elsewhere, not trained by a run: there are no bits to go on.
+    if was.is_empty() {
+        return Ok(accepted);
+    }
     for (key, was, now) in differences(was, &facts.identity) {
         if !accept_new_numerics {
             return Err(ResumeError::Identity { key, was, now });

@@ -120,10 +120,15 @@ pub fn initialise(workload: &dyn Workload, slot: &Slot) {
         let values = workload.variables().first_values(ParameterId(i), workload.seed());
         write_as(tensor.dtype, &values, bytes);
     }
+    initialise_rest(workload, slot);
+}
+
+/// Writes what a first state has beside parameters: saved states, and moments of zero.
+pub fn initialise_rest(workload: &dyn Workload, slot: &Slot) {
     for saved in slot.layout().saved_states() {
         let state = &workload.variables().states()[saved.state.0];
         let part = slot.region(Region::States).part(saved.slot.start, saved.slot.len());
-        // SAFETY: as above.
+        // SAFETY: nobody else has the slot before the first rank starts.
         let bytes: &mut [u8] = unsafe { part.as_mut_slice() };
         let values = vec![state.init; state.shape.iter().product()];
         write_as(state.dtype, &values, bytes);

@@ -30,6 +30,7 @@ pub mod manifest;
 mod retention;
 mod save;
 pub mod tensor_file;
+pub mod tensor_header;
 #[cfg(test)]
 pub(crate) mod tests;
 

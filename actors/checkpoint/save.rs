@@ -9,7 +9,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::manifest::{FORMAT_VERSION, MANIFEST};
-use crate::checkpoint::tensor_file::{TensorFileWriter, TensorSpec, header};
+use crate::checkpoint::tensor_file::{TensorFileWriter, TensorSpec};
+use crate::checkpoint::tensor_header::header;
 use crate::checkpoint::{
     CheckpointError, FileEntry, Manifest, SPACE_RESERVE, Store, TensorEntry, folder_name,
     in_parallel, load,

@@ -1,30 +1,19 @@
 //! safetensors files, written and read as streams: no tensor is ever held twice.
 //!
-//! Format: eight bytes of header length (little-endian), the header as JSON padded with spaces,
-//! then the tensors without gaps. Source: the README of huggingface/safetensors. Tensors come in
-//! descending size of their dtype, so that all are aligned. Owns one open file; knows no
-//! checkpoints, so an export may use it as well.
+//! Tensors come in descending size of their dtype, so that all are aligned. Owns one open file;
+//! knows no checkpoints, so an export may use it as well.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use octet_kernels::dtype::DType;
-use serde_json::{Map, Value, json};
 
+use crate::checkpoint::tensor_header::{HeaderEntry, TensorFileHeader, header};
 use crate::checkpoint::{CheckpointError, damaged};
 use crate::outside::{Disk, DiskError, DiskFile, DiskReader};
 
 /// Small tensors are gathered until this many bytes are there.
 const BUFFER_BYTES: usize = 1 << 20;
-
-/// Longest header that is read; the safetensors crate has the same limit.
-const HEADER_BYTES_MAX: u64 = 100_000_000;
-
-/// The data start at a multiple of this.
-const DATA_ALIGNMENT: usize = 64;
-
-/// Key of the free-form part of the header.
-const METADATA: &str = "__metadata__";
 
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,50 +31,6 @@ impl TensorSpec {
     pub fn bytes(&self) -> u64 {
         self.shape.iter().product::<usize>() as u64 * self.dtype.bytes() as u64
     }
-}
-
-/// The format's name of a dtype.
-fn format_name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "F32",
-        DType::F64 => "F64",
-        DType::Bf16 => "BF16",
-        DType::F16 => "F16",
-        DType::F8E4M3 => "F8_E4M3",
-        DType::F8E5M2 => "F8_E5M2",
-        DType::I32 => "I32",
-        DType::I64 => "I64",
-        DType::U8 => "U8",
-    }
-}
-
-fn dtype_of(name: &str) -> Option<DType> {
-    DType::ALL.into_iter().find(|dtype| format_name(*dtype) == name)
-}
-
-/// Length, JSON and padding in front of the data. Panics if two tensors have one name.
-pub fn header(tensors: &[TensorSpec], metadata: &BTreeMap<String, String>) -> Vec<u8> {
-    let mut entries = Map::new();
-    if !metadata.is_empty() {
-        entries.insert(METADATA.into(), json!(metadata));
-    }
-    let mut start = 0;
-    for tensor in tensors {
-        let end = start + tensor.bytes();
-        let entry = json!({
-            "dtype": format_name(tensor.dtype),
-            "shape": tensor.shape,
-            "data_offsets": [start, end],
-        });
-        let twice = entries.insert(tensor.name.clone(), entry);
-        assert!(twice.is_none(), "two tensors named {}", tensor.name);
-        start = end;
-    }
-    let mut text = Value::Object(entries).to_string().into_bytes();
-    text.resize((8 + text.len()).next_multiple_of(DATA_ALIGNMENT) - 8, b' ');
-    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(text);
-    bytes
 }
 
 /// A file on its way to the disk.
@@ -189,16 +134,21 @@ impl TensorFileReader {
             tensors: Vec::new(),
             metadata: BTreeMap::new(),
         };
-        let mut length = [0; 8];
-        reader.read(&mut length)?;
-        let length = u64::from_le_bytes(length);
-        if length > HEADER_BYTES_MAX.min(disk.size(path)?) {
-            return Err(damaged(path, format!("a header of {length} bytes")));
-        }
-        let mut text = vec![0; length as usize];
+        let header = TensorFileHeader::read(disk, path)?;
+        let spec = |tensor: &HeaderEntry| match tensor.dtype {
+            Some(dtype) => {
+                Ok(TensorSpec { name: tensor.name.clone(), dtype, shape: tensor.shape.clone() })
+            }
+            None => {
+                let HeaderEntry { name, type_name, .. } = tensor;
+                Err(damaged(path, format!("tensor {name} is of type {type_name}")))
+            }
+        };
+        reader.tensors = header.tensors.iter().map(spec).collect::<Result<_, _>>()?;
+        // Hashed like all the rest.
+        let mut text = vec![0; header.data as usize];
         reader.read(&mut text)?;
-        let parsed = parse_header(&text).map_err(|what| damaged(path, what))?;
-        (reader.tensors, reader.metadata) = parsed;
+        reader.metadata = header.metadata;
         Ok(reader)
     }
 
@@ -239,43 +189,4 @@ impl TensorFileReader {
             _ => Err(damaged(&self.path, "is too long")),
         }
     }
-}
-
-type Header = (Vec<TensorSpec>, BTreeMap<String, String>);
-
-/// The tensors in the order of their data, which must have neither gaps nor overlaps.
-fn parse_header(text: &[u8]) -> Result<Header, String> {
-    let entries: Map<String, Value> =
-        serde_json::from_slice(text).map_err(|e| format!("the header: {e}"))?;
-    let mut metadata = BTreeMap::new();
-    let mut tensors = Vec::new();
-    for (name, entry) in entries {
-        if name == METADATA {
-            metadata = serde_json::from_value(entry).map_err(|e| format!("{METADATA}: {e}"))?;
-            continue;
-        }
-        let odd = || format!("the header's entry of tensor {name}");
-        let dtype = entry["dtype"].as_str().and_then(dtype_of).ok_or_else(odd)?;
-        let numbers = |key: &str| -> Option<Vec<usize>> {
-            let list = entry[key].as_array()?.iter();
-            list.map(|n| n.as_u64().and_then(|n| usize::try_from(n).ok())).collect()
-        };
-        let shape = numbers("shape").ok_or_else(odd)?;
-        let offsets = numbers("data_offsets").filter(|o| o.len() == 2).ok_or_else(odd)?;
-        let elements = shape.iter().try_fold(1usize, |all, n| all.checked_mul(*n));
-        let bytes = elements.and_then(|n| n.checked_mul(dtype.bytes())).ok_or_else(odd)?;
-        if offsets[0].checked_add(bytes) != Some(offsets[1]) {
-            return Err(odd());
-        }
-        tensors.push((offsets[0], offsets[1], TensorSpec { name, dtype, shape }));
-    }
-    tensors.sort_by_key(|(start, end, _)| (*start, *end));
-    let mut end = 0;
-    for (start, next, tensor) in &tensors {
-        if *start != end {
-            return Err(format!("tensor {} starts at {start}, not at {end}", tensor.name));
-        }
-        end = *next;
-    }
-    Ok((tensors.into_iter().map(|(_, _, tensor)| tensor).collect(), metadata))
 }

@@ -8,7 +8,8 @@ use octet_kernels::dtype::DType;
 use safetensors::SafeTensors;
 
 use crate::checkpoint::manifest::MANIFEST;
-use crate::checkpoint::tensor_file::{TensorFileReader, TensorFileWriter, TensorSpec, header};
+use crate::checkpoint::tensor_file::{TensorFileReader, TensorFileWriter, TensorSpec};
+use crate::checkpoint::tensor_header::header;
 use crate::checkpoint::{
     About, CheckpointError, Contents, Manifest, Saved, Store, StoreSettings, inspect, load, verify,
 };
@@ -149,14 +150,27 @@ fn tensor_files_read_what_the_crate_writes() {
 
 #[test]
 fn headers_with_gaps_or_wrong_sizes_are_refused() {
-    let entry = |dtype, shape, start, end| {
+    let entry = |dtype, shape, start: u64, end: u64| {
         format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
     };
     for (text, complaint) in [
         (format!(r#"{{"w":{}}}"#, entry("F32", "[2]", 4, 12)), "starts at 4"),
         (format!(r#"{{"w":{}}}"#, entry("F32", "[2]", 0, 12)), "entry of tensor w"),
-        (format!(r#"{{"w":{}}}"#, entry("F31", "[2]", 0, 8)), "entry of tensor w"),
+        (format!(r#"{{"w":{}}}"#, entry("F31", "[2]", 0, 16)), "tensor w is of type F31"),
         (format!(r#"{{"w":{}}}"#, entry("F32", "[-2]", 0, 8)), "entry of tensor w"),
+        (format!(r#"{{"w":{}}}"#, entry("F32", "[2]", 0, 8)), "its header says"),
+        (
+            format!(r#"{{"w":{}}}"#, entry("F32", "[2500000000]", 0, 10_000_000_000)),
+            "header says 1",
+        ),
+        (
+            format!(
+                r#"{{"w":{0},"w":{1}}}"#,
+                entry("F32", "[2]", 0, 8),
+                entry("F32", "[2]", 8, 16)
+            ),
+            "two tensors named w",
+        ),
         ("[1]".to_string(), "the header"),
     ] {
         let disk = FaultyDisk::new();

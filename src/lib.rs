@@ -11,6 +11,7 @@
 //! | [`sampling`] | text from a model, token by token |
 //! | [`run_data`] | what a run folder keeps of its text |
 //! | [`look`] | a run that is there, evaluated or made to write, and not touched |
+//! | [`hub`] | folders of Hugging Face's libraries, out and in |
 //! | [`inspect`], [`diff`] | what lies at a path; where two runs part |
 //! | [`plan`] | what a run will take, before anything is taken |
 //! | [`doctor`] | what this machine has and what is missing |
@@ -25,6 +26,7 @@ pub mod diff;
 pub mod doctor;
 pub mod experiment;
 pub mod failure;
+pub mod hub;
 pub mod inspect;
 pub mod look;
 pub mod models;

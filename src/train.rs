@@ -32,6 +32,7 @@ use crate::config::{Config, Device};
 use crate::data::{DataError, Prepared, Progress, Tokenizer, prepare};
 use crate::experiment::{Experiment, Talk};
 use crate::failure::Failure;
+use crate::hub;
 use crate::models::RecomputeConfig;
 use crate::plan::vocabulary;
 use crate::provenance;
@@ -109,6 +110,9 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let place = DataPlace::of(&prepared)?;
     let text = Text::open(&config, prepared)?;
     let tokenizer = text.tokenizer().clone();
+    if !job.fresh {
+        hub::check(&job.folder, &config, &tokenizer)?;
+    }
     let experiment = Experiment::new(&config, vocabulary, Some(text))?;
     // What "auto" became.
     config.model = experiment.config().model.clone();

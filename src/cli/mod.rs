@@ -10,7 +10,9 @@ mod bench;
 mod diff;
 mod doctor;
 mod evaluate;
+mod export;
 mod generate;
+mod import;
 mod inspect;
 mod numbers;
 mod parent;
@@ -54,6 +56,10 @@ enum Command {
     Generate(generate::Arguments),
     /// Held-out losses of a run's newest good checkpoint.
     Evaluate(evaluate::Arguments),
+    /// Make a folder of a checkpoint that Hugging Face's libraries load.
+    Export(export::Arguments),
+    /// Make a run that can be trained of a folder that somebody else has stored.
+    Import(import::Arguments),
     /// What lies at a path: a shard, a checkpoint or a run.
     Inspect(inspect::Arguments),
     /// Hash checkpoints again; exit code 1 if one is damaged.
@@ -87,6 +93,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),

@@ -135,7 +135,16 @@ impl Tokenizer {
         Self::from_json(&path, file, options.end_of_document)
     }
 
-    fn from_json(path: &Path, json: Vec<u8>, end: Option<&str>) -> Result<Self, DataError> {
+    /// Reads the bytes of a `tokenizer.json`; the path is for errors only. `end` is
+    /// `data.end_of_document`.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] if they make no sense.
+    pub(crate) fn from_json(
+        path: &Path,
+        json: Vec<u8>,
+        end: Option<&str>,
+    ) -> Result<Self, DataError> {
         let tokenizer = HuggingFace::new(json, end)
             .map_err(|reason| DataError::Tokenizer { path: path.to_owned(), reason })?;
         Ok(Self { kind: Kind::HuggingFace(Box::new(tokenizer)) })

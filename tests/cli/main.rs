@@ -2,6 +2,7 @@
 
 mod evaluating;
 mod harness;
+mod hub;
 mod planning;
 mod prepare;
 mod reading;

@@ -1,0 +1,129 @@
+//! Between our tensors and theirs: the lines of a family's table, and what they come to for the
+//! parameters of one model.
+//!
+//! A line names a module of ours and the modules of theirs that it is made of; a parameter is a
+//! module's `weight` or `bias`. `{}` stands for the number of a block. What a model has decides
+//! which lines are used, so a parameter without a line cannot be lost.
+
+use octet_kernels::graph::Parameter;
+
+use crate::failure::Failure;
+use crate::models::DenseConfig;
+
+/// What is done to a tensor of ours to get theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Nothing.
+    Same,
+    /// Nothing; a row stands for a token, and ours may have more of them.
+    Tokens,
+    /// Theirs is `[in, out]`, ours `[out, in]`.
+    Transposed,
+    /// Theirs are the rows of queries, of keys and of values, each a tensor.
+    Qkv,
+    /// Theirs are the first and the second half of the rows: gate and up.
+    Halves,
+}
+
+/// A line of a table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Line {
+    /// Our module.
+    pub(super) ours: &'static str,
+    /// Their modules, in the order of our rows.
+    pub(super) theirs: &'static [&'static str],
+    pub(super) way: Way,
+}
+
+/// A line of a table, shorter to write.
+pub(super) const fn line(ours: &'static str, theirs: &'static [&'static str], way: Way) -> Line {
+    Line { ours, theirs, way }
+}
+
+/// A tensor of theirs, made of some rows of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Its name.
+    pub(super) name: String,
+    /// Its shape.
+    pub(super) shape: Vec<usize>,
+    /// Whether it is stored `[in, out]`.
+    pub(super) transposed: bool,
+}
+
+impl Part {
+    /// Its elements.
+    pub(super) fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A tensor of ours and what it is to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    /// Our name.
+    pub(super) ours: String,
+    /// Our shape.
+    pub(super) shape: Vec<usize>,
+    /// One below the other.
+    pub(super) parts: Vec<Part>,
+    /// Whether a row is a token's, so that ours may have more rows than theirs.
+    pub(super) tokens: bool,
+}
+
+/// What a table comes to for the parameters of a model, in their order.
+///
+/// # Errors
+/// A parameter that the table does not know: the model is none of this family.
+pub(super) fn rows(
+    lines: &[Line],
+    parameters: &[Parameter],
+    model: &DenseConfig,
+) -> Result<Vec<Row>, Failure> {
+    let row = |parameter: &Parameter| {
+        let unknown = || Failure::ours(format!("no table has a line for {}", parameter.name));
+        let (module, kind) = parameter.name.rsplit_once('.').ok_or_else(unknown)?;
+        let (pattern, block) = pattern_of(module);
+        let line = lines.iter().find(|line| line.ours == pattern).ok_or_else(unknown)?;
+        Ok(expand(line, parameter, kind, &block, model))
+    };
+    parameters.iter().map(row).collect()
+}
+
+/// `blocks.7.attention.qkv` is `blocks.{}.attention.qkv` of block `7`.
+fn pattern_of(module: &str) -> (String, String) {
+    let numbered = module.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+    match numbered {
+        Some((block, rest)) => (format!("blocks.{{}}.{rest}"), block.to_owned()),
+        None => (module.to_owned(), String::new()),
+    }
+}
+
+fn expand(line: &Line, parameter: &Parameter, kind: &str, block: &str, model: &DenseConfig) -> Row {
+    let rows = parameter.shape[0];
+    let cut = match line.way {
+        Way::Same | Way::Tokens | Way::Transposed => vec![rows],
+        Way::Halves => vec![rows / 2; 2],
+        Way::Qkv => {
+            let [q, kv] = [model.heads, model.kv_heads()].map(|heads| heads * model.head_dim());
+            vec![q, kv, kv]
+        }
+    };
+    assert_eq!(cut.len(), line.theirs.len(), "tensors of {}", line.ours);
+    assert_eq!(cut.iter().sum::<usize>(), rows, "rows of {}", parameter.name);
+    let transposed = line.way == Way::Transposed && parameter.shape.len() == 2;
+    let part = |(module, rows): (&&str, usize)| {
+        let mut shape = parameter.shape.clone();
+        shape[0] = rows;
+        if transposed {
+            shape.reverse();
+        }
+        Part { name: format!("{}.{kind}", module.replace("{}", block)), shape, transposed }
+    };
+    Row {
+        ours: parameter.name.clone(),
+        shape: parameter.shape.clone(),
+        parts: line.theirs.iter().zip(cut).map(part).collect(),
+        tokens: line.way == Way::Tokens,
+    }
+}

@@ -1,0 +1,115 @@
+//! Every case of the golden file: in, computed, out, in and out again.
+//!
+//! With `OCTET_HUB_PARITY=FOLDER` the exports stay there, for `scripts/hub_reference.py` to load.
+
+use std::path::{Path, PathBuf};
+
+use octet_kernels::dtype::DType;
+use octet_kernels::graph::{Goal, Policy, Variables};
+use octet_kernels::ops::linear::linear;
+
+use super::{
+    export_to, files_of, golden, import_to, parameters_of, scratch, tensors_in, tensors_of,
+    write_folder,
+};
+use crate::models::testing::{Bench, Field};
+use crate::models::{ModelSize, TokenBatch};
+
+/// Largest relative error of logits.
+const LIMIT: f64 = 1e-5;
+
+/// Logits of a run's model after each of some tokens.
+fn logits(run: &Path, length: usize) -> impl FnMut(&[i32]) -> Vec<Vec<f32>> {
+    let (config, values) = parameters_of(run);
+    let mut variables = Variables::new();
+    let vocabulary = config.model.vocabulary.unwrap();
+    let size = ModelSize { vocabulary, max_positions: length };
+    let model = config.model.build(size, &mut variables).unwrap();
+    let mut bench = Bench::new(variables);
+    for (name, values) in &values {
+        bench.store(name, values);
+    }
+    let program = bench.compile(Policy::default(), |g| {
+        let mut input = |name| g.input(name, &[length], DType::I32);
+        let batch = TokenBatch {
+            tokens: input("tokens"),
+            positions: input("positions"),
+            segments: input("segments"),
+            sequence_length: length,
+            training: false,
+        };
+        let hidden = model.hidden(g, &batch).unwrap();
+        let head = model.head(g);
+        let logits = linear(g, hidden, head, None).unwrap();
+        g.fetch("logits", logits);
+        Goal::Forward
+    });
+    move |tokens| {
+        let mut padded = tokens.to_vec();
+        padded.resize(length, 0);
+        let fields = [
+            ("tokens", padded),
+            ("positions", (0..length as i32).collect()),
+            ("segments", vec![0; length]),
+        ];
+        let fields = fields.map(|(name, values)| (name, Field::Integers(values)));
+        let found = bench.run(&program, &fields).remove("logits").unwrap();
+        found.chunks(vocabulary).take(tokens.len()).map(<[f32]>::to_vec).collect()
+    }
+}
+
+fn best(logits: &[f32]) -> i32 {
+    let ranked = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    ranked.unwrap().0 as i32
+}
+
+fn slug(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect()
+}
+
+#[test]
+fn models_of_transformers_compute_the_same_and_come_out_as_they_came_in() {
+    let golden = golden();
+    assert!(golden.cases.len() >= 18);
+    let kept = std::env::var_os("OCTET_HUB_PARITY").map(PathBuf::from);
+    for case in &golden.cases {
+        let (name, own) = (&case.name, scratch());
+        let place = own.path();
+        let [theirs, run, again, twice] =
+            ["theirs", "run", "again", "twice"].map(|part| place.join(part));
+        let tensors = tensors_of(&golden, case);
+        write_folder(&theirs, &case.config, &tensors);
+        import_to(&theirs, &run).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut tokens = golden.prompt.clone();
+        let mut model = logits(&run, tokens.len() + case.greedy.len());
+        let found = model(&tokens);
+        let (mut error, mut norm) = (0.0, 0.0);
+        for (&at, expected) in golden.shown.iter().zip(&case.logits) {
+            assert_eq!(found[at].len(), golden.vocabulary);
+            for (found, expected) in found[at].iter().zip(expected) {
+                error += (f64::from(*found) - expected).powi(2);
+                norm += expected.powi(2);
+            }
+        }
+        let error = (error / norm).sqrt();
+        assert!(error <= LIMIT, "{name}: logits differ by {error:e}");
+        for _ in &case.greedy {
+            let next = best(model(&tokens).last().unwrap());
+            tokens.push(next);
+        }
+        assert_eq!(tokens[golden.prompt.len()..], case.greedy, "{name}");
+        // Out again: the same tensors, bit for bit.
+        let out = kept.as_deref().unwrap_or(place).join(slug(name));
+        let exported = export_to(&run, &out).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let class = case.config["architectures"][0].as_str().unwrap();
+        assert_eq!(exported.architecture, class, "{name}");
+        let stored = tensors_in(&out.join("model.safetensors"));
+        assert_eq!(stored.len(), tensors.len(), "{name}");
+        for (tensor, _, values) in &tensors {
+            assert!(stored[tensor] == *values, "{name}: {tensor}");
+        }
+        import_to(&out, &again).unwrap_or_else(|error| panic!("{name}: {error}"));
+        export_to(&again, &twice).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(files_of(&out) == files_of(&twice), "{name}: an export that came back");
+    }
+}

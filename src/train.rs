@@ -168,6 +168,11 @@ fn prepared(
     watchers: &mut Watchers,
 ) -> Result<Option<(Prepared, Option<String>)>, Failure> {
     let Job { config, folder, fresh, .. } = job;
+    // The text may have changed since; the run goes on with what it was begun with.
+    let begun = job.restarted.as_ref().and_then(|_| DataPlace::read(folder)?.open());
+    if let Some(begun) = begun {
+        return Ok(Some((begun, None)));
+    }
     let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
         (watchers.preparing)(progress);
         interrupted(&watchers.interrupts)

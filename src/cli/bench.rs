@@ -12,6 +12,7 @@ use octet_actors::rank::threads_per_rank;
 use serde_json::{Value, json};
 
 use crate::cli::numbers::at_least_1;
+use crate::cli::output::out;
 
 mod data;
 
@@ -79,7 +80,7 @@ fn bench_step(step: &StepArguments, config: &Config) -> Result<ExitCode, Failure
     let bench = StepBench::new(config, vocabulary, threads)?;
     let figures = measure(bench, threads, step.steps)?;
     if step.json {
-        println!("{}", figures.json());
+        out!("{}", figures.json());
     } else {
         figures.print();
     }
@@ -150,18 +151,18 @@ impl Figures {
         let Self { tokens, flops, peak, threads, .. } = *self;
         let (median, steps) = (self.median(), self.seconds.len());
         let best = tokens / self.seconds[0];
-        println!("tokens/s   {:.0} (median of {steps} steps), {best:.0} (best)", tokens / median);
-        println!("step       {:.3} ms, {tokens} tokens, {threads} threads", median * 1e3);
-        println!(
+        out!("tokens/s   {:.0} (median of {steps} steps), {best:.0} (best)", tokens / median);
+        out!("step       {:.3} ms, {tokens} tokens, {threads} threads", median * 1e3);
+        out!(
             "GFLOP/s    {:.1} of model FLOPs, {:.0} % of the {:.1} of a large product",
             flops / median / 1e9,
             100.0 * flops / median / peak,
             peak / 1e9
         );
         let total: f64 = self.profile.values().map(|share| share.seconds).sum();
-        println!("op                               times a step   ms a step   share   GFLOP/s");
+        out!("op                               times a step   ms a step   share   GFLOP/s");
         for (op, share) in self.ops() {
-            println!(
+            out!(
                 "{op:<32} {:>12} {:>11.3} {:>5.1} % {:>9.1}",
                 share.count,
                 share.seconds * 1e3,

@@ -8,6 +8,7 @@ use octet::diff::{Bucket, Difference, diff};
 use octet::failure::Failure;
 use octet::look::Run;
 
+use crate::cli::output::out;
 use crate::cli::units::short;
 
 /// Names of a bucket's parameters that are printed.
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Err(Failure::user("the runs have no step in common: nothing to compare"));
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&found).map_err(Failure::ours)?);
+        out!("{}", serde_json::to_string_pretty(&found).map_err(Failure::ours)?);
     } else {
         print_difference(&found);
     }
@@ -45,32 +46,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn print_difference(found: &Difference) {
     for key in &found.config {
         let [a, b] = key.values.each_ref().map(|value| value.as_deref().unwrap_or("not given"));
-        println!("config       {}: {a}, {b}", key.key);
+        out!("config       {}: {a}, {b}", key.key);
     }
     let same = |same| if same { "the same" } else { "different" };
-    println!("numbers      {} by configuration", same(found.same_numbers));
-    println!("data         {}", found.same_data.map_or("unknown", same));
-    println!("steps        {} and {}", found.steps[0], found.steps[1]);
+    out!("numbers      {} by configuration", same(found.same_numbers));
+    out!("data         {}", found.same_data.map_or("unknown", same));
+    out!("steps        {} and {}", found.steps[0], found.steps[1]);
     if let Some(loss) = &found.loss {
         let ([a, b], [c, d]) = (loss.loss, loss.grad_norm);
-        println!("loss         first differs at step {}: {a}, {b} (norm {c}, {d})", loss.step);
+        out!("loss         first differs at step {}: {a}, {b} (norm {c}, {d})", loss.step);
     }
     if let Some(difference) = &found.fingerprint {
-        println!("fingerprint  first differs at step {}", difference.step);
+        out!("fingerprint  first differs at step {}", difference.step);
         for bucket in &difference.buckets {
-            println!("             bucket {}: {}", bucket.bucket, parameters(bucket));
+            out!("             bucket {}: {}", bucket.bucket, parameters(bucket));
         }
     }
     if let Some(step) = found.checkpoint {
-        println!("checkpoint   first differs at step {step}");
+        out!("checkpoint   first differs at step {step}");
     }
     for newest in found.newest.iter().flatten() {
-        println!("digest       {} at step {}", short(&newest.1), newest.0);
+        out!("digest       {} at step {}", short(&newest.1), newest.0);
     }
     let equal = found.equal_steps;
     match found.parts {
-        true => println!("they part after {equal} equal steps"),
-        false => println!("equal in all {equal} steps that both have"),
+        true => out!("they part after {equal} equal steps"),
+        false => out!("equal in all {equal} steps that both have"),
     }
 }
 

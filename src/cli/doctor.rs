@@ -7,6 +7,7 @@ use clap::Args;
 use octet::doctor::{Check, Machine, Need, Verdict, examine};
 use octet::failure::Failure;
 
+use crate::cli::output::out;
 use crate::cli::units::size;
 
 /// How to say it.
@@ -24,7 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let machine = examine(&std::path::absolute(Path::new("runs")).map_err(Failure::world)?);
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&machine).map_err(Failure::ours)?);
+        out!("{}", serde_json::to_string_pretty(&machine).map_err(Failure::ours)?);
         return Ok(ExitCode::SUCCESS);
     }
     print_machine(&machine);
@@ -38,17 +39,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn print_machine(machine: &Machine) {
     let bytes = |bytes: Option<u64>| bytes.map_or("unknown".to_string(), |b| size(b as usize));
     let limit = |limit: Option<u64>| limit.map_or("no limit".to_string(), |b| size(b as usize));
-    println!("octet        {}", machine.version);
-    println!("cores        {}, {}", machine.cores, machine.instruction_set);
-    println!(
+    out!("octet        {}", machine.version);
+    out!("cores        {}, {}", machine.cores, machine.instruction_set);
+    out!(
         "memory       {} of {} available, pages of {}, {} may be locked",
         bytes(machine.available_bytes),
         bytes(machine.memory_bytes),
         size(machine.page_bytes as usize),
         limit(machine.locked_bytes)
     );
-    println!("disk         {} free at {}", bytes(machine.disk_bytes), machine.disk.display());
-    println!(
+    out!("disk         {} free at {}", bytes(machine.disk_bytes), machine.disk.display());
+    out!(
         "measured     {:.1} GFLOP/s in fp32 products, {}/s in copies (read and write)",
         machine.gemm_flops_per_s / 1e9,
         size(machine.copy_bytes_per_s as usize)
@@ -62,8 +63,8 @@ fn print_check(check: &Check) {
         Verdict::Missing => "missing",
     };
     match check.verdict {
-        Verdict::Ok => println!("{verdict:<12} {}: {}", check.name, check.found),
-        _ => println!("{verdict:<12} {}: {} ({})", check.name, check.found, check.purpose),
+        Verdict::Ok => out!("{verdict:<12} {}: {}", check.name, check.found),
+        _ => out!("{verdict:<12} {}: {} ({})", check.name, check.found, check.purpose),
     }
 }
 
@@ -74,16 +75,16 @@ fn print_verdict(machine: &Machine) {
     };
     let cpu = names(Need::Run);
     match (machine.can_train(), cpu.is_empty()) {
-        (true, true) => println!("verdict      runs on the CPU: ready"),
-        (true, false) => println!("verdict      runs on the CPU: ready, but low on {cpu}"),
-        (false, _) => println!("verdict      runs on the CPU: not possible without {cpu}"),
+        (true, true) => out!("verdict      runs on the CPU: ready"),
+        (true, false) => out!("verdict      runs on the CPU: ready, but low on {cpu}"),
+        (false, _) => out!("verdict      runs on the CPU: not possible without {cpu}"),
     }
     if machine.short_of(Need::Quickstart).next().is_some() {
-        println!("verdict      configs/quickstart.toml: needs --set data.text=PATH here");
+        out!("verdict      configs/quickstart.toml: needs --set data.text=PATH here");
     } else {
-        println!("verdict      configs/quickstart.toml: ready");
+        out!("verdict      configs/quickstart.toml: ready");
     }
     let gpu = names(Need::Gpu);
     let lacks = if gpu.is_empty() { String::new() } else { format!("; this machine lacks {gpu}") };
-    println!("verdict      runs on GPUs: not yet, this build computes on the CPU{lacks}");
+    out!("verdict      runs on GPUs: not yet, this build computes on the CPU{lacks}");
 }

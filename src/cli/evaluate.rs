@@ -7,6 +7,7 @@ use clap::Args;
 use octet::failure::{Failure, INTERRUPTED};
 use octet::look::{Looked, Run, evaluate};
 
+use crate::cli::output::{self, out};
 use crate::cli::signals;
 
 /// What to evaluate.
@@ -35,14 +36,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let interrupts = signals::interrupts("ending; once more ends at once")?;
     let looked = evaluate(&run, arguments.task.as_deref(), interrupts)?;
     for note in &looked.notes {
-        eprintln!("octet: {note}");
+        output::complain(format_args!("octet: {note}"));
     }
     if looked.interrupted {
         return Ok(ExitCode::from(INTERRUPTED));
     }
     if arguments.json {
         let json = serde_json::to_string_pretty(&looked.reports).map_err(Failure::ours)?;
-        println!("{json}");
+        out!("{json}");
     } else {
         print_table(&looked);
     }
@@ -50,14 +51,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn print_table(looked: &Looked) {
-    println!("task                  step      loss  perplexity  bits/byte     targets");
+    out!("task                  step      loss  perplexity  bits/byte     targets");
     for report in &looked.reports {
         let bits = report.bits_per_byte.map_or("-".to_string(), |bits| format!("{bits:.4}"));
         let (loss, perplexity) = match report.targets {
             0 => ("-".to_string(), "-".to_string()),
             _ => (format!("{:.4}", report.loss), format!("{:.3}", report.perplexity)),
         };
-        println!(
+        out!(
             "{:<18} {:>7} {loss:>9} {perplexity:>11} {bits:>10} {:>11}",
             report.task, report.step, report.targets
         );

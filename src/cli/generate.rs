@@ -1,11 +1,10 @@
 //! `octet generate`: a run's newest good checkpoint goes on with a prompt. Prints only text.
 
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use clap::Args;
 use octet::failure::Failure;
@@ -13,7 +12,7 @@ use octet::look::{Run, Writing, generate};
 use octet::sampling::{Heard, Listener, Sampler};
 
 use crate::cli::numbers::{at_least_1, number, whole};
-use crate::cli::signals;
+use crate::cli::{output, signals};
 
 /// What to write.
 #[derive(Debug, Args)]
@@ -74,24 +73,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let each = |prompt: &String| std::iter::repeat_n(prompt.clone(), count);
     let prompts: Vec<String> = prompts.iter().flat_map(each).collect();
-    let printed = Arc::new(Mutex::new(Ok(())));
+    let diverged = Arc::new(AtomicBool::new(false));
     let stop = signals::flag()?;
     let listener = |(i, prompt): (usize, &String)| {
         let before = if i == 0 { prompt.clone() } else { format!("{SEPARATOR}{prompt}") };
-        printer(before, stop.clone(), printed.clone())
+        printer(before, stop.clone(), diverged.clone())
     };
     let listeners = prompts.iter().enumerate().map(listener).collect();
     let looked = generate(&run, Writing { prompts, tokens, sampler }, listeners)?;
     for note in looked.notes {
-        eprintln!("octet: {note}");
+        output::complain(format_args!("octet: {note}"));
     }
-    let printed = std::mem::replace(&mut *lock(&printed), Ok(()));
-    match printed {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::world(format!("the text ends early: {error}")))
-        }
-        _ => Ok(ExitCode::SUCCESS),
+    if diverged.load(Ordering::Relaxed) {
+        return Err(Failure::world("the text ends early: the model gives no finite logit"));
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The line between two texts.
@@ -111,44 +107,25 @@ fn check(
 
 /// Prints what comes before the first piece, and a line end after the last. Stops at a signal, and
 /// when nobody reads any more; nothing is printed then.
-fn printer(
-    before: String,
-    stop: Arc<AtomicBool>,
-    printed: Arc<Mutex<std::io::Result<()>>>,
-) -> Listener {
+fn printer(before: String, stop: Arc<AtomicBool>, diverged: Arc<AtomicBool>) -> Listener {
     let mut before = Some(before);
+    let ends = move || stop.load(Ordering::Relaxed) || output::is_unread();
     Box::new(move |heard| {
-        let stopped = stop.load(Ordering::Relaxed);
-        if stopped && before.is_some() {
+        let over = ends() || diverged.load(Ordering::Relaxed);
+        if over && before.is_some() {
             return ControlFlow::Break(());
         }
         let mut text = before.take().unwrap_or_default();
         text.push_str(match heard {
             Heard::Piece(piece) => piece,
             Heard::Diverged => {
-                stop.store(true, Ordering::Relaxed);
-                *lock(&printed) = Err(std::io::Error::other("the model gives no finite logit"));
+                diverged.store(true, Ordering::Relaxed);
                 ""
             }
             Heard::End => "\n",
         });
-        let mut out = std::io::stdout().lock();
-        let result = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        if let Err(error) = result {
-            stop.store(true, Ordering::Relaxed);
-            let mut printed = lock(&printed);
-            if printed.is_ok() {
-                *printed = Err(error);
-            }
-        }
-        if stop.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        output::print(format_args!("{text}"));
+        let over = ends() || diverged.load(Ordering::Relaxed);
+        if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
-}
-
-fn lock<T>(value: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    value.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -9,6 +9,7 @@ use octet::failure::Failure;
 use octet::inspect::{Inspected, RunSummary, inspect};
 use octet_actors::checkpoint::Summary;
 
+use crate::cli::output::out;
 use crate::cli::units::{grouped, short, size};
 
 /// Where to look.
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let found = inspect(&arguments.path)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&found).map_err(Failure::ours)?);
+        out!("{}", serde_json::to_string_pretty(&found).map_err(Failure::ours)?);
         return Ok(ExitCode::SUCCESS);
     }
     match found {
@@ -40,63 +41,63 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn print_shard(shard: &ShardSummary) {
-    println!("shard       {} (format {})", shard.path, shard.version);
+    out!("shard       {} (format {})", shard.path, shard.version);
     let (tokens, documents) = (grouped(shard.tokens as usize), grouped(shard.documents as usize));
-    println!("tokens      {tokens} of {} bytes, {documents} documents", shard.token_bytes);
+    out!("tokens      {tokens} of {} bytes, {documents} documents", shard.token_bytes);
     let bytes = size(shard.file_bytes as usize);
-    println!("file        {bytes}, {} chunks with checksums", shard.chunks);
+    out!("file        {bytes}, {} chunks with checksums", shard.chunks);
     match shard.source.as_deref() {
-        None => println!("source      unknown: no prepared.json lies beside it"),
-        Some("") => println!("source      data.text"),
-        Some(name) => println!("source      {name}"),
+        None => out!("source      unknown: no prepared.json lies beside it"),
+        Some("") => out!("source      data.text"),
+        Some(name) => out!("source      {name}"),
     }
-    println!("tokenizer   {}", shard.tokenizer);
-    println!("contents    {}", shard.contents);
-    println!("begins      {:?}", shard.first_tokens);
+    out!("tokenizer   {}", shard.tokenizer);
+    out!("contents    {}", shard.contents);
+    out!("begins      {:?}", shard.first_tokens);
     if let Some(text) = &shard.first_text {
-        println!("            {text:?}");
+        out!("            {text:?}");
     }
 }
 
 fn print_checkpoint(checkpoint: &Summary) {
-    println!("checkpoint  {}", checkpoint.path.display());
-    println!("step        {}", checkpoint.step);
-    println!("digest      {}", checkpoint.digest);
-    println!("parent      {}", checkpoint.parent.as_deref().unwrap_or("none"));
-    println!(
+    out!("checkpoint  {}", checkpoint.path.display());
+    out!("step        {}", checkpoint.step);
+    out!("digest      {}", checkpoint.digest);
+    out!("parent      {}", checkpoint.parent.as_deref().unwrap_or("none"));
+    out!(
         "elements    {} of the model, {} of the optimizer",
         grouped(checkpoint.model_elements),
         grouped(checkpoint.optimizer_elements)
     );
     for file in &checkpoint.files {
-        println!("file        {:<28} {:>12}", file.name, size(file.bytes as usize));
+        out!("file        {:<28} {:>12}", file.name, size(file.bytes as usize));
     }
     for (key, value) in &checkpoint.identity {
-        println!("identity    {key:<16} {value}");
+        out!("identity    {key:<16} {value}");
     }
-    println!("cursor      {}", checkpoint.cursor);
+    out!("cursor      {}", checkpoint.cursor);
     for damage in &checkpoint.damaged {
-        println!("damaged     {damage}");
+        out!("damaged     {damage}");
     }
 }
 
 fn print_run(run: &RunSummary) {
     let (config, log) = (&run.config, &run.log);
-    println!("run         {}", run.path.display());
-    println!("config      {}", short(&config.digest));
-    println!(
+    out!("run         {}", run.path.display());
+    out!("config      {}", short(&config.digest));
+    out!(
         "data        {} as {}, vocabulary {}",
         config.text,
         config.tokenizer,
         config.vocabulary.map_or("unknown".to_string(), grouped)
     );
-    println!(
+    out!(
         "batch       {} tokens a step, sequences of {}, {} ranks",
         grouped(config.tokens_per_step),
         config.sequence_length,
         config.ranks
     );
-    println!(
+    out!(
         "steps       {} of {}, {} tokens, {} updates skipped",
         log.steps,
         config.steps,
@@ -104,25 +105,25 @@ fn print_run(run: &RunSummary) {
         log.skipped_updates
     );
     let loss = |loss: Option<f64>| loss.map_or("none".to_string(), |loss| format!("{loss:.4}"));
-    println!("loss        {} at the end, {} at best", loss(log.final_loss), loss(log.best_loss));
+    out!("loss        {} at the end, {} at best", loss(log.final_loss), loss(log.best_loss));
     for task in &log.evaluations {
         let [last, best] = [task.last, task.best].map(|at| match at {
             Some(at) => format!("{:.4} at step {}", at.loss, at.step),
             None => "none".to_string(),
         });
-        println!("{:<11} {last}, best {best}", task.task);
+        out!("{:<11} {last}, best {best}", task.task);
     }
     for source in &run.sources {
         let name = if source.name.is_empty() { "text" } else { &source.name };
         let tokens = grouped(source.tokens as usize);
-        println!("{name:<11} {tokens} tokens, {:.2} epochs", source.epochs);
+        out!("{name:<11} {tokens} tokens, {:.2} epochs", source.epochs);
     }
-    println!("time        {:.1} s, goodput {:.1} %", log.wall_time_s, log.goodput * 100.0);
+    out!("time        {:.1} s, goodput {:.1} %", log.wall_time_s, log.goodput * 100.0);
     for checkpoint in &run.checkpoints {
         let digest = checkpoint.digest.as_deref().map_or("no digest", short);
         let bytes = size(checkpoint.bytes as usize);
         let damage =
             checkpoint.damaged.first().map_or(String::new(), |d| format!("  damaged: {d}"));
-        println!("checkpoint  step {:>8}  {digest}  {bytes:>10}{damage}", checkpoint.step);
+        out!("checkpoint  step {:>8}  {digest}  {bytes:>10}{damage}", checkpoint.step);
     }
 }

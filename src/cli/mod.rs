@@ -1,6 +1,7 @@
-//! The command line: one file per command. The only place that prints.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the front")]
+//! The command line: one file per command. What it says goes through [`output`].
 
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::{PanicHookInfo, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,6 +16,7 @@ mod generate;
 mod import;
 mod inspect;
 mod numbers;
+mod output;
 mod parent;
 mod plan;
 mod prepare;
@@ -72,22 +74,30 @@ enum Command {
     Bench(bench::Arguments),
     /// The engine that `train` runs as its child.
     #[command(hide = true)]
-    Engine(train::Arguments),
-}
-
-/// Commands that only print end quietly when nobody reads on (`| head`). A training goes on.
-fn end_with_the_reader() {
-    // SAFETY: sets the disposition of one signal before any thread is started.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    Engine,
 }
 
 /// Runs the command of this process.
 pub(crate) fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    if !matches!(command, Command::Train(_) | Command::Engine(_)) {
-        end_with_the_reader();
+    std::panic::set_hook(Box::new(tell_of_panic));
+    let done = catch_unwind(|| run(command))
+        .unwrap_or_else(|_told| Err(Failure::ours("that is a defect of this program")));
+    output::finish(done)
+}
+
+/// As the standard hook does it, but without waiting for whoever reads stderr.
+fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    output::complain(format_args!("thread '{}' {panic}", thread.name().unwrap_or("unnamed")));
+    let backtrace = Backtrace::capture();
+    if backtrace.status() == BacktraceStatus::Captured {
+        output::complain(backtrace);
     }
-    let done = match command {
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
         Command::Train(arguments) => parent::parent(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
@@ -100,13 +110,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
-        Command::Engine(arguments) => train::engine(&arguments),
-    };
-    match done {
-        Ok(code) => code,
-        Err(Failure { code, what }) => {
-            eprintln!("octet: {what}");
-            ExitCode::from(code)
-        }
+        Command::Engine => train::engine(),
     }
 }

@@ -15,6 +15,7 @@ use octet_kernels::graph;
 use octet_kernels::graph::target::{self, Gpu};
 
 use crate::cli::numbers::whole;
+use crate::cli::output::out;
 use crate::cli::units::{duration, grouped, size};
 
 /// Ops that are listed.
@@ -110,27 +111,27 @@ fn answer(arguments: &Arguments, config: &Config) -> Result<ExitCode, Failure> {
     }
     let plan = plan(config, vocabulary, &machine, threads, disk.0 as f64)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&plan).map_err(Failure::ours)?);
+        out!("{}", serde_json::to_string_pretty(&plan).map_err(Failure::ours)?);
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(note) = note {
-        println!("note: {note}");
+        out!("note: {note}");
     }
     print_memory(&plan);
     print_time(&plan);
     print_missing(&plan);
-    println!("schedule   {}", config.schedule.describe(config.run.steps));
+    out!("schedule   {}", config.schedule.describe(config.run.steps));
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_memory(plan: &Plan) {
-    println!(
+    out!(
         "model      {} parameters ({} in matrix products), vocabulary {}",
         grouped(plan.parameters),
         grouped(plan.matrix_parameters),
         plan.vocabulary
     );
-    println!(
+    out!(
         "step       {} tokens in {} micro-batches, {} lanes, {} ranks, {} gradient buffers at most",
         grouped(plan.tokens_per_step as usize),
         plan.micro_batches,
@@ -138,8 +139,8 @@ fn print_memory(plan: &Plan) {
         plan.ranks,
         plan.gradient_buffers
     );
-    println!("recompute  {}", plan.recompute);
-    println!(
+    out!("recompute  {}", plan.recompute);
+    out!(
         "arena      {} bytes per rank ({}) on {}",
         grouped(plan.arena_bytes),
         size(plan.arena_bytes),
@@ -147,61 +148,56 @@ fn print_memory(plan: &Plan) {
     );
     print_parts(&plan.arena);
     for library in &plan.libraries {
-        println!("             of these {:<9} {:>20}", library.name, grouped(library.bytes));
+        out!("             of these {:<9} {:>20}", library.name, grouped(library.bytes));
     }
-    println!("host       {} ({})", grouped(plan.host_bytes()), size(plan.host_bytes()));
+    out!("host       {} ({})", grouped(plan.host_bytes()), size(plan.host_bytes()));
     print_parts(&plan.host);
-    println!("outside    {} allowed for", size(plan.outside_bytes));
+    out!("outside    {} allowed for", size(plan.outside_bytes));
     print_parts(&plan.outside);
     let room = plan.memory_bytes.zip(plan.capacity_bytes);
     match (plan.fits, room) {
         (_, Some((memory, 0))) => {
             // What lies beside arenas, on a CPU the host's buffers as well.
             let beside = plan.outside_bytes + if plan.on_host { plan.host_bytes() } else { 0 };
-            println!(
+            out!(
                 "fits       no: {} are taken beside arenas, and there are {} in all",
                 size(beside),
                 size(memory)
             );
         }
-        (Some(fits), Some((memory, capacity))) => println!(
+        (Some(fits), Some((memory, capacity))) => out!(
             "fits       {}: {} of {} for a rank's arena, {} in all",
             if fits { "yes" } else { "no" },
             size(plan.arena_bytes),
             size(capacity),
             size(memory)
         ),
-        _ => println!("fits       unknown: the machine does not tell its memory"),
+        _ => out!("fits       unknown: the machine does not tell its memory"),
     }
 }
 
 fn print_time(plan: &Plan) {
-    println!("compute    {:.3e} model FLOPs per step", plan.flops_per_step);
-    println!(
+    out!("compute    {:.3e} model FLOPs per step", plan.flops_per_step);
+    out!(
         "roofline   {:.3} ms per step at least, {} tokens/s and {:.1} % MFU at most",
         plan.seconds_per_step * 1e3,
         grouped(plan.tokens_per_s as usize),
         plan.mfu * 100.0
     );
-    print!(
-        "           at {:.4e} FLOP/s and {:.3e} bytes/s per rank",
-        plan.speeds.flops_per_s, plan.speeds.bytes_per_s
-    );
-    match (plan.speeds.link_bytes_per_s, plan.speeds.host_bytes_per_s) {
+    let links = match (plan.speeds.link_bytes_per_s, plan.speeds.host_bytes_per_s) {
         (Some(link), Some(host)) => {
-            println!(
-                ", {:.0} GB/s to other ranks, {:.0} GB/s from the host",
-                link / 1e9,
-                host / 1e9
-            );
+            format!(", {:.0} GB/s to other ranks, {:.0} GB/s from the host", link / 1e9, host / 1e9)
         }
-        _ => println!(),
-    }
-    println!(
-        "           of a step                                        MB          ms  exposed ms"
+        _ => String::new(),
+    };
+    out!(
+        "           at {:.4e} FLOP/s and {:.3e} bytes/s per rank{links}",
+        plan.speeds.flops_per_s,
+        plan.speeds.bytes_per_s
     );
+    out!("           of a step                                        MB          ms  exposed ms");
     for part in &plan.step {
-        println!(
+        out!(
             "           {:<35} {:>15.3} {:>11.4} {:>11.4}",
             part.name,
             part.bytes / 1e6,
@@ -209,9 +205,9 @@ fn print_time(plan: &Plan) {
             part.exposed_seconds * 1e3
         );
     }
-    println!("           op of a micro-batch           times       GFLOP          MB          ms");
+    out!("           op of a micro-batch           times       GFLOP          MB          ms");
     for op in plan.ops.iter().take(OPS_SHOWN) {
-        println!(
+        out!(
             "           {:<28} {:>6} {:>11.3} {:>11.3} {:>11.4}",
             op.op,
             op.count,
@@ -221,7 +217,7 @@ fn print_time(plan: &Plan) {
         );
     }
     let saved = &plan.checkpoint;
-    println!(
+    out!(
         "checkpoint {} in {} at {}/s, {:.3} s to the host{}",
         size(saved.bytes),
         duration(saved.disk_seconds),
@@ -229,7 +225,7 @@ fn print_time(plan: &Plan) {
         saved.copy_seconds,
         if saved.every == 0 { String::new() } else { format!(", every {} steps", saved.every) }
     );
-    println!("run        {} at least", duration(plan.run_seconds));
+    out!("run        {} at least", duration(plan.run_seconds));
 }
 
 /// What stands between this plan and a run on its target.
@@ -239,7 +235,7 @@ fn print_missing(plan: &Plan) {
     }
     let ops: Vec<String> =
         plan.without_kernels.iter().map(|(op, count)| format!("{op} ({count})")).collect();
-    println!("no kernels yet on {} for {}", plan.target, ops.join(", "));
+    out!("no kernels yet on {} for {}", plan.target, ops.join(", "));
 }
 
 fn print_rows(arguments: &Arguments, machine: &Machine, rows: &[Row]) -> Result<ExitCode, Failure> {
@@ -252,18 +248,14 @@ fn print_rows(arguments: &Arguments, machine: &Machine, rows: &[Row]) -> Result<
         )));
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(rows).map_err(Failure::ours)?);
+        out!("{}", serde_json::to_string_pretty(rows).map_err(Failure::ours)?);
         return Ok(ExitCode::SUCCESS);
     }
     let shown = if arguments.rows == 0 { rows.len() } else { arguments.rows.min(rows.len()) };
-    println!(
-        "on {}, {shown} of {} that fit, times are rooflines",
-        machine.target.name(),
-        rows.len()
-    );
-    println!("ms/step     tokens/s   arena       micro lanes ranks zero  recompute");
+    out!("on {}, {shown} of {} that fit, times are rooflines", machine.target.name(), rows.len());
+    out!("ms/step     tokens/s   arena       micro lanes ranks zero  recompute");
     for row in &rows[..shown] {
-        println!(
+        out!(
             "{:<11.3} {:<10} {:<11} {:<5} {:<5} {:<5} {:<4} {} {}",
             row.seconds_per_step * 1e3,
             row.tokens_per_s as u64,
@@ -276,17 +268,17 @@ fn print_rows(arguments: &Arguments, machine: &Machine, rows: &[Row]) -> Result<
             row.recompute
         );
         let sets: Vec<String> = row.sets.iter().map(|set| format!("--set {set}")).collect();
-        println!(
+        out!(
             "            {}",
             if sets.is_empty() { "as configured".into() } else { sets.join(" ") }
         );
     }
-    println!("* another micro-batch or number of lanes: other numbers, so another run");
+    out!("* another micro-batch or number of lanes: other numbers, so another run");
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_parts(parts: &[Part]) {
     for part in parts {
-        println!("           {:<20} {:>20}", part.name, grouped(part.bytes));
+        out!("           {:<20} {:>20}", part.name, grouped(part.bytes));
     }
 }

@@ -10,6 +10,7 @@ use octet::data::{Counts, Prepared, PreparedSource, prepare};
 use octet::failure::Failure;
 use serde_json::{Value, json};
 
+use crate::cli::output::out;
 use crate::cli::units::{grouped, short, size};
 use crate::cli::{progress, signals};
 
@@ -46,7 +47,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     .map_err(|error| origins.locate(error.into()))?;
     if arguments.json {
         let json = serde_json::to_string_pretty(&to_json(&prepared)).map_err(Failure::ours)?;
-        println!("{json}");
+        out!("{json}");
     } else {
         print(&prepared, &config.data.tokenizer);
     }
@@ -55,15 +56,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 fn print(prepared: &Prepared, tokenizer: &str) {
     let made = if prepared.reused { "found" } else { "made" };
-    println!("prepared   {} ({made}), {}", prepared.folder.display(), short(&prepared.identity));
+    out!("prepared   {} ({made}), {}", prepared.folder.display(), short(&prepared.identity));
     let end = match prepared.tokenizer.end_of_document() {
         Some(id) => format!("documents end with token {id}"),
         None => "no token ends a document".to_owned(),
     };
     let vocabulary = grouped(prepared.tokenizer.vocabulary());
-    println!("tokenizer  {tokenizer}, {vocabulary} tokens; {end}");
+    out!("tokenizer  {tokenizer}, {vocabulary} tokens; {end}");
     if let Some(note) = prepared.tokenizer.note() {
-        println!("           {note}");
+        out!("           {note}");
     }
     for source in &prepared.sources {
         print_source(source);
@@ -75,13 +76,13 @@ fn print_source(source: &PreparedSource) {
     let Counts { train_tokens, validation_tokens, train_bytes, validation_bytes, .. } = *counts;
     let name = if name.is_empty() { "text" } else { name };
     let number = |count: u64| grouped(count as usize);
-    println!(
+    out!(
         "{name:<10} {} documents in {} files, {} of text",
         number(counts.documents),
         number(counts.files),
         size((train_bytes + validation_bytes) as usize)
     );
-    println!(
+    out!(
         "           {} tokens to train on, {} held out; {:.3} bytes per token; {} shards",
         number(train_tokens),
         number(validation_tokens),
@@ -89,7 +90,7 @@ fn print_source(source: &PreparedSource) {
         train.len() + validation.len()
     );
     if counts.skipped != Default::default() {
-        println!("           {}", counts.skipped);
+        out!("           {}", counts.skipped);
     }
 }
 

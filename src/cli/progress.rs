@@ -1,6 +1,5 @@
 //! What a person sees while a run goes on: a line every few seconds, and every evaluation.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use octet::data::{Progress, Stage};
@@ -9,22 +8,22 @@ use octet_actors::report::StepReport;
 use octet_actors::run_folder::log::Line;
 use octet_actors::telemetry::Observer;
 
+use crate::cli::output::say;
+use crate::cli::parent::handover::Reached;
+
 /// Between two lines about steps.
 const PERIOD: Duration = Duration::from_secs(2);
 
-/// Prints a line. That nobody reads it (a closed pipe, a full disk) is no reason to end a run.
-fn say(line: &str) {
-    let _unread = writeln!(std::io::stdout(), "{line}");
-}
-
-/// An observer that prints to stdout. `steps` is the length of the run.
-pub(crate) fn observer(steps: u64) -> Observer {
+/// An observer that prints to stdout, and lets the parent know how far the run is. `steps` is the
+/// length of the run.
+pub(crate) fn observer(steps: u64, reached: Reached) -> Observer {
     let mut last: Option<Instant> = None;
     Box::new(move |line| match line {
         Line::Step(report) => {
+            reached.step(report.step);
             let due = last.is_none_or(|at| at.elapsed() >= PERIOD);
             if due || report.step == steps || report.skipped {
-                say(&step_line(report, steps));
+                say(step_line(report, steps));
                 last = Some(Instant::now());
             }
         }
@@ -36,13 +35,13 @@ pub(crate) fn observer(steps: u64) -> Observer {
             let measures = report.measures.iter();
             let measures: String =
                 measures.map(|(name, value)| format!("  {name} {value:.4}")).collect();
-            say(&format!(
+            say(format_args!(
                 "step {:>6}  {}: loss {:.4}  perplexity {:.2}{bits}{measures}",
                 report.step, report.task, report.loss, report.perplexity
             ));
         }
-        Line::Note { step, what } => say(&format!("step {step:>6}  {what}")),
-        Line::RollBack(report) => say(&format!(
+        Line::Note { step, what } => say(format_args!("step {step:>6}  {what}")),
+        Line::RollBack(report) => say(format_args!(
             "step {:>6}  rolled back to step {}: {}",
             report.at, report.step, report.reason
         )),
@@ -81,14 +80,14 @@ fn clock(seconds: f64) -> String {
 
 /// Prints a sample.
 pub(crate) fn sampled(sample: &Sample) {
-    say(&format!("step {:>6}  sample:", sample.step));
+    say(format_args!("step {:>6}  sample:", sample.step));
     for line in sample.text.lines() {
         // A model that has learned little may write what a terminal obeys.
         let shown = |c: char| if c.is_control() && c != '\t' { '\u{FFFD}' } else { c };
-        say(&format!("  | {}", line.chars().map(shown).collect::<String>()));
+        say(format_args!("  | {}", line.chars().map(shown).collect::<String>()));
     }
     if let Some(why) = &sample.refused {
-        say(&format!("step {:>6}  the sample is not stored: {why}", sample.step));
+        say(format_args!("step {:>6}  the sample is not stored: {why}", sample.step));
     }
 }
 
@@ -99,7 +98,7 @@ pub(crate) fn preparing() -> Box<dyn FnMut(Progress)> {
         let same = shown.filter(|(stage, _)| *stage == progress.stage);
         if same.is_none_or(|(_, at)| at.elapsed() >= PERIOD) {
             let far = if same.is_some() { far(&progress) } else { String::new() };
-            say(&format!("data: {}{far}", describe(progress.stage)));
+            say(format_args!("data: {}{far}", describe(progress.stage)));
             shown = Some((progress.stage, Instant::now()));
         }
     })

@@ -3,9 +3,8 @@
 //! A terminal that closes may send SIGHUP more than once, so it never counts as the second. Whoever
 //! started the program to ignore it (`nohup`) wants the run to go on, and it does.
 
-use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread;
 
 use crossbeam::channel::{Receiver, bounded};
@@ -13,8 +12,18 @@ use octet::failure::Failure;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::cli::output;
+
 /// Exit code of a process that was told twice.
 const IMPATIENT: i32 = 130;
+
+/// A signal that this process listens to has asked to end.
+static TOLD: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Whether a signal has asked to end: nobody waits for anything any more.
+pub(crate) fn is_told() -> bool {
+    TOLD.load(Ordering::Relaxed)
+}
 
 /// The signals that end a program in order.
 pub(crate) fn ending() -> Vec<i32> {
@@ -36,8 +45,8 @@ pub(crate) fn interrupts(says: &'static str) -> Result<Receiver<()>, Failure> {
     thread::spawn(move || {
         let mut signals = signals.forever();
         if signals.next().is_some() {
-            // The terminal that would show it may be what has gone.
-            let _unread = writeln!(std::io::stderr(), "octet: {says}");
+            TOLD.store(true, Ordering::Relaxed);
+            output::complain(format_args!("octet: {says}"));
             let _run_is_over = told.send(());
         }
         if signals.any(|signal| signal != SIGHUP) {
@@ -49,7 +58,7 @@ pub(crate) fn interrupts(says: &'static str) -> Result<Receiver<()>, Failure> {
 
 /// True from the first signal on; the second ends the process.
 pub(crate) fn flag() -> Result<Arc<AtomicBool>, Failure> {
-    let told = Arc::new(AtomicBool::new(false));
+    let told = TOLD.clone();
     for signal in ending() {
         // In this order: the second signal finds the flag set.
         if signal != SIGHUP {

@@ -3,17 +3,17 @@
 
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use octet::config::Config;
 use octet::failure::{self, Failure};
 use octet::train::{Job, Watchers, execute};
 use octet_actors::fault::Blame;
 use octet_actors::supervisor::Ending;
 
-use crate::cli::parent::{Inherited, LastWord};
+use crate::cli::output::say;
+use crate::cli::parent::handover::{Inherited, LastWord};
 use crate::cli::{progress, signals};
 
 /// Where and what to train.
@@ -33,56 +33,39 @@ pub(crate) struct Arguments {
     run: Option<PathBuf>,
     /// Move a run that is there aside and begin anew.
     #[arg(long)]
-    fresh: bool,
+    pub(crate) fresh: bool,
     /// Resume although the numbers will not be those of an uninterrupted run.
     #[arg(long)]
-    accept_new_numerics: bool,
+    pub(crate) accept_new_numerics: bool,
 }
 
 impl Arguments {
-    fn folder(&self) -> PathBuf {
+    pub(crate) fn folder(&self) -> PathBuf {
         let stem = self.config.file_stem().unwrap_or(self.config.as_os_str());
         self.run.clone().unwrap_or_else(|| Path::new("runs").join(stem))
-    }
-
-    /// The same arguments for another command of this program.
-    pub(crate) fn pass_on(&self, command: &mut Command) {
-        command.arg(&self.config);
-        for set in &self.sets {
-            command.arg("--set").arg(set);
-        }
-        if let Some(run) = &self.run {
-            command.arg("--run").arg(run);
-        }
-        if self.fresh {
-            command.arg("--fresh");
-        }
-        if self.accept_new_numerics {
-            command.arg("--accept-new-numerics");
-        }
     }
 }
 
 /// The child: does the work.
-pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let mut inherited = Inherited::take();
-    let (config, origins) = Config::load_located(&arguments.config, &arguments.sets)?;
-    let snapshots = inherited.snapshots;
-    let steps = config.run.steps;
-    let folder = arguments.folder();
+pub(crate) fn engine() -> Result<ExitCode, Failure> {
+    let mut inherited = Inherited::take()?;
+    let (config, order) = inherited.order()?;
+    let (origins, folder) = (order.origins, order.folder);
+    let (snapshots, steps) = (inherited.snapshots, config.run.steps);
     let job = Job {
         config,
         folder: folder.clone(),
         // An engine that is started again goes on with what an earlier one began.
-        fresh: arguments.fresh && !snapshots.is_some_and(is_used),
-        accept_new_numerics: arguments.accept_new_numerics,
-        snapshots,
-        parent: snapshots.map(|_| std::os::unix::process::parent_id()),
+        fresh: order.fresh && !is_used(snapshots),
+        accept_new_numerics: order.accept_new_numerics,
+        snapshots: Some(snapshots),
+        parent: Some(std::os::unix::process::parent_id()),
         restarted: inherited.restarted.take(),
     };
+    let reached = inherited.progress();
     let watchers = Watchers {
         preparing: progress::preparing(),
-        observer: Box::new(move || progress::observer(steps)),
+        observer: Box::new(move || progress::observer(steps, reached.clone())),
         sampled: Arc::new(progress::sampled),
         interrupts: signals::interrupts("saving; once more ends at once")?,
     };
@@ -91,25 +74,26 @@ pub(crate) fn engine(arguments: &Arguments) -> Result<ExitCode, Failure> {
         if failure.code == failure::WORLD {
             // It has not come to a step.
             let what = failure.what.clone();
-            std::mem::take(&mut inherited).say(LastWord { step: 0, what, lasting: false });
+            inherited.say(LastWord { step: 0, what, lasting: false });
         }
     })?;
     let Some(finished) = done else {
-        println!("interrupted while data were prepared; the same command begins again");
+        say("interrupted while data were prepared; the same command begins again");
         return Ok(ExitCode::SUCCESS);
     };
     let step = finished.end.step;
     match finished.end.ending {
         Ending::Finished => {
             let folder = folder.display();
-            println!(
+            say(format_args!(
                 "done: {step} steps; checkpoints, samples, log.jsonl and summary.json are in \
                  {folder}; more text with: octet generate {folder}"
-            );
+            ));
             Ok(ExitCode::SUCCESS)
         }
         Ending::Interrupted => {
-            println!("saved at step {step} in {}; the same command goes on", folder.display());
+            let folder = folder.display();
+            say(format_args!("saved at step {step} in {folder}; the same command goes on"));
             Ok(ExitCode::SUCCESS)
         }
         Ending::Failed(fault) => {

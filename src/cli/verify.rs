@@ -10,6 +10,7 @@ use octet_actors::checkpoint::manifest::MANIFEST;
 use octet_actors::checkpoint::verify;
 use octet_actors::outside::LocalDisk;
 
+use crate::cli::output::{is_unread, out};
 use crate::cli::units::{short, size};
 
 /// Exit code of damage.
@@ -33,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut damaged = 0;
     for folder in &folders {
         match verify(&LocalDisk, folder, READERS) {
-            Ok(manifest) => println!(
+            Ok(manifest) => out!(
                 "good     {}  {}  {:>10}",
                 folder.display(),
                 short(&manifest.digest),
@@ -41,11 +42,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             ),
             Err(error) => {
                 damaged += 1;
-                println!("damaged  {error}");
+                out!("damaged  {error}");
             }
         }
+        if is_unread() {
+            break;
+        }
     }
-    println!("{} checkpoints, {damaged} damaged", folders.len());
+    out!("{} checkpoints, {damaged} damaged", folders.len());
     Ok(ExitCode::from(if damaged == 0 { 0 } else { DAMAGED }))
 }
 

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// A key with an unusable value, as its owner sees it: without file and line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
@@ -39,7 +41,7 @@ pub(crate) fn require(
 }
 
 /// Where a value was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Place {
     /// In a line of a file, counted from 1.
     Line(PathBuf, usize),

@@ -4,13 +4,15 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::Config;
 use super::error::Place;
 use super::fields::fields_of;
 use crate::failure::{self, Failure};
 
 /// The places of a configuration's keys.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Origins {
     pub(super) file: PathBuf,
     /// By dotted path.

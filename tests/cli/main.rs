@@ -3,6 +3,7 @@
 mod evaluating;
 mod harness;
 mod hub;
+mod output;
 mod planning;
 mod prepare;
 mod reading;

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -189,10 +189,29 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command, folder: PathBuf) -> Self {
+    pub(crate) fn start(command: Command, folder: PathBuf) -> Self {
         let said = tempfile::tempdir().unwrap();
-        command.stdout(File::create(said.path().join("stdout")).unwrap());
-        command.stderr(File::create(said.path().join("stderr")).unwrap());
+        let [out, err] = ["stdout", "stderr"].map(|name| said.path().join(name));
+        let [out, err] = [out, err].map(|path| Stdio::from(File::create(path).unwrap()));
+        Self::start_in(said, command, folder, (out, err))
+    }
+
+    /// As [`Self::start`], with another stdout and stderr.
+    pub(crate) fn start_with(command: Command, folder: PathBuf, outputs: (Stdio, Stdio)) -> Self {
+        let said = tempfile::tempdir().unwrap();
+        for name in ["stdout", "stderr"] {
+            File::create(said.path().join(name)).unwrap();
+        }
+        Self::start_in(said, command, folder, outputs)
+    }
+
+    fn start_in(
+        said: TempDir,
+        mut command: Command,
+        folder: PathBuf,
+        (out, err): (Stdio, Stdio),
+    ) -> Self {
+        command.stdout(out).stderr(err);
         // A write beyond a limit of file size is to be an error, as on a full disk, not a signal.
         // SAFETY: between fork and exec only an async-signal-safe call is made.
         unsafe {

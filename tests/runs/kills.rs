@@ -93,16 +93,56 @@ fn an_engine_that_is_killed_is_started_again() {
 #[test]
 fn an_engine_that_always_dies_is_given_up_and_nothing_is_lost() {
     let home = Home::new();
-    let mut run = home.start("runs/engine", &[]);
-    assert!(run.until_step(6));
+    // Nothing is saved before the end, so that no engine begins later than the one before.
+    let mut run = home.start("runs/engine", &["checkpoint.every=0"]);
     for _ in 0..4 {
         assert!(run.until(|run| run.engine().is_some()), "it ended too early");
         let engine = run.engine().unwrap();
+        assert!(run.until_step(6), "it ended too early");
         send(engine, libc::SIGKILL);
         run.until(|run| run.engine() != Some(engine));
     }
     let end = run.wait();
     assert_eq!(end.code(), Some(75), "{end:?}");
-    assert!(end.stderr.contains("the engine failed 4 times within an hour"), "{end:?}");
+    assert!(
+        end.stderr.contains("the engine failed 4 times from the same state, that of step "),
+        "{end:?}"
+    );
     assert_eq!(&home.train("runs/engine", &["run.ranks=4"]), reference());
+}
+
+#[test]
+fn what_changes_outside_while_a_run_goes_on_does_not_reach_its_next_engine() {
+    let home = Home::new();
+    let mut run = home.start("runs/engine", &["run.ranks=2"]);
+    assert!(run.until_step(4) && run.until(|run| run.engine().is_some()), "it ended too early");
+    // Somebody prepares their next run.
+    fs::write(home.path("run.toml"), "[run]\nsteps = \"soon\"\n").unwrap();
+    fs::write(home.path("text.txt"), "Another text. ".repeat(2_000)).unwrap();
+    send(run.engine().unwrap(), libc::SIGKILL);
+    let end = run.wait();
+    assert!(end.success(), "{end:?}");
+    assert!(end.stderr.contains("starting it again"), "{end:?}");
+    assert_eq!(&RunResult::of(&home.path("runs/engine")), reference());
+}
+
+#[test]
+fn an_engine_that_dies_again_and_again_goes_on_while_it_comes_further() {
+    let home = Home::new();
+    let mut run = home.start("runs/engine", &["checkpoint.every=1", "run.steps=60"]);
+    let mut step = 0;
+    for _ in 0..7 {
+        step += 4;
+        assert!(
+            run.until_step(step) && run.until(|run| run.engine().is_some()),
+            "{:?}",
+            run.said()
+        );
+        let engine = run.engine().unwrap();
+        send(engine, libc::SIGKILL);
+        assert!(run.until(|run| run.engine() != Some(engine)), "{:?}", run.said());
+    }
+    let end = run.wait();
+    assert!(end.success(), "{end:?}");
+    assert_eq!(end.stderr.matches("starting it again").count(), 7, "{}", end.stderr);
 }

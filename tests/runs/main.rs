@@ -6,9 +6,9 @@ mod disk;
 mod harness;
 mod kills;
 mod memory;
+mod output;
 mod preparing;
 mod ramp;
-
 mod ranks;
 mod recovery;
 mod refusals;

@@ -12,6 +12,7 @@ use octet::data::{DataError, WindowRows, prepare};
 use octet::failure::Failure;
 use octet::text::Text;
 
+use crate::cli::output::out;
 use crate::cli::units::grouped;
 
 /// Tokens that are filled for a figure.
@@ -43,7 +44,7 @@ pub(super) fn run(arguments: &DataArguments) -> Result<ExitCode, Failure> {
 
 fn measure(config: &Config, folder: &std::path::Path) -> Result<(), Failure> {
     let copy = copy_bandwidth();
-    println!("copy       {:.1} GB/s from memory to memory on one thread", copy / 1e9);
+    out!("copy       {:.1} GB/s from memory to memory on one thread", copy / 1e9);
     let go_on = &mut |_| ControlFlow::Continue(());
     // Once for the page cache, and for the tokenizer that may be made from the text.
     drop(prepare(&config.data, config.model.vocabulary, go_on)?);
@@ -53,13 +54,13 @@ fn measure(config: &Config, folder: &std::path::Path) -> Result<(), Failure> {
     let seconds = at.elapsed().as_secs_f64();
     let times = stage_times(&config.data, &prepared.tokenizer, folder)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    println!(
+    out!(
         "text       {} bytes, {} tokens by {}",
         grouped(times.text_bytes as usize),
         grouped(times.tokens as usize),
         config.data.tokenizer
     );
-    println!("stage              MB/s of text   share of a copy");
+    out!("stage              MB/s of text   share of a copy");
     let stages = [
         ("read", times.read_s),
         ("decode", times.decode_s),
@@ -70,16 +71,16 @@ fn measure(config: &Config, folder: &std::path::Path) -> Result<(), Failure> {
     ];
     for (name, seconds) in stages {
         let speed = times.mb_per_s(seconds);
-        println!("{name:<16} {speed:>14.1} {:>14.2} %", speed * 1e8 / copy);
+        out!("{name:<16} {speed:>14.1} {:>14.2} %", speed * 1e8 / copy);
     }
-    println!("           ({cores} cores; prepare also hashes the files and makes the tokenizer)");
+    out!("           ({cores} cores; prepare also hashes the files and makes the tokenizer)");
     let text = Text::open(config, prepared)?;
     let length = config.batch.sequence_length;
     let samples = (FILLED_TOKENS / length).max(1) as u64;
     let fill = |sample, rows: WindowRows<'_>| text.fill_sample(sample, rows);
     for threads in [1, 2] {
         let best = best_of(3, || fill_speed(threads, samples, length, &fill))?;
-        println!(
+        out!(
             "rows       {:.0} million tokens/s on {threads} threads, {:.1} GB/s of rows",
             best / 1e6,
             best * 16.0 / 1e9

@@ -81,6 +81,7 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("data.end_of_document", "as data.tokenizer"),
     ("data.url_field", "as the text"),
     ("data.clean", "what it makes of the text is the identity of the prepared data"),
+    ("data.dedupe", "as data.clean"),
     ("data.bad_lines", "as the text"),
     ("data.bad_records_max", "it ends a preparation or does nothing"),
     ("data.cache", "where files lie"),

@@ -1,7 +1,8 @@
 //! `octet prepare`: makes the data of a configuration, or finds them made, and says what they are.
 
+use std::fs;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -69,6 +70,32 @@ fn print(prepared: &Prepared, tokenizer: &str) {
     for source in &prepared.sources {
         print_source(source);
     }
+    for line in repetition(&prepared.folder) {
+        println!("{line}");
+    }
+}
+
+/// What was taken out as repetition, a line for each source: from the report beside the shards.
+fn repetition(folder: &Path) -> Vec<String> {
+    let report = fs::read(folder.join("dedupe.json")).ok();
+    let report: Option<Value> = report.and_then(|text| serde_json::from_slice(&text).ok());
+    let sources = report.as_ref().and_then(|report| report["sources"].as_array());
+    let line = |source: &Value| {
+        let step = &source["steps"][0];
+        let count = |value: &Value| grouped(value.as_u64().unwrap_or(0) as usize);
+        let reasons = step["dropped"].as_object().into_iter().flatten();
+        let reasons = reasons.map(|(reason, gone)| {
+            format!(", {} {}", count(&gone["documents"]), reason.replace('_', " "))
+        });
+        format!(
+            "repetition {} of {} documents stay, {} of them in part{}",
+            count(&step["documents_out"]),
+            count(&step["documents_in"]),
+            count(&step["changed"]),
+            reasons.collect::<String>()
+        )
+    };
+    sources.into_iter().flatten().map(line).collect()
 }
 
 fn print_source(source: &PreparedSource) {

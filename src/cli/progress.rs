@@ -109,6 +109,7 @@ fn describe(stage: Stage) -> &'static str {
         Stage::Scan => "looking for text",
         Stage::Wait => "waiting for another process that prepares the same data",
         Stage::Clean => "cleaning",
+        Stage::Dedupe => "looking for repetition",
         Stage::Tokenizer => "making the tokenizer",
         Stage::Encode => "encoding",
         Stage::Write => "writing shards",
@@ -119,7 +120,7 @@ fn describe(stage: Stage) -> &'static str {
 fn far(progress: &Progress) -> String {
     let unit = match progress.stage {
         Stage::Wait => return String::new(),
-        Stage::Scan | Stage::Clean | Stage::Tokenizer | Stage::Encode => "MB",
+        Stage::Scan | Stage::Clean | Stage::Dedupe | Stage::Tokenizer | Stage::Encode => "MB",
         Stage::Write => "million tokens",
     };
     let [done, total] = [progress.done, progress.total].map(|count| count / 1_000_000);

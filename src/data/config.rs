@@ -10,6 +10,7 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::clean::CleanChain;
+use super::dedupe::DedupeConfig;
 use super::error::DataError;
 use super::tokenize::pattern::Pattern;
 use super::window::WindowLayout;
@@ -34,6 +35,10 @@ pub struct DataConfig {
     /// steps or presets, or tables with `step` and its settings. None by default.
     #[serde(skip_serializing_if = "CleanChain::is_empty")]
     pub clean: CleanChain,
+    /// What is taken out because it stands in the data before, or in evaluation sets: `exact`,
+    /// `near`, `decontaminate`, `semantic`, `paragraphs`, `lines`, `substring`. Nothing by default.
+    #[serde(skip_serializing_if = "DedupeConfig::is_empty")]
+    pub dedupe: DedupeConfig,
     /// The share of a source's records that may be passed over as bad before this ends the
     /// preparation (default 0.05).
     pub bad_records_max: f64,
@@ -73,6 +78,7 @@ impl Default for DataConfig {
             field: "text".to_owned(),
             url_field: "url".to_owned(),
             clean: CleanChain::default(),
+            dedupe: DedupeConfig::default(),
             bad_records_max: BAD_RECORDS_MAX,
             bad_lines: BadLines::Error,
             tokenizer: "bytes".to_owned(),
@@ -145,6 +151,8 @@ impl SourceConfig {
     pub fn key(&self) -> String {
         match self.name.as_str() {
             "" => "data.text".to_owned(),
+            // No source's name has a dot: this is a text that another key names.
+            key if key.contains('.') => key.to_owned(),
             name => format!("data.sources: {name}"),
         }
     }
@@ -199,6 +207,7 @@ impl DataConfig {
         self.clean
             .validate()
             .map_err(|problem| DataError::Config { key: "data.clean", problem })?;
+        self.dedupe.validate()?;
         self.validate_sources()?;
         let spec = TokenizerSpec::parse(&self.tokenizer)?;
         if let Some(split) = &self.split {

@@ -3,7 +3,8 @@
 //!
 //! Duty: everything between `data.text` and the rows of a batch, in the order of the modules:
 //! [`config`] names the sources, [`source`] reads documents, [`clean`] changes and drops some,
-//! [`tokenize`] turns them into token ids, [`shard`] stores them, [`prepare`] runs these steps once and caches the result,
+//! [`dedupe`] finds what stands there twice, [`tokenize`] turns them into token ids, [`shard`]
+//! stores them, [`prepare`] runs these steps once and caches the result,
 //! [`stream`] reads shards as one sequence, [`order`] says which window is sample number i,
 //! [`window`] fills the rows of one that is cut from the stream, [`packing`] of one that holds
 //! whole documents, [`samples`] joins these for a split, and [`mixture`] says which source a
@@ -14,6 +15,7 @@
 mod cargo;
 pub mod clean;
 pub mod config;
+pub mod dedupe;
 pub mod error;
 pub mod measure;
 pub mod mixture;

@@ -17,6 +17,7 @@ use super::error::DataError;
 use super::ordered::threads;
 use super::source::{Corpus, Skipped};
 use super::tokenize::{Tokenizer, TokenizerOptions};
+use chain::dedupe::Against;
 use chain::{Done, Stages};
 use encode::encode;
 use place::Place;
@@ -38,6 +39,8 @@ pub enum Stage {
     Wait,
     /// Changing and dropping documents; in bytes.
     Clean,
+    /// Looking for what stands in the text more than once; in bytes of one reading.
+    Dedupe,
     /// Reading text for the tokenizer, and making it; in bytes.
     Tokenizer,
     /// Encoding; in bytes.
@@ -160,7 +163,9 @@ pub fn prepare(
         before += scanned.bytes;
         corpora.push(scanned);
     }
+    let sets = evaluation_sets(config)?;
     let key = record::key(&texts, &corpora, config, given.as_ref());
+    let key = record::key_with(key, &config.dedupe, sets.as_ref())?;
     let folder = match &config.cache {
         Some(folder) => folder.clone(),
         None => Path::new("runs").join("cache").join(&key[..16]),
@@ -177,7 +182,11 @@ pub fn prepare(
     let making = place.making().to_owned();
     let mut stages = Stages::open(&making, &key);
     let skipped: Vec<Found> = corpora.iter().map(Found::of).collect();
+    let names = |corpus: &Corpus| corpus.files.iter().map(|file| file.name.clone()).collect();
+    let files: Vec<Vec<String>> = corpora.iter().map(names).collect();
     let cleaned = stages.run(&texts, corpora, watch)?;
+    let against = Against { config: &config.dedupe, sets: sets.as_ref(), files: &files };
+    let cleaned = stages.dedupe(&against, &texts, cleaned, watch)?;
     let (corpora, done): (Vec<Corpus>, Vec<Done>) = cleaned.into_iter().unzip();
     let found: Vec<Found> = skipped.into_iter().zip(&done).map(Found::and).collect();
     let tokenizer = match given {
@@ -187,6 +196,15 @@ pub fn prepare(
     check_vocabulary(config, &tokenizer, vocabulary_limit)?;
     let sources = Sources { texts: &texts, corpora: &corpora, found: &found };
     build(config, &sources, tokenizer, key, (place, stages), watch)
+}
+
+/// The evaluation sets that the data must not hold, if there are any.
+fn evaluation_sets(config: &DataConfig) -> Result<Option<Corpus>, DataError> {
+    let Some(sets) = &config.dedupe.decontaminate else { return Ok(None) };
+    let name = "data.dedupe.decontaminate.text".to_owned();
+    let field = Some(sets.field.clone().unwrap_or_else(|| "text".to_owned()));
+    let source = SourceConfig { name, field, ..sets.text.clone().into() };
+    Corpus::scan(&source, config.bad_lines, &mut |_| Ok(())).map(Some)
 }
 
 /// What was found and passed over before the text is encoded.

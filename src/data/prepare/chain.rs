@@ -23,6 +23,8 @@ use crate::data::source::parts::Part;
 use crate::data::source::spool::{Block, SpoolWriter, Spooled};
 use crate::data::source::{Corpus, PartCount};
 
+pub(super) mod dedupe;
+
 const STATE_FILE: &str = "chain.json";
 const EXTENSION: &str = "documents";
 /// Bytes of text between two times that what is done is remembered.
@@ -70,7 +72,9 @@ pub(super) fn belongs(folder: &Path, key: &str) -> bool {
 
 /// Whether a file in that folder is one of this module's.
 pub(super) fn is_ours(name: &Path) -> bool {
-    name == Path::new(STATE_FILE) || name.extension().is_some_and(|end| end == EXTENSION)
+    name == Path::new(STATE_FILE)
+        || name.extension().is_some_and(|end| end == EXTENSION)
+        || dedupe::is_ours(name)
 }
 
 fn read(folder: &Path) -> Option<State> {
@@ -159,6 +163,11 @@ impl<'a> Stages<'a> {
         Ok((corpus.replaced(spooled), done))
     }
 
+    /// Where the output of a stage lies.
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.{EXTENSION}"))
+    }
+
     fn save(&self) -> Result<(), DataError> {
         let path = self.folder.join(STATE_FILE);
         let temporary = self.folder.join("chain.tmp");
@@ -199,7 +208,7 @@ struct Output {
 
 impl Output {
     fn open(stages: &Stages<'_>, name: &str) -> Result<Self, DataError> {
-        let path = stages.folder.join(format!("{name}.{EXTENSION}"));
+        let path = stages.path(name);
         let mut done = stages.state.stages.get(name).cloned().unwrap_or_default();
         // The folder may have moved.
         if let Some(spooled) = &mut done.spooled {

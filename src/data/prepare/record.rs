@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Counts, Prepared, PreparedSource};
 use crate::data::config::{DataConfig, SourceConfig};
+use crate::data::dedupe::DedupeConfig;
 use crate::data::error::DataError;
 use crate::data::shard::Shard;
 use crate::data::source::Corpus;
@@ -162,6 +163,34 @@ pub(super) fn key(
     }
     add(&config.validation_fraction.to_le_bytes());
     hasher.finalize().to_hex().to_string()
+}
+
+/// The key with what takes repetition out, if anything does.
+///
+/// # Errors
+/// [`DataError::Config`] for a file that cannot be read.
+pub(super) fn key_with(
+    key: String,
+    dedupe: &DedupeConfig,
+    sets: Option<&Corpus>,
+) -> Result<String, DataError> {
+    if dedupe.is_empty() {
+        return Ok(key);
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(key.as_bytes());
+    hasher.update(&serde_json::to_vec(dedupe).expect("settings are valid JSON"));
+    for file in sets.iter().flat_map(|sets| &sets.files) {
+        hasher.update(&file.digest);
+    }
+    for path in dedupe.files() {
+        let read = File::open(&path).and_then(|file| hasher.update_reader(file).map(drop));
+        read.map_err(|error| {
+            let problem = format!("{}: cannot be read: {error}", path.display());
+            DataError::Config { key: "data.dedupe", problem }
+        })?;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// blake3 over the tokenizer, the sources' names, and the digests of the tokens in every shard's

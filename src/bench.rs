@@ -7,21 +7,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use octet_actors::contract::{Record, Workload};
+use octet_actors::contract::{ProgramId, Purpose, Record, Workload};
 use octet_actors::crew::{Crew, StepInput};
 use octet_actors::engine::Engine;
 use octet_actors::rank_memory::{RankMemory, Zero};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
-use octet_actors::step_plan::{Entry, Run, StepPlan, Work};
+use octet_actors::step_plan::{Entry, Run, StepPlan, Work, records};
 use octet_actors::transfer::{initialise, restore};
 use octet_kernels::cpu::CpuDevice;
 use octet_kernels::cpu::gemm::{Matrix, Output, Size};
 use octet_kernels::device::Backend;
-use octet_kernels::graph::Program;
 
 use crate::config::Config;
 use crate::experiment::Experiment;
 use crate::failure::Failure;
+use crate::text::Text;
 
 #[cfg(test)]
 mod tests;
@@ -62,16 +62,15 @@ impl StepBench {
     /// # Errors
     /// [`Failure`] for a configuration whose parts do not fit together, or too little memory.
     pub fn new(config: &Config, vocabulary: usize, threads: usize) -> Result<Self, Failure> {
-        let workload: Arc<dyn Workload> = Arc::new(Experiment::new(config, vocabulary, None)?);
+        let text = Some(Text::random(config, vocabulary));
+        let workload: Arc<dyn Workload> = Arc::new(Experiment::new(config, vocabulary, text)?);
         let memory = RankMemory::new(&*workload, 1, 0, Zero::Zero1)?;
         let largest = workload.shapes();
         let plan = StepPlan::new(&*workload, &largest[0], 1, 0, Zero::Zero1)?;
-        let length = config.batch.sequence_length;
-        let scale = 1.0 / workload.tokens_per_step() as f32;
-        let program = &workload.programs()[0];
-        let records = (0..workload.batch().micro_batches() as u64)
-            .map(|seed| random_record(program, vocabulary, length, scale, seed))
-            .collect();
+        let lanes = 0..workload.batch().lanes;
+        let records = records(&*workload, &largest[0], &lanes);
+        let records = records.into_iter().map(|(m, program)| record(&*workload, m, program));
+        let records = records.collect::<Result<Vec<_>, _>>()?;
         let open = Backend::Cpu { threads }.open(1, TIMEOUT)?.remove(0);
         let (device, communicator) = open()?;
         let engine = Engine::new(workload, memory, device)?;
@@ -196,28 +195,15 @@ fn first_state(engine: &Engine) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A record of whole sequences of random tokens.
-fn random_record(
-    program: &Program,
-    vocabulary: usize,
-    length: usize,
-    scale: f32,
-    seed: u64,
-) -> Vec<u64> {
-    let mut words = vec![0u64; program.input_bytes.div_ceil(size_of::<u64>())];
-    let mut record = Record::new(bytemuck::cast_slice_mut(&mut words));
-    let mut state = seed;
-    let mut draw = || {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) as usize % vocabulary) as i32
-    };
-    for name in ["tokens", "labels"] {
-        record.field::<i32>(program, name).iter_mut().for_each(|cell| *cell = draw());
-    }
-    for (row, cell) in record.field::<i32>(program, "positions").iter_mut().enumerate() {
-        *cell = (row % length) as i32;
-    }
-    record.field::<f32>(program, "scale")[0] = scale;
-    words
+/// The record of a micro-batch of the first step.
+fn record(
+    workload: &dyn Workload,
+    micro_batch: usize,
+    program: ProgramId,
+) -> Result<Vec<u64>, Failure> {
+    let bytes = workload.programs()[program.0].input_bytes;
+    let mut words = vec![0u64; bytes.div_ceil(size_of::<u64>())];
+    let purpose = Purpose::Train { step: 0, attempt: 0, micro_batch };
+    workload.fill(purpose, program, &mut Record::new(bytemuck::cast_slice_mut(&mut words)))?;
+    Ok(words)
 }

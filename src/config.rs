@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use octet_kernels::graph::Variables;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::composition::Composition;
 use crate::data::{DataConfig, DataError};
 use crate::models::ModelConfig;
 use crate::models::ModelSize;
@@ -24,6 +24,7 @@ pub use origins::Origins;
 pub use sections::{
     CheckpointConfig, Device, EvaluateConfig, RecoveryConfig, RunConfig, SampleConfig, WebConfig,
 };
+pub use tracks::{TaskConfig, TrackConfig, Weight};
 
 mod batch;
 pub mod bytes;
@@ -35,6 +36,7 @@ pub(crate) mod sections;
 pub(crate) mod tagged;
 #[cfg(test)]
 mod tests;
+pub mod tracks;
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
@@ -50,6 +52,12 @@ pub struct Config {
     pub model: ModelConfig,
     /// What it is trained for.
     pub objective: ObjectiveConfig,
+    /// Several objectives, models and sources at once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tracks: Vec<TrackConfig>,
+    /// What is measured on held-out data, in place of every split under every objective.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskConfig>,
     /// How an update is made.
     pub optimizer: OptimizerConfig,
     /// The learning rate of each step.
@@ -172,7 +180,8 @@ impl Config {
         })?;
         self.batch.validate()?;
         self.model.validate()?;
-        self.objective.get().validate()?;
+        self.validate_tracks()?;
+        self.validate_tasks()?;
         self.optimizer.validate()?;
         self.schedule.validate(self.run.steps)?;
         self.checkpoint.validate()?;
@@ -211,11 +220,10 @@ impl Config {
         if self.optimizer.groups.is_empty() {
             return Ok(());
         }
-        let mut variables = Variables::new();
         let smallest = ModelSize { vocabulary: 1, max_positions: 1 };
-        let built = self.model.build(smallest, &mut variables);
-        built.map_err(|error| Invalid::new("model", error.to_string()))?;
-        self.optimizer.validate_names(variables.parameters())
+        let built = Composition::new(self, smallest);
+        let built = built.map_err(|error| Invalid::new("model", error.to_string()))?;
+        self.optimizer.validate_names(built.variables.parameters())
     }
 
     /// The resolved form. Reading it again gives an equal configuration.
@@ -247,6 +255,9 @@ impl Config {
             for (key, value) in value.as_table().into_iter().flatten() {
                 keys.insert(format!("{section}.{key}"), value.to_string());
             }
+        }
+        if let Some(tracks) = table.get("tracks") {
+            keys.insert("tracks".to_owned(), tracks.to_string());
         }
         for (key, _reason) in WITHOUT_EFFECT {
             keys.remove(*key);

@@ -9,10 +9,11 @@ use octet_actors::checkpoint::Manifest;
 use octet_actors::outside::{Disk, LocalDisk};
 use octet_actors::report::StepReport;
 use octet_actors::run_folder::log::{Line, for_each_line};
-use octet_kernels::graph::{Granularity, Layout, Variables};
+use octet_kernels::graph::{Granularity, Layout};
 use serde::Serialize;
 use toml::{Table, Value};
 
+use crate::composition::Composition;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::inspect::checkpoints;
@@ -196,10 +197,9 @@ fn place(run: &Run) -> Option<String> {
 fn names(config: &Config) -> Vec<Vec<String>> {
     let Some(vocabulary) = config.model.vocabulary else { return Vec::new() };
     let size = ModelSize { vocabulary, max_positions: config.batch.sequence_length };
-    let mut variables = Variables::new();
-    if config.model.build(size, &mut variables).is_err() {
+    let Ok(Composition { variables, .. }) = Composition::new(config, size) else {
         return Vec::new();
-    }
+    };
     let layout = Layout::new(&variables, Granularity::default());
     let name = |id: &octet_kernels::graph::ParameterId| variables.parameters()[id.0].name.clone();
     layout.buckets.iter().map(|bucket| bucket.parameters.iter().map(name).collect()).collect()
@@ -211,7 +211,10 @@ fn keys(a: &Config, b: &Config) -> Vec<KeyDifference> {
         let table: Table = config.to_toml().parse().unwrap_or_default();
         let mut keys: BTreeMap<String, String> = BTreeMap::new();
         for (section, value) in table {
-            let Value::Table(inner) = value else { continue };
+            let Value::Table(inner) = value else {
+                keys.insert(section, value.to_string());
+                continue;
+            };
             keys.extend(inner.into_iter().map(|(k, v)| (format!("{section}.{k}"), v.to_string())));
         }
         keys

@@ -1,32 +1,36 @@
-//! A configuration made runnable: variables, programs, and records filled from text.
+//! A composition made runnable: compiled programs, and records filled from text.
 //!
-//! Implements the runtime's contract for language models. Order, targets and scales are pure
-//! functions of step and micro-batch; nothing here knows a rank.
+//! Implements the runtime's contract. Order, targets and scales are pure functions of step and
+//! micro-batch; nothing here knows a rank, nor what an objective is.
 
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use octet_actors::contract::{
-    Batch, Drive, EvaluationTask, Phase, ProgramId, Purpose, Reading, Record, StepShape,
-    UpdateGroup, UpdateSettings, Workload,
+    Batch, Drive, EvaluationTask, ProgramId, Purpose, Record, StepShape, UpdateGroup,
+    UpdateSettings, Workload,
 };
 use octet_actors::fault::{ActorName, Fault};
-use octet_kernels::error::Result;
+use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{
-    Granularity, Graph, Layout, Mix, ParameterId, Policy, Program, Target, Variables,
+    Granularity, Layout, Mix, ParameterId, Policy, Program, Target, Variables,
 };
 
-use crate::config::Config;
-use crate::models::{LanguageModel, ModelSize, RecomputeConfig};
-use crate::objectives::BatchShape;
+use crate::composition::{Composition, Track};
+use crate::config::tracks::samples_before;
+use crate::config::{BatchConfig, Config};
+use crate::data::DataError;
+use crate::failure::Failure;
+use crate::models::{ModelSize, RecomputeConfig};
+use crate::objectives::Inputs;
 use crate::sampling::Decoder;
-use crate::text::{Consumed, HeldOut, Text};
+use crate::text::{Consumed, Text};
+use targets::Targets;
+use tasks::Task;
 
 pub mod recompute;
-
-/// The training program.
-const TRAIN: ProgramId = ProgramId(0);
-/// The held-out program.
-const EVALUATE: ProgramId = ProgramId(1);
+mod targets;
+mod tasks;
 
 /// Makes the conversation that is due after a step.
 pub type Talk = Box<dyn Fn(u64) -> Option<Box<dyn Drive>> + Send + Sync>;
@@ -35,19 +39,38 @@ pub type Talk = Box<dyn Fn(u64) -> Option<Box<dyn Drive>> + Send + Sync>;
 pub struct Experiment {
     config: Config,
     target: Target,
-    variables: Variables,
+    composition: Composition,
     layout: Layout,
     programs: Vec<Program>,
     batch: Batch,
-    /// By size of a step; see [`crate::config::BatchConfig::sizes`].
-    shapes: Vec<Arc<StepShape>>,
+    /// By size of a step, tracks that are in it and attempt.
+    shapes: BTreeMap<(usize, Vec<usize>, usize), Arc<StepShape>>,
+    streams: Vec<TrackStream>,
     tasks: Vec<EvaluationTask>,
-    model: Box<dyn LanguageModel>,
+    /// What fills the records of each task.
+    task_inputs: Vec<Task>,
     decoder: Option<Decoder>,
     text: Option<Text>,
     talk: Option<Talk>,
-    /// The last step asked for and its number of targets: every micro-batch of a step needs it.
-    targets: Mutex<Option<(u64, u64)>>,
+}
+
+/// Where a track stands in its samples, and what fills its records.
+struct TrackStream {
+    /// Steps that leave it out.
+    zeros: Vec<(u64, u64)>,
+    /// `None` without text.
+    inputs: Option<Box<dyn Inputs>>,
+    targets: Targets,
+}
+
+impl TrackStream {
+    fn samples_before(&self, batch: &BatchConfig, step: u64) -> u64 {
+        samples_before(&self.zeros, batch, step)
+    }
+
+    fn is_in(&self, step: u64) -> bool {
+        !self.zeros.iter().any(|&(from, to)| (from..to).contains(&step))
+    }
 }
 
 impl std::fmt::Debug for Experiment {
@@ -62,8 +85,12 @@ impl Experiment {
     /// `sample.every` is not 0: the arena is that of the run.
     ///
     /// # Errors
-    /// [`octet_kernels::error::Error`] when model and batch do not fit together.
-    pub fn new(config: &Config, vocabulary: usize, text: Option<Text>) -> Result<Self> {
+    /// [`Failure`] when parts of the configuration, or text, do not fit together.
+    pub fn new(
+        config: &Config,
+        vocabulary: usize,
+        text: Option<Text>,
+    ) -> std::result::Result<Self, Failure> {
         Self::for_target(config, vocabulary, text, Target::Cpu)
     }
 
@@ -77,79 +104,143 @@ impl Experiment {
         vocabulary: usize,
         text: Option<Text>,
         target: Target,
-    ) -> Result<Self> {
+    ) -> std::result::Result<Self, Failure> {
         let max_positions = config.batch.sequence_length;
-        let mut variables = Variables::new();
-        let model = config.model.build(ModelSize { vocabulary, max_positions }, &mut variables)?;
-        let sampled = config.sample.every > 0;
-        let caches = sampled.then(|| model.caches(&mut variables, 1, max_positions));
-        let layout = Layout::new(&variables, Granularity::default());
-        let shape = BatchShape {
-            sequences: config.batch.micro,
-            sequence_length: config.batch.sequence_length,
-        };
-        let objective = config.objective.get();
-        let recompute = match config.model.recompute {
-            RecomputeConfig::Fixed(mix) => mix,
-            RecomputeConfig::Auto => Mix::default(),
-        };
-        let mut g = Graph::new(&variables);
-        let goal = objective.train(&mut g, &*model, shape)?;
-        let plain = Policy { target, matmul: config.model.matmul.into(), ..Policy::default() };
-        let policy = Policy { recompute, ..plain };
-        let train = Program::compile("train", g, &goal, policy, &layout)?;
-        let mut g = Graph::new(&variables);
-        let goal = objective.evaluate(&mut g, &*model, shape)?;
-        let evaluate = Program::compile("evaluate", g, &goal, plain, &layout)?;
-        let mut all = vec![train, evaluate];
-        let mut decoder = None;
-        if let Some(caches) = caches {
-            let first = all.len();
-            let made = Decoder::compile(&*model, &caches, &variables, &layout, plain, first)?;
-            let (found, decode) = made;
-            all.extend(decode);
-            decoder = Some(Decoder { softcap: objective.logit_softcap(), ..found });
-        }
-        let batch = Batch {
-            micro: config.batch.micro,
-            global: config.batch.global,
-            lanes: config.batch.lanes(),
-        };
-        let tasks = text.as_ref().map_or(vec![], |text| validation(config, text));
-        let sizes = config.batch.sizes();
+        let composition = Composition::new(config, ModelSize { vocabulary, max_positions })?;
+        let layout = Layout::new(&composition.variables, Granularity::default());
         let mut experiment = Self {
             config: config.clone(),
             target,
-            variables,
+            composition,
             layout,
-            programs: all,
-            batch,
-            shapes: sizes.map(|size| Arc::new(shape_of(size / batch.micro))).collect(),
-            tasks,
-            model,
-            decoder,
+            programs: Vec::new(),
+            batch: Batch { micro: config.batch.micro, global: 0, lanes: config.batch.lanes() },
+            shapes: BTreeMap::new(),
+            streams: Vec::new(),
+            tasks: Vec::new(),
+            task_inputs: Vec::new(),
+            decoder: None,
             text,
             talk: None,
-            targets: Mutex::new(None),
         };
+        experiment.compile()?;
+        experiment.open_streams()?;
+        experiment.cut_steps()?;
+        experiment.open_tasks()?;
         recompute::settle(&mut experiment)?;
         Ok(experiment)
     }
 
-    /// The training program under another recompute policy.
-    fn compile_train(&self, recompute: Mix) -> Result<Program> {
-        let shape = BatchShape {
-            sequences: self.config.batch.micro,
-            sequence_length: self.config.batch.sequence_length,
+    /// Compiles all programs.
+    fn compile(&mut self) -> Result<()> {
+        let recompute = match self.config.model.recompute {
+            RecomputeConfig::Fixed(mix) => mix,
+            RecomputeConfig::Auto => Mix::default(),
         };
-        let mut g = Graph::new(&self.variables);
-        let goal = self.config.objective.get().train(&mut g, &*self.model, shape)?;
-        let matmul = self.config.model.matmul.into();
-        let policy = Policy { recompute, target: self.target, matmul, ..Policy::default() };
-        Program::compile("train", g, &goal, policy, &self.layout)
+        let Composition { variables, drafts, writer, .. } = &self.composition;
+        let plain = self.policy(Mix::default());
+        for draft in drafts {
+            let policy = if draft.trains { self.policy(recompute) } else { plain };
+            self.programs.push(draft.compile(variables, &self.layout, policy)?);
+        }
+        if let Some(writer) = writer
+            && let Some(caches) = &writer.caches
+        {
+            let first = self.programs.len();
+            let (decoder, programs) =
+                Decoder::compile(writer, caches, variables, &self.layout, plain, first)?;
+            self.programs.extend(programs);
+            self.decoder = Some(decoder);
+        }
+        Ok(())
     }
 
-    /// The programs that write text, if `sample.every` asks for any.
+    fn policy(&self, recompute: Mix) -> Policy {
+        let matmul = self.config.model.matmul.into();
+        Policy { recompute, target: self.target, matmul, ..Policy::default() }
+    }
+
+    /// Opens every track's samples.
+    fn open_streams(&mut self) -> std::result::Result<(), Failure> {
+        let config = self.config.clone();
+        for (number, track) in config.tracks().iter().enumerate() {
+            let source = self.text.as_ref().and_then(|text| text.training(number));
+            let inputs = source.map(|source| track.objective.get().inputs(source)).transpose()?;
+            let (zeros, targets) = (track.weight.zeros(), Targets::default());
+            self.streams.push(TrackStream { zeros, inputs, targets });
+        }
+        Ok(())
+    }
+
+    /// Makes the shape of every kind of step.
+    fn cut_steps(&mut self) -> Result<()> {
+        let batch = &self.config.batch;
+        let turn = self.composition.group();
+        let ramp = batch.ramp.iter().map(|&(until, _)| until);
+        let zeros = self.streams.iter().flat_map(|stream| &stream.zeros);
+        let changes = zeros.flat_map(|&(from, to)| [from, to]).chain(ramp).chain([0]);
+        for step in changes.collect::<Vec<_>>() {
+            let (size, tracks) = (batch.size_of(step), self.tracks_in(step));
+            let micro_batches = batch.sizes().nth(size).unwrap_or(batch.global) / batch.micro;
+            if !micro_batches.is_multiple_of(turn) {
+                return Err(Error::Plan(format!(
+                    "batch.global: expected groups of {turn} micro-batches, got {micro_batches}"
+                )));
+            }
+            for attempt in 0..self.composition.attempts() {
+                let phases = self.composition.phases(&tracks, micro_batches, attempt);
+                let finally = self.composition.finally.clone();
+                let micro_batches = micro_batches * tracks.len();
+                let shape = Arc::new(StepShape { micro_batches, phases, finally });
+                self.batch.global = self.batch.global.max(micro_batches * batch.micro);
+                self.shapes.insert((size, tracks.clone(), attempt), shape);
+            }
+        }
+        Ok(())
+    }
+
+    fn open_tasks(&mut self) -> std::result::Result<(), Failure> {
+        let Some(text) = &self.text else { return Ok(()) };
+        for (task, inputs) in tasks::all(&self.config, &self.composition, text)? {
+            self.tasks.push(task);
+            self.task_inputs.push(inputs);
+        }
+        Ok(())
+    }
+
+    /// The tracks that are in a step.
+    fn tracks_in(&self, step: u64) -> Vec<usize> {
+        let streams = self.streams.iter().enumerate();
+        streams.filter(|(_, stream)| stream.is_in(step)).map(|(track, _)| track).collect()
+    }
+
+    /// The training programs under another recompute policy, with their numbers.
+    fn compile_training(&self, recompute: Mix) -> Result<Vec<(ProgramId, Program)>> {
+        let Composition { variables, drafts, .. } = &self.composition;
+        let training = drafts.iter().enumerate().filter(|(_, draft)| draft.trains);
+        let compile = |(number, draft): (usize, &crate::composition::Draft)| {
+            let program = draft.compile(variables, &self.layout, self.policy(recompute))?;
+            Ok((ProgramId(number), program))
+        };
+        training.map(compile).collect()
+    }
+
+    /// Whether a program is run in steps.
+    fn trains(&self, program: usize) -> bool {
+        self.composition.drafts.get(program).is_some_and(|draft| draft.trains)
+    }
+
+    /// The programs that steps are made of.
+    pub fn training(&self) -> impl Iterator<Item = &Program> {
+        self.programs.iter().enumerate().filter(|(i, _)| self.trains(*i)).map(|(_, p)| p)
+    }
+
+    /// What is trained.
+    pub fn composition(&self) -> &Composition {
+        &self.composition
+    }
+
+    /// The programs that write text, if `sample.every` asks for any and a model can.
     pub fn decoder(&self) -> Option<Decoder> {
         self.decoder
     }
@@ -172,69 +263,56 @@ impl Experiment {
 
     /// What each source of text has given to the first `step` steps; nothing without text.
     pub fn consumed(&self, step: u64) -> Vec<Consumed> {
-        let samples = self.samples_before(step);
-        self.text.as_ref().map_or(vec![], |text| text.consumed(samples))
+        let samples = self.config.samples_before(step);
+        self.text.as_ref().map_or(vec![], |text| text.consumed(&samples))
     }
 
-    /// The model.
-    pub fn model(&self) -> &dyn LanguageModel {
-        &*self.model
+    /// The track that a micro-batch of a step belongs to, and its number within the track.
+    fn place(&self, step: u64, micro_batch: usize) -> (usize, usize) {
+        let (turn, tracks) = (self.composition.group(), self.tracks_in(step));
+        let (round, within) =
+            (micro_batch / (turn * tracks.len()), micro_batch % (turn * tracks.len()));
+        (tracks[within / turn], round * turn + within % turn)
     }
 
-    /// Targets of a whole step, which every micro-batch's loss is divided by.
-    fn targets_of(&self, text: &Text, step: u64) -> std::result::Result<u64, Fault> {
-        let mut memo = self.targets.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some((known, targets)) = *memo
-            && known == step
-        {
-            return Ok(targets);
+    fn fill_step(
+        &self,
+        step: u64,
+        micro_batch: usize,
+        program: &Program,
+        record: &mut Record<'_>,
+    ) -> std::result::Result<(), Fault> {
+        let (track, number) = self.place(step, micro_batch);
+        let TrackStream { inputs, targets, .. } = &self.streams[track];
+        let nothing = || Fault::ours(ActorName::Loader(0), "this experiment has no text");
+        let inputs = inputs.as_deref().ok_or_else(nothing)?;
+        let samples = |step| self.streams[track].samples_before(&self.config.batch, step);
+        let rows = self.batch.micro as u64;
+        let first = samples(step) + number as u64 * rows;
+        inputs.fill(first..first + rows, program, record).map_err(damaged)?;
+        let of_step = samples(step)..samples(step + 1);
+        let counts = targets.of(step, of_step, inputs).map_err(damaged)?;
+        let Track { weight, built, .. } = &self.composition.tracks[track];
+        for (loss, targets) in built.losses.iter().zip(counts) {
+            if program.field(loss.scale).is_none() {
+                continue;
+            }
+            let weight = weight.at(step) * loss.weight;
+            let scale = if targets == 0 { 0.0 } else { weight / targets as f64 };
+            record.field::<f32>(program, loss.scale)[0] = scale as f32;
         }
-        let mut targets = 0;
-        for sample in self.samples_before(step)..self.samples_before(step + 1) {
-            targets += text.train_targets(sample).map_err(damaged)?;
-        }
-        *memo = Some((step, targets));
-        Ok(targets)
+        Ok(())
     }
-}
-
-/// A step in which every micro-batch runs the training program.
-fn shape_of(micro_batches: usize) -> StepShape {
-    let programs = vec![TRAIN; micro_batches];
-    let phases = vec![Phase::Each { micro_batches: 0..micro_batches, programs }];
-    StepShape { micro_batches, phases, finally: vec![] }
 }
 
 /// A shard that cannot be read any more.
-fn damaged(error: crate::data::DataError) -> Fault {
+fn damaged(error: DataError) -> Fault {
     Fault::world(ActorName::Loader(0), error)
-}
-
-/// The held-out splits as tasks.
-fn validation(config: &Config, text: &Text) -> Vec<EvaluationTask> {
-    if config.evaluate.every == 0 {
-        return vec![];
-    }
-    let task = |split: &HeldOut| {
-        let parts = split.windows.div_ceil(config.batch.micro as u64);
-        EvaluationTask {
-            name: match split.name.as_str() {
-                "" => "validation".to_string(),
-                name => format!("validation/{name}"),
-            },
-            program: EVALUATE,
-            parts,
-            every: None,
-            sums: ["loss_sum", "targets", "text_loss_sum", "bytes"].map(str::to_owned).to_vec(),
-            reading: Reading::of_text(),
-        }
-    };
-    text.held_out().map(task).collect()
 }
 
 impl Workload for Experiment {
     fn variables(&self) -> &Variables {
-        &self.variables
+        &self.composition.variables
     }
 
     fn layout(&self) -> &Layout {
@@ -253,17 +331,25 @@ impl Workload for Experiment {
         self.config.run.seed
     }
 
-    fn shape(&self, step: u64, _attempt: usize) -> Arc<StepShape> {
-        self.shapes[self.config.batch.size_of(step)].clone()
+    fn shape(&self, step: u64, attempt: usize) -> Arc<StepShape> {
+        let (size, tracks) = (self.config.batch.size_of(step), self.tracks_in(step));
+        let attempt = attempt.min(self.attempts() - 1);
+        self.shapes[&(size, tracks, attempt)].clone()
     }
 
-    /// The last step is the largest.
+    /// The largest.
     fn shapes(&self) -> Vec<Arc<StepShape>> {
-        self.shapes.last().cloned().into_iter().collect()
+        let largest = self.batch.micro_batches();
+        self.shapes.values().filter(|s| s.micro_batches == largest).cloned().collect()
+    }
+
+    fn attempts(&self) -> usize {
+        self.composition.attempts()
     }
 
     fn samples_before(&self, step: u64) -> u64 {
-        self.config.batch.samples_before(step)
+        let samples = |stream: &TrackStream| stream.samples_before(&self.config.batch, step);
+        self.streams.iter().map(samples).sum()
     }
 
     fn update(&self, step: u64) -> UpdateSettings {
@@ -278,7 +364,7 @@ impl Workload for Experiment {
     }
 
     fn update_group(&self, parameter: ParameterId) -> UpdateGroup {
-        self.config.optimizer.group_of(&self.variables.parameters()[parameter.0])
+        self.config.optimizer.group_of(&self.variables().parameters()[parameter.0])
     }
 
     fn fill(
@@ -287,22 +373,16 @@ impl Workload for Experiment {
         program: ProgramId,
         record: &mut Record<'_>,
     ) -> std::result::Result<(), Fault> {
-        let nothing = || Fault::ours(ActorName::Loader(0), "this experiment has no text");
-        let text = self.text.as_ref().ok_or_else(nothing)?;
         let program = &self.programs[program.0];
-        let rows = self.batch.micro;
         match purpose {
             Purpose::Train { step, micro_batch, .. } => {
-                let first = self.first_sample(step, micro_batch);
-                text.fill_train(first, rows, program, record).map_err(damaged)?;
-                let targets = self.targets_of(text, step)?;
-                let scale = if targets == 0 { 0.0 } else { 1.0 / targets as f64 };
-                record.field::<f32>(program, "scale")[0] = scale as f32;
-                Ok(())
+                self.fill_step(step, micro_batch, program, record)
             }
             Purpose::Evaluate { task, part } => {
-                let first = part * rows as u64;
-                text.fill_validation(task, first, rows, program, record).map_err(damaged)
+                let Task { inputs, samples } = &self.task_inputs[task];
+                let first = part * self.batch.micro as u64;
+                let last = (*samples).min(first + self.batch.micro as u64);
+                inputs.fill(first..last, program, record).map_err(damaged)
             }
         }
     }
@@ -319,8 +399,10 @@ impl Workload for Experiment {
         self.config.batch.sequence_length as u64
     }
 
+    /// The mean over all tracks.
     fn flops_per_sample(&self) -> f64 {
-        let length = self.config.batch.sequence_length;
-        length as f64 * self.model.flops_per_token(length)
+        let tracks = &self.composition.tracks;
+        let sum: f64 = tracks.iter().map(|track| track.built.flops_per_sample).sum();
+        sum / tracks.len() as f64
     }
 }

@@ -148,16 +148,15 @@ fn of_run(folder: &Path) -> Result<RunSummary, Failure> {
             .map_err(Failure::user)?;
     }
     let log = totals.summary(totals.wall_time_s(), digest);
-    let sources = consumed(&run, log.tokens);
+    let sources = consumed(&run, log.steps);
     Ok(RunSummary { path: folder.to_owned(), config, log, sources, checkpoints })
 }
 
-/// What each source has given to so many tokens of training; nothing if that is not known.
-fn consumed(run: &Run, tokens: u64) -> Vec<Consumed> {
+/// What each source has given to so many steps; nothing if that is not known.
+fn consumed(run: &Run, steps: u64) -> Vec<Consumed> {
     let prepared = DataPlace::read(&run.folder).and_then(|place| place.open());
     let text = prepared.and_then(|prepared| Text::open(&run.config, prepared).ok());
-    let samples = tokens / run.config.batch.sequence_length as u64;
-    text.map_or(vec![], |text| text.consumed(samples))
+    text.map_or(vec![], |text| text.consumed(&run.config.samples_before(steps)))
 }
 
 /// The checkpoints of a run, by step.

@@ -3,9 +3,10 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`train`] | the main path: configuration, text, experiment, run folder, first state, run |
-//! | [`experiment`] | a configuration made runnable: implements the runtime's contract |
+//! | [`composition`] | what a run trains: models, programs, tracks, made from the configuration |
+//! | [`experiment`] | a composition made runnable: implements the runtime's contract |
 //! | [`models`], [`objectives`] | one file per family, one per objective |
-//! | [`data`], [`text`] | documents to tokens to shards to samples; samples to records |
+//! | [`data`], [`text`] | documents to tokens to shards to samples; streams of samples by track |
 //! | [`config`], [`schedule`] | one TOML file, checked; the learning rate |
 //! | [`optimizer`] | the numbers of an update, and groups of parameters with their own |
 //! | [`sampling`] | text from a model, token by token |
@@ -20,6 +21,7 @@
 //! | [`failure`] | how a command ends when it does not end well |
 
 pub mod bench;
+pub mod composition;
 pub mod config;
 pub mod data;
 pub mod diff;

@@ -131,7 +131,7 @@ pub fn generate(run: &Run, writing: Writing, listeners: Vec<Listener>) -> Result
     let mut config = run.looking()?;
     config.sample.every = 1;
     let tokenizer = Arc::new(run_data::tokenizer(&run.folder)?);
-    let vocabulary = config.model.padded_vocabulary(tokenizer.vocabulary());
+    let vocabulary = config.padded_vocabulary(tokenizer.vocabulary());
     let experiment = Experiment::new(&config, vocabulary, None)?;
     let missing = || Failure::ours("programs that write text were not compiled");
     let decoder = experiment.decoder().ok_or_else(missing)?;
@@ -174,7 +174,7 @@ pub fn evaluate(
             source.validation = std::mem::take(&mut source.train);
         }
     }
-    let vocabulary = config.model.padded_vocabulary(prepared.tokenizer.vocabulary());
+    let vocabulary = config.padded_vocabulary(prepared.tokenizer.vocabulary());
     let text = Text::held_out_only(&config, prepared)?;
     let experiment = Experiment::new(&config, vocabulary, Some(text))?;
     let names: Vec<String> = experiment.evaluations().iter().map(|t| t.name.clone()).collect();

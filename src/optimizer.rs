@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
-use crate::models::Role;
+use crate::models::{Role, fits};
 
 #[cfg(test)]
 mod tests;
@@ -126,11 +126,4 @@ fn names(wanted: &str, parameter: &Parameter) -> bool {
         Some(role) => Role::of(&parameter.name) == role,
         None => fits(wanted, &parameter.name),
     }
-}
-
-/// Whether `name` is `pattern`, in which every `*` stands for any letters.
-fn fits(pattern: &str, name: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(name) = name.strip_prefix(start) else { return false };
-    name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(rest, &name[at..]))
 }

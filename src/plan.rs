@@ -125,7 +125,7 @@ pub struct Plan {
     pub flops_per_step: f64,
     /// What times are computed with.
     pub speeds: Speeds,
-    /// Ops of a micro-batch by time.
+    /// Ops of a micro-batch of every track by time.
     pub ops: Vec<OpCost>,
     /// Ops of all programs that do not say yet what they ask of the target, and nodes of each.
     pub without_kernels: BTreeMap<String, usize>,
@@ -168,23 +168,25 @@ pub fn plan(
     let memory = Memory::of(workload, ranks, config.run.placement())?;
     let largest = &memory.largest;
     let peaks = machine.peaks(experiment.matrix_dtype(), ranks);
-    let train = &workload.programs()[0];
-    let ops = by_op(train.costs().map(|node| (node.op, node.cost)), &peaks);
+    let costs = experiment.training().flat_map(|program| program.costs());
+    let ops = by_op(costs.map(|node| (node.op, node.cost)), &peaks);
     let batch = workload.batch();
     let owned = (0..ranks).map(|r| batch.micro_batches_of(&largest.tree.lanes_of(r)).len());
-    let micro_seconds: f64 = ops.iter().map(|op| op.seconds).sum();
+    let programs = experiment.training().count();
+    let micro_seconds = ops.iter().map(|op| op.seconds).sum::<f64>() / programs.max(1) as f64;
     let busiest = owned.max().unwrap_or(0);
-    let step = time::parts(workload, largest, &peaks, busiest, micro_seconds);
+    let step = time::parts(&experiment, largest, &peaks, busiest, micro_seconds);
     let seconds_per_step: f64 = step.iter().map(|part| part.exposed_seconds).sum();
     let flops_per_step = workload.flops_per_step();
     let capacity = capacity(machine, &memory, ranks, threads);
     let regions = largest.arena.regions().iter().filter(|region| region.span.bytes > 0);
     let outside = outside(machine.target, ranks);
-    let samples = config.batch.samples_before(config.run.steps) as f64;
+    let samples = workload.samples_before(config.run.steps) as f64;
+    let models = experiment.composition().parts.iter();
     Ok(Plan {
         target: machine.target.name(),
         parameters: workload.variables().parameters().iter().map(|p| p.elements()).sum(),
-        matrix_parameters: experiment.model().matrix_parameters(),
+        matrix_parameters: models.map(|part| part.model().matrix_parameters()).sum(),
         vocabulary,
         ranks,
         lanes: batch.lanes,
@@ -211,7 +213,7 @@ pub fn plan(
         tokens_per_s: workload.tokens_per_step() as f64 / seconds_per_step,
         mfu: flops_per_step / seconds_per_step / (peaks.flops_per_s * ranks as f64),
         checkpoint: checkpoint(config, &memory, &peaks, disk),
-        run_seconds: seconds_per_step * samples / config.batch.global as f64,
+        run_seconds: seconds_per_step * samples / batch.global as f64,
     })
 }
 

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use octet_actors::contract::{Drive, ProgramId, Record, Results};
 use octet_actors::fault::Fault;
 use octet_kernels::dtype::DType;
-use octet_kernels::error::Result;
+use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{Goal, Graph, Layout, Policy, Program, Variables};
 use octet_kernels::random::{RandomStream, Site};
 
+use crate::composition::Writer;
 use crate::config::SampleConfig;
 use crate::data::{DataError, Tokenizer};
-use crate::models::{KvCaches, LanguageModel};
+use crate::models::KvCaches;
 
 #[cfg(test)]
 mod tests;
@@ -116,13 +117,15 @@ impl Decoder {
     /// # Errors
     /// [`octet_kernels::error::Error`] when model and caches do not fit together.
     pub fn compile(
-        model: &dyn LanguageModel,
+        writer: &Writer,
         caches: &KvCaches,
         variables: &Variables,
         layout: &Layout,
         policy: Policy,
         first: usize,
     ) -> Result<(Self, [Program; 2])> {
+        let missing = || Error::Plan(format!("{}: does not write text", writer.part.shown()));
+        let model = writer.part.model().writer().ok_or_else(missing)?;
         let compile = |name: &str, rows: usize| {
             let mut g = Graph::new(variables);
             let [tokens, positions] =
@@ -131,10 +134,11 @@ impl Decoder {
             g.fetch("logits", logits);
             Program::compile(name, g, &Goal::Forward, policy, layout)
         };
-        let rows = PREFILL_ROWS.min(caches.positions);
+        let (positions, softcap) = (caches.positions, writer.writes.softcap);
+        let rows = PREFILL_ROWS.min(positions);
         let programs = [compile("prefill", rows)?, compile("decode", 1)?];
         let (prefill, single) = (ProgramId(first), ProgramId(first + 1));
-        Ok((Self { prefill, single, rows, positions: caches.positions, softcap: None }, programs))
+        Ok((Self { prefill, single, rows, positions, softcap }, programs))
     }
 }
 

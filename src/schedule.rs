@@ -193,7 +193,7 @@ impl ScheduleConfig {
         ];
         if let Some((key, _)) = given.iter().find(|key| key.1 && self.shape != Shape::Wsd) {
             let problem = "expected schedule.shape = \"wsd\" beside it";
-            return Err(Invalid::new(key, problem).with("schedule.shape"));
+            return Err(Invalid::new(*key, problem).with("schedule.shape"));
         }
         if self.decay_steps.is_some() && self.decay_fraction.is_some() {
             let problem = "expected either this or schedule.decay_steps, got both";

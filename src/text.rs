@@ -1,37 +1,48 @@
-//! Prepared text as a source of records: which sample is which window of which source, and its
-//! rows.
+//! Prepared text as streams of samples: which sample of a track is which window of which source.
+//!
+//! Ownership: the open shards. Prohibition: knows no objective and no record.
 
 use std::sync::Arc;
 
-use octet_actors::contract::Record;
-use octet_kernels::graph::Program;
+use octet_kernels::random::{self, Site};
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::tracks::samples_before;
+use crate::config::{Config, TrackConfig};
 use crate::data::{
-    DataError, Mixture, Prepared, PreparedSource, SampleRule, Samples, Tokenizer, WindowRows,
+    DataError, Mixture, Pair, Prepared, PreparedSource, SampleRule, Samples, Tokenizer, WindowRows,
     Windows,
 };
+use crate::objectives::Source;
 
 #[cfg(test)]
 mod tests;
 
-/// The label of a row that has no target.
-const IGNORED: i32 = -1;
+/// What tokens without a text are drawn from.
+const RANDOM: Site = Site::new("random text");
 
-/// All sources of a corpus, opened, with their orders.
+/// All sources of a corpus, opened, with the orders of every track.
 pub struct Text {
     tokenizer: Arc<Tokenizer>,
-    /// `None` for a text that is only evaluated.
-    training: Option<Training>,
-    held_out: Vec<(HeldOut, Samples)>,
+    tracks: Vec<TrackText>,
+    /// Of the tokenizer.
+    tokens: usize,
     /// By token: UTF-8 bytes of its text.
-    token_bytes: Vec<u32>,
+    token_bytes: Arc<[u32]>,
+    seed: u64,
     sequence_length: usize,
     identity: String,
 }
 
-/// What a run learns from.
+/// What a track sees.
+struct TrackText {
+    /// `None` for a text that is only evaluated.
+    training: Option<Which>,
+    held_out: Vec<HeldOut>,
+    splits: Vec<Arc<Samples>>,
+}
+
+/// What a track learns from.
 struct Training {
     sources: Vec<(String, Samples)>,
     mixture: Mixture,
@@ -42,7 +53,7 @@ struct Training {
 pub struct HeldOut {
     /// The source's name; empty for `data.text`.
     pub name: String,
-    /// Windows that are measured: evenly spread over all, which do not overlap.
+    /// Windows, which do not overlap.
     pub windows: u64,
 }
 
@@ -59,6 +70,104 @@ pub struct Consumed {
     pub epochs: f64,
 }
 
+/// Numbered samples: of a track's training, which never end, or of a held-out split.
+#[derive(Clone)]
+pub struct Stream(Which);
+
+#[derive(Clone)]
+enum Which {
+    Training(Arc<Training>),
+    HeldOut { split: Arc<Samples>, measured: u64 },
+    Random { tokens: usize, seed: u64 },
+}
+
+impl Stream {
+    /// Samples that there are; `None` where they never end.
+    pub fn len(&self) -> Option<u64> {
+        match &self.0 {
+            Which::Training(_) | Which::Random { .. } => None,
+            Which::HeldOut { measured, .. } => Some(*measured),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// Whether nothing is learned from them.
+    pub fn is_held_out(&self) -> bool {
+        self.len().is_some()
+    }
+
+    /// The split of a sample, and its number there; `None` where they are drawn.
+    fn place(&self, sample: u64) -> Result<Option<(&Samples, u64)>, DataError> {
+        Ok(match &self.0 {
+            Which::Training(training) => Some(training.place(sample)?),
+            Which::HeldOut { split, measured } => {
+                Some((split, spread(sample, *measured, split.per_epoch())))
+            }
+            Which::Random { .. } => None,
+        })
+    }
+
+    /// Where the two texts of a sample stand, for samples that are pairs.
+    ///
+    /// # Errors
+    /// [`DataError`] for a sample behind the end of all sources, or one that is no pair.
+    pub fn pair(&self, sample: u64, noise: &random::RandomStream) -> Result<Pair, DataError> {
+        let pair = match self.place(sample)? {
+            Some((samples, number)) => samples.pair(number, sample, noise),
+            None => None,
+        };
+        pair.ok_or_else(|| DataError::Config {
+            key: "data.text",
+            problem: "expected documents to make pairs of".to_owned(),
+        })
+    }
+
+    /// Reads tokens of the source of a sample, from a position in its stream on.
+    ///
+    /// # Errors
+    /// [`DataError`] when a shard cannot be read.
+    pub fn read(&self, sample: u64, start: u64, tokens: &mut [i32]) -> Result<(), DataError> {
+        match self.place(sample)? {
+            Some((samples, _)) => samples.read(start, tokens),
+            None => Ok(()),
+        }
+    }
+
+    /// Labels of a window that are not ignored.
+    ///
+    /// # Errors
+    /// [`DataError`] when a shard cannot be read.
+    pub fn targets(&self, sample: u64) -> Result<u64, DataError> {
+        match self.place(sample)? {
+            Some((samples, number)) => samples.targets(number),
+            None => Ok(1),
+        }
+    }
+
+    /// Fills the rows of a window and returns its targets.
+    ///
+    /// # Errors
+    /// [`DataError`] when a shard cannot be read.
+    pub fn fill(&self, sample: u64, rows: WindowRows<'_>) -> Result<u64, DataError> {
+        if let Some((samples, number)) = self.place(sample)? {
+            return samples.fill(number, rows);
+        }
+        let Which::Random { tokens: below, seed } = self.0 else { return Ok(0) };
+        let WindowRows { tokens, labels, segments, positions } = rows;
+        let draws = random::RandomStream { seed, site: RANDOM };
+        for (at, (token, label)) in tokens.iter_mut().zip(labels).enumerate() {
+            let draw = |at: usize| (draws.word(0, sample, at as u64) as usize % below) as i32;
+            (*token, *label) = (draw(at), draw(at + 1));
+            (segments[at], positions[at]) = (0, at as i32);
+        }
+        Ok(tokens.len() as u64)
+    }
+}
+
 impl Text {
     /// Opens prepared data.
     ///
@@ -66,10 +175,16 @@ impl Text {
     /// [`DataError`]: a shard that is gone or damaged, a split that is too short, or sources that
     /// end before the run does.
     pub fn open(config: &Config, prepared: Prepared) -> Result<Self, DataError> {
-        let training = Training::open(config, &prepared)?;
-        let held_out =
-            if config.evaluate.every == 0 { vec![] } else { held_out(config, &prepared)? };
-        Ok(Self::new(config, prepared, Some(training), held_out))
+        let open = |track: &TrackConfig| {
+            let training = Training::open(config, track, &prepared)?;
+            let training = Some(Which::Training(Arc::new(training)));
+            let measured = config.evaluate.every > 0 || !config.tasks.is_empty();
+            let (held_out, splits) =
+                if measured { held_out(config, track, &prepared)? } else { Default::default() };
+            Ok(TrackText { training, held_out, splits })
+        };
+        let tracks = config.tracks().iter().map(open).collect::<Result<Vec<_>, DataError>>()?;
+        Ok(Self::new(config, prepared, tracks))
     }
 
     /// Opens the held-out splits only.
@@ -77,20 +192,39 @@ impl Text {
     /// # Errors
     /// As [`Self::open`].
     pub fn held_out_only(config: &Config, prepared: Prepared) -> Result<Self, DataError> {
-        let held_out = held_out(config, &prepared)?;
-        Ok(Self::new(config, prepared, None, held_out))
+        let open = |track: &TrackConfig| {
+            let (held_out, splits) = held_out(config, track, &prepared)?;
+            Ok(TrackText { training: None, held_out, splits })
+        };
+        let tracks = config.tracks().iter().map(open).collect::<Result<Vec<_>, DataError>>()?;
+        Ok(Self::new(config, prepared, tracks))
     }
 
-    fn new(
-        config: &Config,
-        prepared: Prepared,
-        training: Option<Training>,
-        held_out: Vec<(HeldOut, Samples)>,
-    ) -> Self {
+    /// Tokens that are drawn, below so many: for steps whose text does not matter.
+    pub fn random(config: &Config, vocabulary: usize) -> Self {
+        let tokenizer = Tokenizer::bytes();
+        let (seed, tokens) = (config.run.seed, vocabulary - config.special_tokens());
+        let track = |_: &TrackConfig| {
+            let training = Some(Which::Random { tokens, seed });
+            TrackText { training, held_out: Vec::new(), splits: Vec::new() }
+        };
         Self {
-            training,
-            held_out,
-            token_bytes: prepared.tokenizer.token_bytes(),
+            tracks: config.tracks().iter().map(track).collect(),
+            tokens,
+            token_bytes: vec![1; tokens].into(),
+            seed,
+            sequence_length: config.batch.sequence_length,
+            identity: String::new(),
+            tokenizer: Arc::new(tokenizer),
+        }
+    }
+
+    fn new(config: &Config, prepared: Prepared, tracks: Vec<TrackText>) -> Self {
+        Self {
+            tracks,
+            tokens: prepared.tokenizer.vocabulary(),
+            token_bytes: prepared.tokenizer.token_bytes().into(),
+            seed: config.run.seed,
             sequence_length: config.batch.sequence_length,
             identity: prepared.identity,
             tokenizer: Arc::new(prepared.tokenizer),
@@ -107,170 +241,116 @@ impl Text {
         &self.identity
     }
 
-    /// The held-out splits, in the order of the sources; none if nothing is held out.
-    pub fn held_out(&self) -> impl Iterator<Item = &HeldOut> {
-        self.held_out.iter().map(|(split, _)| split)
+    /// The held-out splits of a track, in the order of the sources; none if nothing is held out.
+    pub fn held_out(&self, track: usize) -> &[HeldOut] {
+        &self.tracks[track].held_out
     }
 
-    /// What each source has given to the first `samples` of the training.
-    pub fn consumed(&self, samples: u64) -> Vec<Consumed> {
-        let Some(Training { sources, mixture }) = &self.training else { return vec![] };
-        let consumed = |((name, source), samples): (&(String, Samples), u64)| Consumed {
-            name: name.clone(),
-            samples,
-            tokens: samples * self.sequence_length as u64,
-            epochs: samples as f64 / source.per_epoch() as f64,
-        };
-        sources.iter().zip(mixture.counts(samples)).map(consumed).collect()
+    /// What a track learns from; `None` for a text that is only evaluated.
+    pub fn training(&self, track: usize) -> Option<Source> {
+        Some(self.source(self.tracks[track].training.clone()?))
     }
 
-    /// Targets of a training sample.
-    ///
-    /// # Errors
-    /// [`DataError`] when a shard cannot be read.
-    pub fn train_targets(&self, sample: u64) -> Result<u64, DataError> {
-        let (source, sample) = self.place(sample)?;
-        source.targets(sample)
+    /// At most so many samples of a held-out split of a track, evenly spread over it.
+    pub fn held_out_samples(&self, track: usize, split: usize, most: u64) -> Source {
+        let split = self.tracks[track].splits[split].clone();
+        let measured = split.per_epoch().min(most);
+        self.source(Which::HeldOut { split, measured })
     }
 
-    /// The source of a training sample, and its number there.
-    fn place(&self, sample: u64) -> Result<(&Samples, u64), DataError> {
-        let mixture = self.training.as_ref().map(|training| &training.mixture);
-        let samples = mixture.map_or(0, |mixture| mixture.samples().unwrap_or(u64::MAX));
-        let ended = DataError::SourcesEnd { samples, wanted: sample.saturating_add(1) };
-        let Some(Training { sources, mixture }) = &self.training else { return Err(ended) };
-        mixture.at(sample).map(|(source, sample)| (&sources[source].1, sample)).ok_or(ended)
-    }
-
-    /// Fills the token rows of a record with training samples `first..first + rows`.
-    ///
-    /// # Errors
-    /// [`DataError`] when a shard cannot be read.
-    pub fn fill_train(
-        &self,
-        first: u64,
-        rows: usize,
-        program: &Program,
-        record: &mut Record<'_>,
-    ) -> Result<(), DataError> {
-        self.fill(rows, program, record, |row, rows| self.fill_sample(first + row, rows).map(drop))
-    }
-
-    /// Fills the rows of one training sample and returns its targets.
-    ///
-    /// # Errors
-    /// [`DataError`] when a shard cannot be read.
-    pub fn fill_sample(&self, sample: u64, rows: WindowRows<'_>) -> Result<u64, DataError> {
-        let (source, sample) = self.place(sample)?;
-        source.fill(sample, rows)
-    }
-
-    /// Fills the token rows of a record with measured windows `first..first + rows` of held-out
-    /// split number `split` of [`Self::held_out`], and the bytes of text of every target. Rows beyond
-    /// the last window have no targets.
-    ///
-    /// # Errors
-    /// [`DataError`] when a shard cannot be read.
-    pub fn fill_validation(
-        &self,
-        split: usize,
-        first: u64,
-        rows: usize,
-        program: &Program,
-        record: &mut Record<'_>,
-    ) -> Result<(), DataError> {
-        for name in ["tokens", "segments", "positions"] {
-            record.field::<i32>(program, name).fill(0);
+    fn source(&self, which: Which) -> Source {
+        Source {
+            samples: Stream(which),
+            sequence_length: self.sequence_length,
+            tokens: self.tokens,
+            token_bytes: self.token_bytes.clone(),
+            seed: self.seed,
         }
-        record.field::<i32>(program, "labels").fill(IGNORED);
-        record.field::<i32>(program, "bytes").fill(0);
-        let Some((split, samples)) = self.held_out.get(split) else { return Ok(()) };
-        let last = split.windows.min(first + rows as u64);
-        let rows = last.saturating_sub(first) as usize;
-        self.fill(rows, program, record, |row, rows| {
-            let window = spread(first + row, split.windows, samples.per_epoch());
-            samples.fill(window, rows).map(drop)
-        })?;
-        let [bytes, labels] = record.fields::<i32, 2>(program, ["bytes", "labels"]);
-        for (bytes, &label) in bytes.iter_mut().zip(&*labels) {
-            let token = usize::try_from(label).ok();
-            *bytes = token.map_or(0, |token| self.token_bytes[token] as i32);
-        }
-        Ok(())
     }
 
-    /// Fills `rows` rows, each by its number.
-    fn fill(
-        &self,
-        rows: usize,
-        program: &Program,
-        record: &mut Record<'_>,
-        mut row_of: impl FnMut(u64, WindowRows<'_>) -> Result<(), DataError>,
-    ) -> Result<(), DataError> {
-        let length = self.sequence_length;
-        let [tokens, labels, segments, positions] =
-            record.fields::<i32, 4>(program, ["tokens", "labels", "segments", "positions"]);
-        for row in 0..rows {
-            let part = row * length..(row + 1) * length;
-            let rows = WindowRows {
-                tokens: &mut tokens[part.clone()],
-                labels: &mut labels[part.clone()],
-                segments: &mut segments[part.clone()],
-                positions: &mut positions[part],
-            };
-            row_of(row as u64, rows)?;
+    /// What each source has given to the training, by the samples of every track.
+    pub fn consumed(&self, samples: &[u64]) -> Vec<Consumed> {
+        let mut all: Vec<Consumed> = Vec::new();
+        for (track, &samples) in self.tracks.iter().zip(samples) {
+            let Some(Which::Training(training)) = &track.training else { continue };
+            let Training { sources, mixture } = &**training;
+            for ((name, source), samples) in sources.iter().zip(mixture.counts(samples)) {
+                let known = all.iter().position(|known| known.name == *name);
+                let number = known.unwrap_or_else(|| {
+                    let name = name.clone();
+                    all.push(Consumed { name, samples: 0, tokens: 0, epochs: 0.0 });
+                    all.len() - 1
+                });
+                let consumed = &mut all[number];
+                consumed.samples += samples;
+                consumed.tokens += samples * self.sequence_length as u64;
+                consumed.epochs += samples as f64 / source.per_epoch() as f64;
+            }
         }
-        Ok(())
+        all
     }
 }
 
 impl Training {
-    fn open(config: &Config, prepared: &Prepared) -> Result<Self, DataError> {
+    fn open(config: &Config, track: &TrackConfig, prepared: &Prepared) -> Result<Self, DataError> {
         let open = |source: &PreparedSource| {
-            let opened = open(config, prepared, source, Windows::Shuffled)?;
+            let opened = open(config, track, prepared, source, Windows::Shuffled)?;
             Ok((source.name.clone(), opened))
         };
-        let sources = prepared.sources.iter().map(open).collect::<Result<Vec<_>, DataError>>()?;
-        let limits: Vec<(f64, Option<u64>)> = config
-            .data
-            .texts()
-            .iter()
-            .zip(&sources)
-            .map(|(given, (_, source))| {
-                let samples = |epochs: u64| source.per_epoch().saturating_mul(epochs);
-                (given.weight, given.max_epochs.map(samples))
-            })
-            .collect();
-        let mixture = Mixture::new(&limits);
-        let wanted = config.batch.samples_before(config.run.steps);
+        let chosen = prepared.sources.iter().filter(|source| draws_from(track, source));
+        let sources = chosen.map(open).collect::<Result<Vec<_>, DataError>>()?;
+        let texts = config.data.texts();
+        let limit = |(name, source): &(String, Samples)| {
+            let given = texts.iter().find(|given| given.name == *name);
+            let (weight, epochs) =
+                given.map_or((1.0, None), |given| (given.weight, given.max_epochs));
+            (weight, epochs.map(|epochs| source.per_epoch().saturating_mul(epochs)))
+        };
+        let mixture = Mixture::new(&sources.iter().map(limit).collect::<Vec<_>>());
+        let wanted = samples_before(&track.weight.zeros(), &config.batch, config.run.steps);
         if let Some(samples) = mixture.samples().filter(|&samples| samples < wanted) {
             return Err(DataError::SourcesEnd { samples, wanted });
         }
         Ok(Self { sources, mixture })
     }
+
+    fn place(&self, sample: u64) -> Result<(&Samples, u64), DataError> {
+        let samples = self.mixture.samples().unwrap_or(u64::MAX);
+        let ended = DataError::SourcesEnd { samples, wanted: sample.saturating_add(1) };
+        let (source, number) = self.mixture.at(sample).ok_or(ended)?;
+        Ok((&self.sources[source].1, number))
+    }
 }
 
-/// Opens the held-out splits.
-fn held_out(config: &Config, prepared: &Prepared) -> Result<Vec<(HeldOut, Samples)>, DataError> {
-    let micro = config.batch.micro as u64;
-    let most = config.evaluate.batches.map_or(u64::MAX, |batches| batches.saturating_mul(micro));
-    let sources = prepared.sources.iter().filter(|source| !source.validation.is_empty());
+fn draws_from(track: &TrackConfig, source: &PreparedSource) -> bool {
+    track.data.is_empty() || track.data.contains(&source.name)
+}
+
+/// Opens the held-out splits of a track.
+fn held_out(
+    config: &Config,
+    track: &TrackConfig,
+    prepared: &Prepared,
+) -> Result<(Vec<HeldOut>, Vec<Arc<Samples>>), DataError> {
+    let there =
+        |source: &&PreparedSource| draws_from(track, source) && !source.validation.is_empty();
     let open = |source: &PreparedSource| {
-        let samples = open(config, prepared, source, Windows::Sequential)?;
-        let windows = samples.per_epoch().min(most);
-        Ok((HeldOut { name: source.name.clone(), windows }, samples))
+        let samples = open(config, track, prepared, source, Windows::Sequential)?;
+        let held_out = HeldOut { name: source.name.clone(), windows: samples.per_epoch() };
+        Ok((held_out, Arc::new(samples)))
     };
-    sources.map(open).collect()
+    prepared.sources.iter().filter(there).map(open).collect()
 }
 
 /// The window that is measured as number `number` of `measured`, spread over `windows`.
 fn spread(number: u64, measured: u64, windows: u64) -> u64 {
-    (u128::from(number) * u128::from(windows) / u128::from(measured)) as u64
+    (u128::from(number) * u128::from(windows) / u128::from(measured.max(1))) as u64
 }
 
 /// Opens the training split of a source for shuffled windows, else the held-out split.
 fn open(
     config: &Config,
+    track: &TrackConfig,
     prepared: &Prepared,
     source: &PreparedSource,
     windows: Windows,
@@ -282,6 +362,7 @@ fn open(
     let rule = SampleRule {
         seed: config.run.seed,
         identity: &identity,
+        cut: track.objective.get().cut(),
         layout: config.data.window_layout(config.batch.sequence_length),
         packing: config.data.packing,
         windows,

@@ -20,10 +20,14 @@ const STEP_SECONDS: [f64; 15] =
 
 const METADATA: Metadata<'static> = Metadata::new("octet", Level::INFO, None);
 
-const GAUGES: [(&str, &str); 22] = [
+const GAUGES: [(&str, &str); 24] = [
     ("octet_step", "Optimizer steps done."),
     ("octet_tokens", "Tokens that the state of the run has seen."),
     ("octet_loss", "Mean training loss per target of the last step, in nats."),
+    (
+        "octet_track_loss",
+        "Mean loss per target of the last step where there are several, by track.",
+    ),
     ("octet_learning_rate", "Learning rate of the last step."),
     ("octet_grad_norm", "Global gradient norm of the last step, before clipping."),
     ("octet_tokens_per_second", "Tokens per second of the last step, all ranks."),
@@ -33,6 +37,7 @@ const GAUGES: [(&str, &str); 22] = [
     ("octet_evaluation_step", "Optimizer steps done at the last evaluation, by task."),
     ("octet_evaluation_loss", "Mean held-out loss per target, in nats, by task."),
     ("octet_evaluation_perplexity", "exp(octet_evaluation_loss), by task."),
+    ("octet_evaluation_measure", "What else an evaluation measures, by task and measure."),
     ("octet_evaluation_bpb", "Held-out loss in bits per byte of text, by task."),
     ("octet_checkpoint_step", "Optimizer steps in the last checkpoint on disk."),
     ("octet_checkpoint_seconds", "Seconds from the request to the last sync of that checkpoint."),
@@ -135,6 +140,9 @@ impl Metrics {
         self.gauge("octet_grad_norm", report.grad_norm);
         self.gauge("octet_tokens_per_second", report.tokens_per_s);
         self.gauge("octet_flops_per_second", report.flops_per_s);
+        for (name, loss) in &report.losses {
+            self.labelled("octet_track_loss", "track", name).set(*loss);
+        }
         if let Some(mfu) = report.mfu {
             self.gauge("octet_mfu", mfu);
         }

@@ -232,6 +232,16 @@ fn each_message_is_a_line_and_a_metric() {
 }
 
 #[test]
+fn losses_of_tracks_are_shown_by_name() {
+    let (bench, mut telemetry) = Bench::new();
+    let losses = vec![("lm".to_owned(), 2.0), ("bert/masked".to_owned(), 4.0)];
+    tell(&mut telemetry, TelemetryMessage::Step(StepReport { losses, ..report(1, 3.0) }));
+    let (samples, _) = parse_metrics(&bench.metrics.render());
+    assert_eq!(samples["octet_track_loss{track=\"lm\"}"], 2.0);
+    assert_eq!(samples["octet_track_loss{track=\"bert/masked\"}"], 4.0);
+}
+
+#[test]
 fn a_metric_without_a_value_is_absent_and_not_a_number_is_shown_as_such() {
     let (bench, mut telemetry) = Bench::new();
     let (samples, _) = parse_metrics(&bench.metrics.render());

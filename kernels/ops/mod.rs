@@ -61,6 +61,7 @@ pub mod scatter_rows;
 pub(crate) mod shapes;
 pub mod slice_columns;
 pub mod swiglu;
+pub mod tanh;
 pub mod update_bias;
 
 #[cfg(test)]

@@ -60,7 +60,9 @@ fn print_table(looked: &Looked) {
         };
         out!(
             "{:<18} {:>7} {loss:>9} {perplexity:>11} {bits:>10} {:>11}",
-            report.task, report.step, report.targets
+            report.task,
+            report.step,
+            report.targets
         );
     }
 }

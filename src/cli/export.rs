@@ -12,6 +12,7 @@ use octet_actors::outside::LocalDisk;
 use octet_kernels::dtype::DType;
 
 use crate::cli::numbers::whole;
+use crate::cli::output::out;
 use crate::cli::signals;
 use crate::cli::units::{grouped, short, size};
 
@@ -67,10 +68,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     for note in &exported.notes {
         eprintln!("octet: {note}");
     }
-    println!("exported    {}", arguments.folder.display());
-    println!("checkpoint  step {}, {}", exported.step, short(&exported.digest));
-    println!("model       {}", exported.architecture);
-    println!(
+    out!("exported    {}", arguments.folder.display());
+    out!("checkpoint  step {}, {}", exported.step, short(&exported.digest));
+    out!("model       {}", exported.architecture);
+    out!(
         "tensors     {} parameters, {} in {} files",
         grouped(exported.parameters),
         size(exported.bytes as usize),

@@ -8,6 +8,7 @@ use clap::Args;
 use octet::failure::Failure;
 use octet::hub::{Import, import};
 
+use crate::cli::output::out;
 use crate::cli::signals;
 use crate::cli::units::{grouped, short};
 
@@ -50,14 +51,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         eprintln!("octet: {note}");
     }
     let run = arguments.run.display();
-    println!("imported    {run}");
-    println!("model       {}, {} parameters", imported.kind, grouped(imported.parameters));
+    out!("imported    {run}");
+    out!("model       {}, {} parameters", imported.kind, grouped(imported.parameters));
     let rows = grouped(imported.vocabulary);
     match imported.tokens {
-        Some(tokens) => println!("vocabulary  {} tokens in {rows} rows", grouped(tokens)),
-        None => println!("vocabulary  {rows} rows, no tokenizer"),
+        Some(tokens) => out!("vocabulary  {} tokens in {rows} rows", grouped(tokens)),
+        None => out!("vocabulary  {rows} rows, no tokenizer"),
     }
-    println!("checkpoint  step 0, {}", short(&imported.digest));
-    println!("go on with  octet train {run}/config.toml --run {run} --set data.text=PATH");
+    out!("checkpoint  step 0, {}", short(&imported.digest));
+    out!("go on with  octet train {run}/config.toml --run {run} --set data.text=PATH");
     Ok(ExitCode::SUCCESS)
 }

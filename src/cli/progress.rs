@@ -58,6 +58,8 @@ fn step_line(report: &StepReport, steps: u64) -> String {
         Some(0) => "of no targets".to_string(),
         _ => format!("{:.4}", report.loss),
     };
+    let named = report.losses.iter().map(|(name, loss)| format!("  {name} {loss:.4}"));
+    let loss = format!("{loss}{}", named.collect::<String>());
     format!(
         "step {:>6}/{steps}  loss {loss}  lr {:.2e}  norm {:.3}  {rate} tok/s  {} left{skipped}",
         report.step,

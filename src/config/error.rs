@@ -12,29 +12,41 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
     /// The key and then whatever else the sentence compares it with, as `section.key`.
-    pub keys: Vec<&'static str>,
+    pub keys: Vec<String>,
     /// What was expected and what was given.
     pub problem: String,
 }
 
 impl Invalid {
     /// One key against what was expected of it.
-    pub fn new(key: &'static str, problem: impl Into<String>) -> Self {
-        Self { keys: vec![key], problem: problem.into() }
+    pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { keys: vec![key.into()], problem: problem.into() }
     }
 
     /// The sentence also depends on this key.
     #[must_use]
-    pub fn with(mut self, key: &'static str) -> Self {
-        self.keys.push(key);
+    pub fn with(mut self, key: impl Into<String>) -> Self {
+        self.keys.push(key.into());
         self
+    }
+
+    /// The same about a section that stands at another place.
+    #[must_use]
+    pub fn within(self, section: &str, place: &str) -> Self {
+        let (old, new) = (format!("{section}."), format!("{place}."));
+        let moved = |key: String| match key.strip_prefix(&old) {
+            Some(rest) => format!("{new}{rest}"),
+            None => key,
+        };
+        let keys = self.keys.into_iter().map(moved).collect();
+        Self { keys, problem: self.problem.replace(&old, &new) }
     }
 }
 
 /// `Err` unless `holds`.
 pub(crate) fn require(
     holds: bool,
-    key: &'static str,
+    key: impl Into<String>,
     problem: impl FnOnce() -> String,
 ) -> Result<(), Invalid> {
     if holds { Ok(()) } else { Err(Invalid::new(key, problem())) }

@@ -16,9 +16,10 @@ use super::origins::Origins;
 use super::sections::{
     CheckpointConfig, EvaluateConfig, RecoveryConfig, RunConfig, SampleConfig, WebConfig,
 };
+use super::tracks::{TaskConfig, TrackConfig};
 use super::{Config, sections::expected};
 use crate::data::DataConfig;
-use crate::models::{FamilyConfig, ModelConfig};
+use crate::models::{FamilyConfig, ModelConfig, PartConfig};
 use crate::objectives::ObjectiveConfig;
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::ScheduleConfig;
@@ -99,6 +100,10 @@ impl Document {
     /// Checks every key alone and reads all of them.
     pub(super) fn read(&self) -> Result<Config, ConfigError> {
         for (section, value) in &self.table {
+            if let Some(keys) = keys_of_list(section) {
+                self.read_list(section, value, keys)?;
+                continue;
+            }
             let Some(table) = value.as_table() else {
                 self.check_known("", section)?;
                 return Err(self.error(section, not_a_section(section)));
@@ -108,6 +113,10 @@ impl Document {
             }
             for (key, value) in table {
                 self.check_known(section, key)?;
+                if (section.as_str(), key.as_str()) == ("model", "parts") {
+                    self.read_parts(value)?;
+                    continue;
+                }
                 // Each table of a list has a place of its own.
                 let tables = value.as_array().into_iter().flatten().filter(|item| item.is_table());
                 for (number, table) in tables.enumerate() {
@@ -127,16 +136,75 @@ impl Document {
         })
     }
 
+    /// Checks every key of every further model alone.
+    fn read_parts(&self, value: &Value) -> Result<(), ConfigError> {
+        let shape = |key: &str| self.error(key, not_a_section("model.parts.NAME"));
+        for (name, part) in value.as_table().ok_or_else(|| shape("model.parts"))? {
+            let at = format!("model.parts.{name}");
+            let table = part.as_table().ok_or_else(|| shape(&at))?;
+            let tag = table.get(FamilyConfig::TAG);
+            let known = PartConfig::keys(tag.and_then(Value::as_str));
+            for (key, value) in table {
+                let place = format!("{at}.{key}");
+                self.check_among(&place, key, &known)?;
+                let tag = tag.map(|tag| (FamilyConfig::TAG.to_owned(), tag.clone()));
+                let only = Table::from_iter(tag.into_iter().chain([(key.clone(), value.clone())]));
+                let read: Result<PartConfig, _> = only.try_into();
+                read.map_err(|error: toml::de::Error| self.error(&place, plain(error.message())))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_among(&self, place: &str, key: &str, known: &[&str]) -> Result<(), ConfigError> {
+        if known.contains(&key) {
+            return Ok(());
+        }
+        let named = |key: &&str| (String::new(), (*key).to_owned());
+        let near = nearest("", key, &known.iter().map(named).collect::<Vec<_>>());
+        let problem = format!("unknown key, expected one like {}", near.unwrap_or_default());
+        Err(self.error(place, problem))
+    }
+
+    /// Checks every key of every table of a list alone.
+    fn read_list(&self, list: &str, value: &Value, keys: &[&str]) -> Result<(), ConfigError> {
+        let items = value.as_array().filter(|items| items.iter().all(Value::is_table));
+        let shape = || self.error(list, format!("expected tables [[{list}]]"));
+        for (number, item) in items.ok_or_else(shape)?.iter().enumerate() {
+            for (key, value) in item.as_table().into_iter().flatten() {
+                let place = format!("{list}[{number}].{key}");
+                self.check_among(&place, key, keys)?;
+                let only = Table::from_iter([(key.clone(), value.clone())]);
+                let only = Value::Array(vec![Value::Table(only)]);
+                let whole = Table::from_iter([(list.to_owned(), only)]);
+                let read: Result<Config, _> = whole.try_into();
+                read.map_err(|error| self.error(&place, plain(error.message())))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the place to an owner's complaint: that of the first of its keys that was given in an
     /// argument, or else in the file.
     pub(super) fn locate(&self, invalid: Invalid) -> ConfigError {
-        let places = || invalid.keys.iter().filter_map(|key| self.places.get(*key));
+        let places = || invalid.keys.iter().filter_map(|key| self.place_of(key));
         let argument = places().find(|place| matches!(place, Place::Argument(_)));
         let given = argument.or_else(|| places().next());
         ConfigError {
             place: given.cloned().unwrap_or_else(|| Place::File(self.file.clone())),
-            key: Some(invalid.keys[0].to_owned()),
+            key: Some(invalid.keys[0].clone()),
             problem: invalid.problem,
+        }
+    }
+
+    /// The place of a key, or of what it would stand in, if that is below a section.
+    fn place_of(&self, key: &str) -> Option<&Place> {
+        let mut key = key;
+        loop {
+            if let Some(place) = self.places.get(key) {
+                return Some(place);
+            }
+            key = key.rsplit_once(['.', '[']).filter(|(outer, _)| outer.contains(['.', '[']))?.0;
         }
     }
 
@@ -194,10 +262,18 @@ impl Document {
 
     fn error(&self, key: &str, problem: String) -> ConfigError {
         let file = || Place::File(self.file.clone());
-        let list = key.split('[').next().unwrap_or(key);
-        let place = self.places.get(key).or_else(|| self.places.get(list));
+        let place = self.places.get(key).or_else(|| self.place_of(key));
         let place = place.cloned().unwrap_or_else(file);
         ConfigError { place, key: Some(key.to_owned()), problem }
+    }
+}
+
+/// The keys of the tables of a list; `None` for what is none.
+fn keys_of_list(name: &str) -> Option<&'static [&'static str]> {
+    match name {
+        "tracks" => Some(fields_of::<TrackConfig>()),
+        "tasks" => Some(fields_of::<TaskConfig>()),
+        _ => None,
     }
 }
 
@@ -248,7 +324,11 @@ fn mark(table: &DeTable<'_>, path: &str, found: &mut dyn FnMut(String, usize)) {
             DeValue::Table(inner) => mark(inner, &path, found),
             DeValue::Array(items) => {
                 for (number, item) in items.iter().enumerate() {
-                    found(format!("{path}[{number}]"), item.span().start);
+                    let path = format!("{path}[{number}]");
+                    found(path.clone(), item.span().start);
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        mark(inner, &path, found);
+                    }
                 }
             }
             _ => {}

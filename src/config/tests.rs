@@ -207,7 +207,7 @@ fn set_takes_any_key_typed() {
     assert_eq!(config.optimizer.clip_norm, f64::INFINITY);
     assert_eq!(config.sample.prompt, "3");
     assert_eq!(config.web.address.as_deref(), Some("127.0.0.1:0"));
-    let FamilyConfig::Dense(dense) = &config.model.family;
+    let FamilyConfig::Dense(dense) = &config.model.family else { panic!("it is dense") };
     assert_eq!((dense.layers, dense.kv_heads()), (2, 2));
     let llama3 = RopeScaling::Llama3 {
         factor: 4.0,

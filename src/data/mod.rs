@@ -7,7 +7,7 @@
 //! stores them, [`prepare`] runs these steps once and caches the result,
 //! [`stream`] reads shards as one sequence, [`order`] says which window is sample number i,
 //! [`window`] fills the rows of one that is cut from the stream, [`packing`] of one that holds
-//! whole documents, [`samples`] joins these for a split, and [`mixture`] says which source a
+//! whole documents, [`pairs`] places two texts, [`samples`] joins these for a split, and [`mixture`] says which source a
 //! sample comes from. [`measure`] times the hot paths.
 //! Ownership: the files below `data.cache`. Prohibition: no threads that outlive a call, no
 //! device, no model; nothing here may depend on the number of ranks.
@@ -22,6 +22,7 @@ pub mod mixture;
 pub mod order;
 mod ordered;
 pub mod packing;
+pub mod pairs;
 pub mod prepare;
 pub mod samples;
 pub mod shard;
@@ -35,12 +36,13 @@ pub use error::DataError;
 pub use mixture::Mixture;
 pub use order::{SampleOrder, Windows};
 pub use packing::WholeDocuments;
+pub use pairs::Pair;
 pub use prepare::{
     Counts, Prepared, PreparedSource, Progress, Stage, Watcher, of_shard, prepare, reopen,
 };
-pub use samples::{SampleRule, Samples};
+pub use samples::{Cut, SampleRule, Samples};
 pub use shard::{Shard, ShardSummary, ShardWriter};
 pub use source::{Corpus, Skipped};
 pub use stream::TokenStream;
 pub use tokenize::{Encoder, Tokenizer, TokenizerOptions};
-pub use window::{WindowLayout, WindowRows, count_targets, fill_window};
+pub use window::{IGNORED, WindowLayout, WindowRows, count_targets, fill_window};

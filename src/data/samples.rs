@@ -5,12 +5,28 @@
 
 use std::path::PathBuf;
 
+use octet_kernels::random::RandomStream;
+
 use super::config::Packing;
 use super::error::DataError;
 use super::order::{SampleOrder, Windows};
 use super::packing::WholeDocuments;
+use super::pairs::{Pair, Pairs};
 use super::stream::TokenStream;
 use super::window::{WindowLayout, WindowRows, count_targets, fill_window};
+
+/// What a sample is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cut {
+    /// A window of the stream of documents.
+    #[default]
+    Windows,
+    /// Two texts, with room in the sequence for so many tokens beside theirs.
+    Pairs {
+        /// Tokens beside those of the texts.
+        specials: usize,
+    },
+}
 
 /// How samples are cut and ordered.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +35,8 @@ pub struct SampleRule<'a> {
     pub seed: u64,
     /// Of the data, and of the source among them.
     pub identity: &'a str,
+    /// What they are.
+    pub cut: Cut,
     /// How windows are marked.
     pub layout: WindowLayout,
     /// How documents are laid into them.
@@ -35,6 +53,7 @@ pub struct Samples {
     order: SampleOrder,
     layout: WindowLayout,
     packed: Option<WholeDocuments>,
+    pairs: Option<Pairs>,
     padding: i32,
 }
 
@@ -44,8 +63,21 @@ impl Samples {
     /// # Errors
     /// [`DataError`]: a shard that is gone or damaged, or [`DataError::TooShort`].
     pub fn open(paths: &[PathBuf], rule: &SampleRule<'_>) -> Result<Self, DataError> {
-        let SampleRule { seed, identity, layout, packing, windows, end_of_document } = *rule;
+        let SampleRule { seed, identity, cut, layout, packing, windows, end_of_document } = *rule;
         let mut stream = TokenStream::open(paths)?;
+        if let Cut::Pairs { specials } = cut {
+            let room = layout.sequence_length.saturating_sub(specials);
+            let pairs = Pairs::new(&stream, room, end_of_document.is_some())?;
+            let order = SampleOrder::of_windows(seed, identity, pairs.chunks(), windows);
+            return Ok(Self {
+                stream,
+                order,
+                layout,
+                packed: None,
+                pairs: Some(pairs),
+                padding: 0,
+            });
+        }
         // Windows cut anywhere from documents that are not kept apart stay as they are in training.
         let opens = layout.document_masks
             || packing == Packing::WholeDocuments
@@ -69,12 +101,26 @@ impl Samples {
                 (order, Some(packed))
             }
         };
-        Ok(Self { stream, order, layout, packed, padding })
+        Ok(Self { stream, order, layout, packed, pairs: None, padding })
     }
 
     /// Samples until each window has been used once.
     pub fn per_epoch(&self) -> u64 {
         self.order.windows_per_epoch()
+    }
+
+    /// The pair that turn `sample` makes, for whoever draws from `noise` at `draw`; `None` where
+    /// samples are windows.
+    pub fn pair(&self, sample: u64, draw: u64, noise: &RandomStream) -> Option<Pair> {
+        Some(self.pairs.as_ref()?.place(self.order.start(sample), draw, noise))
+    }
+
+    /// Reads tokens of a pair.
+    ///
+    /// # Errors
+    /// [`DataError::Chunk`] if a shard is damaged.
+    pub fn read(&self, start: u64, tokens: &mut [i32]) -> Result<(), DataError> {
+        self.stream.read(start, tokens)
     }
 
     /// Labels of a sample that are not ignored.

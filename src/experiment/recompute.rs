@@ -13,7 +13,7 @@ use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{Mix, Peaks, Program, Recompute, Target};
 use octet_kernels::memory::REGION_ALIGNMENT;
 
-use super::{Experiment, TRAIN};
+use super::Experiment;
 use crate::config::bytes::Bytes;
 use crate::models::RecomputeConfig;
 use crate::plan::machine::total_memory;
@@ -29,14 +29,14 @@ const CPU_PEAKS: Peaks =
 /// Without a budget, an eighth of the machine's memory is left to everything else on a CPU.
 const CPU_RESERVE: u64 = 8;
 
-/// One way to compile the training program.
+/// One way to compile the training programs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     /// The policy.
     pub mix: Mix,
     /// Bytes of activations and scratch, the other programs' included.
     pub activation_bytes: usize,
-    /// Roofline seconds of a micro-batch.
+    /// Roofline seconds of a micro-batch of every track.
     pub seconds: f64,
 }
 
@@ -61,22 +61,29 @@ impl<'a> Candidates<'a> {
         if let Some(&known) = self.known.get(&mix) {
             return Ok(known);
         }
-        let program = self.experiment.compile_train(mix)?;
+        let programs = self.experiment.compile_training(mix)?;
+        let costs = programs.iter().flat_map(|(_, program)| program.costs());
         let candidate = Candidate {
             mix,
-            activation_bytes: self.activations(&program),
-            seconds: program.costs().map(|node| node.cost.seconds(&self.peaks)).sum(),
+            seconds: costs.map(|node| node.cost.seconds(&self.peaks)).sum(),
+            activation_bytes: self.activations(programs.iter().map(|(_, program)| program)),
         };
         self.known.insert(mix, candidate);
         Ok(candidate)
     }
 
-    /// Bytes of the activation region with this training program.
-    pub fn activations(&self, train: &Program) -> usize {
-        let others = &self.experiment.programs()[TRAIN.0 + 1..];
-        let most =
-            others.iter().map(|p| p.activation_bytes).fold(train.activation_bytes, usize::max);
+    /// Bytes of the activation region with these training programs.
+    pub fn activations<'p>(&self, training: impl Iterator<Item = &'p Program>) -> usize {
+        let programs = self.experiment.programs().iter().enumerate();
+        let others = programs.filter(|(i, _)| !self.experiment.trains(*i)).map(|(_, p)| p);
+        let training = training.map(|program| program.activation_bytes);
+        let most = others.map(|p| p.activation_bytes).chain(training).max().unwrap_or(0);
         most.next_multiple_of(REGION_ALIGNMENT)
+    }
+
+    /// Bytes of the activation region as the experiment is.
+    pub fn activations_now(&self) -> usize {
+        self.activations(self.experiment.training())
     }
 
     /// The cheapest in time with at most `room` bytes of activations; `None` if nothing fits.
@@ -84,7 +91,7 @@ impl<'a> Candidates<'a> {
     /// # Errors
     /// As [`Self::get`].
     pub fn cheapest(&mut self, room: usize) -> Result<Option<Candidate>> {
-        let blocks = self.experiment.programs()[TRAIN.0].blocks;
+        let blocks = self.experiment.training().map(|program| program.blocks).max().unwrap_or(0);
         let mut best: Option<Candidate> = None;
         let offer = |best: &mut Option<Candidate>, one: Candidate| {
             if best.is_none_or(|best| one.seconds < best.seconds) {
@@ -179,7 +186,7 @@ pub(super) fn settle(experiment: &mut Experiment) -> Result<()> {
     };
     let peaks = experiment.target.peaks(experiment.matrix_dtype()).unwrap_or(CPU_PEAKS);
     let mut candidates = Candidates::new(experiment, peaks);
-    let now = candidates.activations(&experiment.programs()[TRAIN.0]);
+    let now = candidates.activations_now();
     let fixed = memory.arena_bytes() - now;
     if !auto {
         let arena = memory.arena_bytes();
@@ -194,7 +201,9 @@ pub(super) fn settle(experiment: &mut Experiment) -> Result<()> {
         candidates.cheapest(0)?;
         return Err(too_little(recompute, fixed + candidates.least(), budget));
     };
-    experiment.programs[TRAIN.0] = experiment.compile_train(mix)?;
+    for (id, program) in experiment.compile_training(mix)? {
+        experiment.programs[id.0] = program;
+    }
     experiment.config.model.recompute = RecomputeConfig::Fixed(mix);
     experiment.config.model.recompute_budget = Some(Bytes(budget as u64));
     Ok(())

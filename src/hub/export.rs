@@ -172,7 +172,7 @@ fn export_one(
 ) -> Result<Exported, Damage> {
     let config = &source.run.config;
     let family = family_of(config)?;
-    let dtype = job.dtype.unwrap_or_else(|| dense(config).dtype.into());
+    let dtype = job.dtype.unwrap_or(dense(config)?.dtype.into());
     let rows = rows_of(family, config)?;
     let tensors = Tensors::of_checkpoint(&source.folder, &source.manifest)
         .map_err(|failure| Damage::Checkpoint(failure.what))?;
@@ -364,7 +364,7 @@ fn documents(family: &Family, source: &Source, dtype: DType) -> Result<Documents
         Some(record) => record.tokens.clone(),
         None => ends(tokenizer.as_ref()),
     };
-    let model = dense(config);
+    let model = dense(config)?;
     let positions = model.max_positions.unwrap_or(config.batch.sequence_length);
     let rows = config.model.vocabulary.unwrap_or(0);
     let mut whole = json!({

@@ -9,7 +9,7 @@ use super::table::{Line, Row, rows};
 use super::{gpt2, llama, mistral, qwen2, qwen3};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::models::{DenseConfig, FamilyConfig, ModelSize};
+use crate::models::{DenseConfig, FamilyConfig, ModelSize, Scope};
 
 /// A family of models as `transformers` knows it.
 #[derive(Debug)]
@@ -54,9 +54,16 @@ pub(super) fn first_misfit(checks: &[(bool, &'static str)]) -> Option<&'static s
 }
 
 /// The dense model of a configuration.
-pub(super) fn dense(config: &Config) -> &DenseConfig {
-    let FamilyConfig::Dense(model) = &config.model.family;
-    model
+///
+/// # Errors
+/// Bad input: its model is of another family.
+pub(super) fn dense(config: &Config) -> Result<&DenseConfig, Failure> {
+    match &config.model.family {
+        FamilyConfig::Dense(model) => Ok(model),
+        _ => {
+            Err(Failure::user("model.family: expected \"dense\", the only one with a mapping yet"))
+        }
+    }
 }
 
 /// The family that a model is of.
@@ -64,13 +71,13 @@ pub(super) fn dense(config: &Config) -> &DenseConfig {
 /// # Errors
 /// Bad input: none computes what it computes.
 pub(super) fn family_of(config: &Config) -> Result<&'static Family, Failure> {
-    if config.objective.get().logit_softcap().is_some() {
+    if config.objective.get().writes().is_some_and(|writes| writes.softcap.is_some()) {
         return Err(Failure::user(
             "objective.logit_softcap bounds the logits, and in no family of transformers that \
              this program knows they are bounded",
         ));
     }
-    let model = dense(config);
+    let model = dense(config)?;
     let mut misfits = Vec::new();
     for family in FAMILIES {
         match (family.misfit)(model) {
@@ -89,7 +96,7 @@ pub(super) fn family_of(config: &Config) -> Result<&'static Family, Failure> {
 /// # Errors
 /// Bad input: the model cannot be built, or is none of this family.
 pub(super) fn rows_of(family: &Family, config: &Config) -> Result<Vec<Row>, Failure> {
-    rows(family.lines, &parameters(config)?, dense(config))
+    rows(family.lines, &parameters(config)?, dense(config)?)
 }
 
 /// The parameters of the model of a configuration that was stored.
@@ -102,6 +109,6 @@ pub(super) fn parameters(config: &Config) -> Result<Vec<Parameter>, Failure> {
     })?;
     let mut variables = Variables::new();
     let size = ModelSize { vocabulary, max_positions: config.batch.sequence_length };
-    config.model.build(size, &mut variables)?;
+    config.model.family.get().build(size, &mut Scope::new(&mut variables))?;
     Ok(variables.parameters().to_vec())
 }

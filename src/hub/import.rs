@@ -163,7 +163,7 @@ fn configuration(found: &Found, words: &Words, job: &Import) -> Result<Config, F
         Some(recipe) => Config::load(recipe, &job.sets)?,
         None => Config::parse("", Path::new("--set"), &job.sets)?,
     };
-    let recipe = dense(&config).clone();
+    let recipe = dense(&config)?.clone();
     let mut model = found.model.clone();
     if job.recipe.is_some() {
         let DenseConfig { dropout, embedding_dropout, dtype, .. } = recipe;
@@ -185,7 +185,7 @@ fn configuration(found: &Found, words: &Words, job: &Import) -> Result<Config, F
     }
     let path = found.path.display();
     let refused = |key: &str, problem: &str| Failure::user(format!("{path}: {key}: {problem}"));
-    config.validate().map_err(|invalid| refused(invalid.keys[0], &invalid.problem))?;
+    config.validate().map_err(|invalid| refused(&invalid.keys[0], &invalid.problem))?;
     Ok(Config::parse(&config.to_toml(), &job.run.join("config.toml"), &[])?)
 }
 
@@ -195,7 +195,7 @@ fn rows_of(
     parameters: &[octet_kernels::graph::Parameter],
     config: &Config,
 ) -> Result<Vec<Row>, Failure> {
-    let mut rows = rows(found.lines, parameters, dense(config))?;
+    let mut rows = rows(found.lines, parameters, dense(config)?)?;
     for row in rows.iter_mut().filter(|row| row.tokens) {
         row.parts[0].shape[0] = found.vocabulary;
     }

@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
+use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Graph, Region, State, StateUse, Tensor, Variables};
+use octet_kernels::graph::{Graph, Init, Region, State, StateUse, Tensor};
 use octet_kernels::ops::activation::gelu;
 use octet_kernels::ops::add::add;
-use octet_kernels::ops::attention::{AttentionSpec, Mask, attention};
+use octet_kernels::ops::attention::{AttentionSpec, attention};
 use octet_kernels::ops::attention_cached::{CacheSpec, Caches, attention_cached};
 use octet_kernels::ops::dropout::dropout;
 use octet_kernels::ops::embedding::embedding;
@@ -25,7 +26,7 @@ pub use config::{ActivationKind, DenseConfig, Initialisation, NormKind, Position
 use parameters::{Block, Linear, Norm, Parameters};
 pub use rope_scaling::RopeScaling;
 
-use crate::models::{KvCache, KvCaches, LanguageModel, ModelSize, TokenBatch};
+use crate::models::{Head, KvCache, KvCaches, Model, ModelSize, Scope, Sight, TokenBatch, Writer};
 
 mod config;
 mod parameters;
@@ -57,10 +58,15 @@ type Attend<'a> = dyn Fn(&mut Graph<'_>, usize, Tensor) -> Result<Tensor> + 'a;
 
 impl Dense {
     /// Registers the parameters of a configuration that was validated.
-    pub fn new(config: &DenseConfig, size: ModelSize, variables: &mut Variables) -> Self {
-        let parameters = Parameters::new(config, size, variables);
+    pub fn new(config: &DenseConfig, size: ModelSize, scope: &mut Scope<'_>) -> Self {
+        let parameters = Parameters::new(config, size, scope);
         let rope = config.rope(size.max_positions).map(RopeTable::new);
         Self { config: config.clone(), size, parameters, rope }
+    }
+
+    /// The weight of the output layer.
+    fn output(&self, g: &mut Graph<'_>) -> Tensor {
+        g.parameter(self.parameters.head.unwrap_or(self.parameters.embedding))
     }
 
     /// `f[N, D]`: everything from the tokens to the last norm.
@@ -172,14 +178,14 @@ impl Dense {
     }
 }
 
-impl LanguageModel for Dense {
+impl Model for Dense {
     fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch) -> Result<Tensor> {
         let spec = AttentionSpec {
             heads: self.config.heads,
             kv_heads: self.config.kv_heads(),
             head_dim: self.config.head_dim(),
             sequence_length: batch.sequence_length,
-            mask: Mask::Causal,
+            mask: batch.sight.into(),
             window: None,
             scale: None,
         };
@@ -192,14 +198,57 @@ impl LanguageModel for Dense {
         self.rows(g, batch.tokens, &context)
     }
 
-    fn head(&self, g: &mut Graph<'_>) -> Tensor {
-        g.parameter(self.parameters.head.unwrap_or(self.parameters.embedding))
+    fn head(&self, g: &mut Graph<'_>, rows: Tensor) -> Result<Head> {
+        Ok(Head { rows, weight: self.output(g), bias: None })
     }
 
-    fn caches(&self, variables: &mut Variables, sequences: usize, positions: usize) -> KvCaches {
+    fn width(&self) -> usize {
+        self.config.width
+    }
+
+    fn init(&self, shape: [usize; 2]) -> Init {
+        self.config.first_values(shape, false)
+    }
+
+    fn dtype(&self) -> DType {
+        self.config.dtype.into()
+    }
+
+    fn writer(&self) -> Option<&dyn Writer> {
+        Some(self)
+    }
+
+    fn head_parameters(&self) -> usize {
+        self.size.vocabulary * self.config.width
+    }
+
+    fn matrix_parameters(&self) -> usize {
+        let DenseConfig { width, heads, layers, activation, .. } = self.config;
+        let (head_dim, inner) = (self.config.head_dim(), self.config.feed_forward());
+        let attention = (2 * heads + 2 * self.config.kv_heads()) * head_dim * width;
+        let products = if activation == ActivationKind::Swiglu { 3 } else { 2 };
+        layers * (attention + products * inner * width) + self.head_parameters()
+    }
+
+    fn flops_per_token(&self, sequence_length: usize, sight: Sight) -> f64 {
+        // Pairs of a sequence that look back: half of T², or W T - W²/2 of a window.
+        let length = sequence_length as f64;
+        let seen = |block| {
+            let window = self.config.window_of(block).map_or(length, |w| length.min(w as f64));
+            2.0 * window - window * window / length
+        };
+        let keys: f64 = (0..self.config.layers).map(seen).sum();
+        let keys = if sight == Sight::Causal { keys } else { 2.0 * keys };
+        let attended = (self.config.heads * self.config.head_dim()) as f64 * keys;
+        6.0 * (self.matrix_parameters() as f64 + attended)
+    }
+}
+
+impl Writer for Dense {
+    fn caches(&self, scope: &mut Scope<'_>, sequences: usize, positions: usize) -> KvCaches {
         let shape = [sequences, positions, self.config.kv_heads() * self.config.head_dim()];
         let mut state = |name: String| {
-            variables.state(State {
+            scope.state(State {
                 name,
                 shape: shape.to_vec(),
                 dtype: self.config.dtype.into(),
@@ -239,27 +288,7 @@ impl LanguageModel for Dense {
         };
         let context = Context { positions, dropped: None, attend: &attend };
         let hidden = self.rows(g, tokens, &context)?;
-        let head = self.head(g);
+        let head = self.output(g);
         g.scoped("head", |g| linear(g, hidden, head, None))
-    }
-
-    fn matrix_parameters(&self) -> usize {
-        let DenseConfig { width, heads, layers, activation, .. } = self.config;
-        let (head_dim, inner) = (self.config.head_dim(), self.config.feed_forward());
-        let attention = (2 * heads + 2 * self.config.kv_heads()) * head_dim * width;
-        let products = if activation == ActivationKind::Swiglu { 3 } else { 2 };
-        layers * (attention + products * inner * width) + self.size.vocabulary * width
-    }
-
-    fn flops_per_token(&self, sequence_length: usize) -> f64 {
-        // Pairs of a sequence: half of T², or W T - W²/2 of a window.
-        let length = sequence_length as f64;
-        let seen = |block| {
-            let window = self.config.window_of(block).map_or(length, |w| length.min(w as f64));
-            2.0 * window - window * window / length
-        };
-        let keys: f64 = (0..self.config.layers).map(seen).sum();
-        let attended = (self.config.heads * self.config.head_dim()) as f64 * keys;
-        6.0 * (self.matrix_parameters() as f64 + attended)
     }
 }

@@ -4,11 +4,13 @@
 //! file and one line in [`FamilyConfig`]. Prohibition: a model is architecture only, written as if
 //! there were one device: no data, no threads, no optimizer.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use octet_kernels::dtype::Precision;
+use octet_kernels::dtype::{DType, Precision};
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Graph, StateId, Tensor, Variables};
+use octet_kernels::graph::{Graph, Init, StateId, Tensor};
+use octet_kernels::ops::attention::Mask;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::bytes::Bytes;
@@ -17,22 +19,31 @@ use crate::config::sections::expected;
 use crate::config::tagged::{tagged, take};
 
 pub mod dense;
+pub mod encoder;
+pub mod parts;
 pub mod recompute;
 mod role;
+mod scope;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use dense::{Dense, DenseConfig};
+pub use encoder::{Encoder, EncoderConfig};
+pub use parts::{Part, PartConfig, Parts};
 pub use recompute::RecomputeConfig;
 pub use role::Role;
+pub use scope::Scope;
+pub(crate) use scope::fits;
 
 tagged! {
     /// The family of a model with the keys of that family.
     FamilyConfig by "family" as Family;
     /// Decoder-only, every token through every weight: GPT-2, Llama, Qwen.
     "dense" => Dense(DenseConfig),
+    /// Every token sees all others: BERT, and ELECTRA's towers.
+    "encoder" => Encoder(EncoderConfig),
 }
 
 /// What the configuration of every family can do.
@@ -55,7 +66,7 @@ pub trait Family {
     ///
     /// # Errors
     /// [`octet_kernels::error::Error::Plan`] for a configuration that [`Self::validate`] refuses.
-    fn build(&self, size: ModelSize, variables: &mut Variables) -> Result<Box<dyn LanguageModel>>;
+    fn build(&self, size: ModelSize, scope: &mut Scope<'_>) -> Result<Box<dyn Model>>;
 }
 
 /// What the data decide about a model.
@@ -76,10 +87,32 @@ pub struct TokenBatch {
     pub positions: Tensor,
     /// `i32[N]`: tokens of one sequence see each other only within a segment.
     pub segments: Tensor,
+    /// `i32[N]`: which part of its document a token belongs to, for models that know parts.
+    pub types: Option<Tensor>,
     /// Tokens of a sequence; divides N.
     pub sequence_length: usize,
+    /// Which tokens see which inside a segment.
+    pub sight: Sight,
     /// Whether dropout applies.
     pub training: bool,
+}
+
+/// Which tokens see which inside a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// Each those before it, and itself.
+    Causal,
+    /// Each all others.
+    Bidirectional,
+}
+
+impl From<Sight> for Mask {
+    fn from(sight: Sight) -> Self {
+        match sight {
+            Sight::Causal => Self::Causal,
+            Sight::Bidirectional => Self::Bidirectional,
+        }
+    }
 }
 
 /// Keys and values of earlier tokens of one block, as states `f[sequences, positions, ..]`.
@@ -102,19 +135,77 @@ pub struct KvCaches {
     pub blocks: Vec<KvCache>,
 }
 
-/// What objectives and samplers need of a decoder.
-pub trait LanguageModel: Debug + Send + Sync {
-    /// What the head turns into logits: `f[N, D]`, after the last norm.
+/// The output layer over some rows: logits are `rows weightᵀ + bias`.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    /// `f[M, E]`.
+    pub rows: Tensor,
+    /// `f[V, E]`.
+    pub weight: Tensor,
+    /// `f[V]`.
+    pub bias: Option<Tensor>,
+}
+
+/// What every model can do for an objective. What only some can is asked for by name: a `None`
+/// refuses the objective that needs it.
+pub trait Model: Debug + Send + Sync {
+    /// One row for each token after the last norm: `f[N, D]`.
     ///
     /// # Errors
     /// [`octet_kernels::error::Error::Shape`] when the batch does not fit the model.
     fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch) -> Result<Tensor>;
 
-    /// The weight of the output layer: `f[V, D]`.
-    fn head(&self, g: &mut Graph<'_>) -> Tensor;
+    /// The output layer over any of these rows: `f[M, D]`.
+    ///
+    /// # Errors
+    /// [`octet_kernels::error::Error::Shape`] for rows of another width.
+    fn head(&self, g: &mut Graph<'_>, rows: Tensor) -> Result<Head>;
 
+    /// Elements of a hidden row.
+    fn width(&self) -> usize;
+
+    /// How an objective's own matrix over hidden rows begins, `[out, in]`.
+    fn init(&self, shape: [usize; 2]) -> Init;
+
+    /// Storage type of its matrices.
+    fn dtype(&self) -> DType;
+
+    /// One row for a whole sequence from the hidden row of its first token: `f[B, D]` to `f[B, D]`.
+    fn pooler(&self) -> Option<&dyn Pooler> {
+        None
+    }
+
+    /// Reads tokens one after the other and says what may come next.
+    fn writer(&self) -> Option<&dyn Writer> {
+        None
+    }
+
+    /// Parameters that stand in matrix products for a token, the head included and the embedding
+    /// table not.
+    fn matrix_parameters(&self) -> usize;
+
+    /// Those of them that belong to the output layer.
+    fn head_parameters(&self) -> usize;
+
+    /// FLOPs of one trained token, forward and backward, in sequences of `sequence_length` tokens:
+    /// `6 N + 6 L d T` where sight is causal, `6 N + 12 L d T` where it is not. Recompute does not
+    /// count.
+    fn flops_per_token(&self, sequence_length: usize, sight: Sight) -> f64;
+}
+
+/// A model that gives one row for a whole sequence.
+pub trait Pooler {
+    /// From the first rows of sequences, `f[B, D]`, to one row for each.
+    ///
+    /// # Errors
+    /// [`octet_kernels::error::Error::Shape`] for rows of another width.
+    fn pool(&self, g: &mut Graph<'_>, first: Tensor) -> Result<Tensor>;
+}
+
+/// A model that text can be drawn from.
+pub trait Writer {
     /// Registers caches for so many sequences of so many positions, at most those of the model.
-    fn caches(&self, variables: &mut Variables, sequences: usize, positions: usize) -> KvCaches;
+    fn caches(&self, scope: &mut Scope<'_>, sequences: usize, positions: usize) -> KvCaches;
 
     /// `f[N, V]`: the logits after each of N new tokens, `tokens i32[N]` at `positions i32[N]`. The
     /// N rows are equally many for each cached sequence, one sequence after the other: one when
@@ -130,14 +221,6 @@ pub trait LanguageModel: Debug + Send + Sync {
         tokens: Tensor,
         positions: Tensor,
     ) -> Result<Tensor>;
-
-    /// Parameters that stand in matrix products for a token, the head included and the embedding
-    /// table not.
-    fn matrix_parameters(&self) -> usize;
-
-    /// FLOPs of one trained token, forward and backward, in sequences of `sequence_length` causal
-    /// tokens: `6 N + 6 L d T`. Recompute does not count.
-    fn flops_per_token(&self, sequence_length: usize) -> f64;
 }
 
 /// `[model]`: the keys of all families, and those of one.
@@ -160,6 +243,9 @@ pub struct ModelConfig {
     /// reserve; other policies are not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recompute_budget: Option<Bytes>,
+    /// Further models, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, PartConfig>,
 }
 
 /// The precision of matrix products.
@@ -199,12 +285,14 @@ impl ModelConfig {
     /// The keys of `[model]` for a family; for an unknown family only the shared ones.
     pub(crate) fn keys(family: Option<&str>) -> Vec<&'static str> {
         let own = FamilyConfig::keys(family.unwrap_or(FamilyConfig::NAMES[0]));
-        let shared = [FamilyConfig::TAG, "vocabulary", "matmul", "recompute", "recompute_budget"];
+        let shared =
+            [FamilyConfig::TAG, "vocabulary", "matmul", "recompute", "recompute_budget", "parts"];
         own.unwrap_or_default().iter().copied().chain(shared).collect()
     }
 
     pub(crate) fn resolve(&mut self) {
         self.family.get_mut().resolve();
+        self.resolve_parts();
     }
 
     pub(crate) fn validate(&self) -> std::result::Result<(), Invalid> {
@@ -213,7 +301,8 @@ impl ModelConfig {
             let wanted = format!("a whole number from 1 to {VOCABULARY_MAX}");
             require(usable, "model.vocabulary", || expected(&wanted, size))?;
         }
-        self.family.get().validate()
+        self.family.get().validate()?;
+        self.validate_parts()
     }
 
     /// Rows of the embedding for a tokenizer of `tokens` tokens.
@@ -221,18 +310,6 @@ impl ModelConfig {
         let exact = tokens <= EXACT_VOCABULARY_MAX;
         let default = if exact { tokens } else { tokens.next_multiple_of(VOCABULARY_MULTIPLE) };
         self.vocabulary.unwrap_or(default)
-    }
-
-    /// Registers the model's parameters.
-    ///
-    /// # Errors
-    /// As [`Family::build`].
-    pub fn build(
-        &self,
-        size: ModelSize,
-        variables: &mut Variables,
-    ) -> Result<Box<dyn LanguageModel>> {
-        self.family.get().build(size, variables)
     }
 }
 
@@ -244,7 +321,8 @@ impl<'de> Deserialize<'de> for ModelConfig {
         let recompute = take(&mut table, "recompute")?;
         let recompute_budget = take(&mut table, "recompute_budget")?;
         let recompute = recompute.unwrap_or_default();
+        let parts = take(&mut table, "parts")?.unwrap_or_default();
         let family = FamilyConfig::from_table(table)?;
-        Ok(Self { family, vocabulary, matmul, recompute, recompute_budget })
+        Ok(Self { family, vocabulary, matmul, recompute, recompute_budget, parts })
     }
 }

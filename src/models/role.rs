@@ -43,7 +43,8 @@ impl Role {
 
     /// The role of a parameter, by its dotted path.
     pub fn of(parameter: &str) -> Self {
-        let (module, kind) = parameter.rsplit_once('.').unwrap_or(("", parameter));
+        let (path, kind) = parameter.rsplit_once('.').unwrap_or(("", parameter));
+        let module = path.rsplit_once('.').map_or(path, |(_, module)| module);
         match (kind, module) {
             ("bias", _) => Self::Bias,
             (_, "embedding") => Self::Embedding,

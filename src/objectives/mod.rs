@@ -1,27 +1,42 @@
 //! The objectives: what a model is trained for.
 //!
-//! Duty: `[objective]`, and the programs of a step. A new objective is one file and one line in
-//! [`ObjectiveConfig`]. Prohibition: no data and no threads; an objective only names the inputs
-//! that a batch must bring and the results that a report needs.
+//! Duty: `[objective]`, the programs of a track, and the records that they read. A new objective is
+//! one file and one line in [`ObjectiveConfig`]: it asks models for what they can, samples for what
+//! it hides or asks of them, and says which results mean what. Prohibition: no threads, no ranks.
 
 use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
 
+use octet_actors::contract::Record;
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Goal, Graph};
+use octet_kernels::graph::Program;
+use octet_kernels::random::{self, Site};
 
+use crate::composition::{Builder, Built};
 use crate::config::error::Invalid;
 use crate::config::tagged::tagged;
-use crate::models::LanguageModel;
+use crate::data::{Cut, DataError};
+use crate::text::Stream;
 
+pub mod masked;
+mod masking;
 pub mod next_token;
+pub mod replaced_token;
 
+pub use masked::Masked;
 pub use next_token::NextToken;
+pub use replaced_token::ReplacedToken;
 
 tagged! {
     /// The kind of objective with the keys of that kind.
     ObjectiveConfig by "kind" as Objective;
     /// Every token predicts the next one of its document.
     "next_token" => NextToken(NextToken),
+    /// Hidden tokens are told from all others; as in BERT.
+    "masked" => Masked(Masked),
+    /// Tokens that a generator replaces are to be found; as in ELECTRA.
+    "replaced_token" => ReplacedToken(ReplacedToken),
 }
 
 /// The sequences that one run of a program computes.
@@ -42,38 +57,102 @@ impl BatchShape {
 
 /// What every objective can do.
 pub trait Objective: Debug {
-    /// Checks every key.
+    /// Checks every key, as keys of `[objective]`.
     ///
     /// # Errors
     /// The first key with an unusable value.
     fn validate(&self) -> std::result::Result<(), Invalid>;
 
-    /// What bounds the logits, for whoever draws from them.
-    fn logit_softcap(&self) -> Option<f32> {
+    /// The models beside the track's own, by name.
+    fn parts(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// Tokens of its own that it needs beyond those of the tokenizer, behind which they stand.
+    fn special_tokens(&self) -> usize {
+        0
+    }
+
+    /// What a sample is.
+    fn cut(&self) -> Cut {
+        Cut::Windows
+    }
+
+    /// Whether its model learns to go on with a text, and what bounds the logits there.
+    fn writes(&self) -> Option<Writes> {
         None
     }
 
-    /// Traces a micro-batch of a step and returns the goal to compile it for.
+    /// Registers what it needs beside its models, and drafts its programs.
     ///
     /// # Errors
-    /// [`octet_kernels::error::Error::Shape`] when model and batch do not fit.
-    fn train(
-        &self,
-        g: &mut Graph<'_>,
-        model: &dyn LanguageModel,
-        shape: BatchShape,
-    ) -> Result<Goal>;
+    /// [`octet_kernels::error::Error`] for models that cannot do what it asks of them.
+    fn build(&self, track: &mut Builder<'_>) -> Result<Built>;
 
-    /// Traces a micro-batch of held-out data.
+    /// What fills the records of those programs from samples.
     ///
     /// # Errors
-    /// As [`Self::train`].
-    fn evaluate(
+    /// [`DataError`] for samples that do not suit it.
+    fn inputs(&self, source: Source) -> std::result::Result<Box<dyn Inputs>, DataError>;
+}
+
+/// How text is drawn from a model.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Writes {
+    /// Bound of the logits: `cap · tanh(z / cap)`.
+    pub softcap: Option<f32>,
+}
+
+/// Most losses of a track.
+pub const LOSSES_MAX: usize = 4;
+
+/// How many targets each loss of a track has.
+pub type Counts = [u64; LOSSES_MAX];
+
+/// From samples to records: pure functions of the sample's number, the same for every rank.
+pub trait Inputs: Send + Sync {
+    /// The targets of a sample.
+    ///
+    /// # Errors
+    /// [`DataError`] when a shard cannot be read.
+    fn targets(&self, sample: u64) -> std::result::Result<Counts, DataError>;
+
+    /// Fills everything but the scales of a record with these samples. Rows beyond the last one
+    /// have no targets.
+    ///
+    /// # Errors
+    /// As [`Self::targets`].
+    fn fill(
         &self,
-        g: &mut Graph<'_>,
-        model: &dyn LanguageModel,
-        shape: BatchShape,
-    ) -> Result<Goal>;
+        samples: Range<u64>,
+        program: &Program,
+        record: &mut Record<'_>,
+    ) -> std::result::Result<(), DataError>;
+}
+
+/// What an objective's inputs are made of.
+#[derive(Clone)]
+pub struct Source {
+    /// The samples.
+    pub samples: Stream,
+    /// Tokens of a sample.
+    pub sequence_length: usize,
+    /// Tokens of the tokenizer; the objective's own stand behind them.
+    pub tokens: usize,
+    /// By token: UTF-8 bytes of its text.
+    pub token_bytes: Arc<[u32]>,
+    /// The run's seed.
+    pub seed: u64,
+}
+
+impl Source {
+    /// Random numbers for what is done to samples, keyed by sample and element. Held-out samples
+    /// have numbers of their own, always the same.
+    pub fn noise(&self, what: &str) -> random::RandomStream {
+        let whose = if self.samples.is_held_out() { "held-out " } else { "" };
+        let site = Site::new(&format!("{whose}{what}"));
+        random::RandomStream { seed: self.seed, site }
+    }
 }
 
 impl<'de> serde::Deserialize<'de> for ObjectiveConfig {

@@ -2,13 +2,16 @@
 //!
 //! Inputs, N rows of packed sequences: `tokens i32[N]`, `labels i32[N]` (negative: no target),
 //! `positions i32[N]`, `segments i32[N]`, for training `scale f32[]`, one over the targets of the
-//! whole step, and for evaluation `bytes i32[N]`, UTF-8 bytes of each target's text. Results: `loss`
-//! (training; the sum times the scale), `loss_sum`, `targets`, and for evaluation the sum over
+//! whole step, and for evaluation `bytes i32[N]`, UTF-8 bytes of each target's text. Results:
+//! `loss` (training; the sum times the scale), `loss_sum`, `targets`, and for evaluation the sum over
 //! targets with text, `text_loss_sum`, and their `bytes`.
 
+use std::ops::Range;
+
+use octet_actors::contract::{Reading, Record};
 use octet_kernels::dtype::DType;
-use octet_kernels::error::Result;
-use octet_kernels::graph::{Goal, Graph, Tensor};
+use octet_kernels::error::{Error, Result};
+use octet_kernels::graph::{Goal, Graph, Program, Tensor};
 use octet_kernels::ops::fill::Fill;
 use octet_kernels::ops::integers::total;
 use octet_kernels::ops::linear_cross_entropy::{
@@ -16,10 +19,12 @@ use octet_kernels::ops::linear_cross_entropy::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{BatchShape, Objective};
+use super::{BatchShape, Counts, Inputs, Objective, Source, Writes};
+use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
-use crate::models::{LanguageModel, TokenBatch};
+use crate::data::{DataError, IGNORED, WindowRows};
+use crate::models::{Part, Sight, TokenBatch};
 
 #[cfg(test)]
 mod tests;
@@ -53,7 +58,7 @@ impl NextToken {
     fn loss(
         &self,
         g: &mut Graph<'_>,
-        model: &dyn LanguageModel,
+        model: &Part,
         shape: BatchShape,
         training: bool,
     ) -> Result<Tensor> {
@@ -65,10 +70,17 @@ impl NextToken {
             false => g.apply_one(Fill { shape: Vec::new(), value: 1.0 }, &[])?,
         };
         let bytes = (!training).then(|| g.input("bytes", &[shape.tokens()], DType::I32));
-        let sequence_length = shape.sequence_length;
-        let batch = TokenBatch { tokens, positions, segments, sequence_length, training };
+        let batch = TokenBatch {
+            tokens,
+            positions,
+            segments,
+            types: None,
+            sequence_length: shape.sequence_length,
+            sight: Sight::Causal,
+            training,
+        };
         let hidden = model.hidden(g, &batch)?;
-        let head = model.head(g);
+        let head = model.head(g, hidden)?;
         let options = LossOptions {
             chunk_rows: self.chunk_rows,
             z_loss: self.z_loss as f32,
@@ -77,9 +89,21 @@ impl NextToken {
         };
         let result = g.scoped("head", |g| {
             let Some(bytes) = bytes else {
-                return linear_cross_entropy(g, hidden, head, None, labels, scale, options);
+                return linear_cross_entropy(
+                    g,
+                    head.rows,
+                    head.weight,
+                    head.bias,
+                    labels,
+                    scale,
+                    options,
+                );
             };
-            let rows = [hidden, head];
+            if head.bias.is_some() {
+                let what = "objective.kind: expected a model whose output layer has no bias";
+                return Err(Error::Plan(what.to_owned()));
+            }
+            let rows = [head.rows, head.weight];
             let (result, text) =
                 marked_linear_cross_entropy(g, rows, labels, bytes, scale, options)?;
             g.fetch("text_loss_sum", text);
@@ -108,28 +132,79 @@ impl Objective for NextToken {
         require(self.chunk_rows > 0, "objective.chunk_rows", rows)
     }
 
-    fn logit_softcap(&self) -> Option<f32> {
-        self.logit_softcap.map(|cap| cap as f32)
+    fn writes(&self) -> Option<Writes> {
+        Some(Writes { softcap: self.logit_softcap.map(|cap| cap as f32) })
     }
 
-    fn train(
-        &self,
-        g: &mut Graph<'_>,
-        model: &dyn LanguageModel,
-        shape: BatchShape,
-    ) -> Result<Goal> {
-        let loss = self.loss(g, model, shape, true)?;
-        g.fetch("loss", loss);
-        Ok(Goal::Train { loss })
+    fn build(&self, track: &mut Builder<'_>) -> Result<Built> {
+        let (model, shape) = (track.model(), track.shape());
+        let length = shape.sequence_length;
+        let per_token = model.model().flops_per_token(length, Sight::Causal);
+        let (own, of) = (self.clone(), model.clone());
+        let train = track.train(move |g| {
+            let loss = own.loss(g, &of, shape, true)?;
+            g.fetch("loss", loss);
+            Ok(Goal::Train { loss })
+        });
+        let own = self.clone();
+        let program = track.held_out(move |g| {
+            own.loss(g, &model, shape, false)?;
+            Ok(Goal::Forward)
+        });
+        let sums = ["loss_sum", "targets", "text_loss_sum", "bytes"].map(str::to_owned).to_vec();
+        Ok(Built {
+            attempts: vec![vec![Stage::Each(train)]],
+            group: 1,
+            losses: vec![Loss { scale: "scale", weight: 1.0 }],
+            held_out: HeldOutProgram { program, sums, reading: Reading::of_text() },
+            flops_per_sample: length as f64 * per_token,
+        })
     }
 
-    fn evaluate(
+    fn inputs(&self, source: Source) -> std::result::Result<Box<dyn Inputs>, DataError> {
+        Ok(Box::new(Successors(source)))
+    }
+}
+
+/// Windows as they are.
+struct Successors(Source);
+
+impl Inputs for Successors {
+    fn targets(&self, sample: u64) -> std::result::Result<Counts, DataError> {
+        Ok([self.0.samples.targets(sample)?, 0, 0, 0])
+    }
+
+    fn fill(
         &self,
-        g: &mut Graph<'_>,
-        model: &dyn LanguageModel,
-        shape: BatchShape,
-    ) -> Result<Goal> {
-        self.loss(g, model, shape, false)?;
-        Ok(Goal::Forward)
+        samples: Range<u64>,
+        program: &Program,
+        record: &mut Record<'_>,
+    ) -> std::result::Result<(), DataError> {
+        let Source { samples: stream, sequence_length: length, token_bytes, .. } = &self.0;
+        let [tokens, labels, segments, positions] =
+            record.fields::<i32, 4>(program, ["tokens", "labels", "segments", "positions"]);
+        let rows = (samples.end - samples.start) as usize * length;
+        [&mut *tokens, &mut *segments, &mut *positions]
+            .into_iter()
+            .for_each(|row| row[rows..].fill(0));
+        labels[rows..].fill(IGNORED);
+        for (row, sample) in samples.enumerate() {
+            let part = row * length..(row + 1) * length;
+            let rows = WindowRows {
+                tokens: &mut tokens[part.clone()],
+                labels: &mut labels[part.clone()],
+                segments: &mut segments[part.clone()],
+                positions: &mut positions[part],
+            };
+            stream.fill(sample, rows)?;
+        }
+        if program.field("bytes").is_some() {
+            let [bytes, labels] = record.fields::<i32, 2>(program, ["bytes", "labels"]);
+            for (bytes, &label) in bytes.iter_mut().zip(&*labels) {
+                let token = usize::try_from(label).ok();
+                *bytes = token.map_or(0, |token| token_bytes[token] as i32);
+            }
+        }
+        Ok(())
     }
 }

@@ -3,9 +3,9 @@
 use octet_actors::contract::UpdateGroup;
 use octet_kernels::graph::Variables;
 
-use super::{GroupConfig, OptimizerConfig, fits};
+use super::{GroupConfig, OptimizerConfig};
 use crate::config::Config;
-use crate::models::ModelSize;
+use crate::models::{ModelSize, Scope, fits};
 
 fn load(text: &str) -> Result<Config, String> {
     let path = std::path::Path::new("a.toml");
@@ -19,7 +19,7 @@ fn groups(optimizer: &str) -> Vec<(String, UpdateGroup)> {
     let config = load(&format!("{model}{optimizer}")).unwrap();
     let mut variables = Variables::new();
     let size = ModelSize { vocabulary: 3, max_positions: 2 };
-    config.model.build(size, &mut variables).unwrap();
+    config.model.family.get().build(size, &mut Scope::new(&mut variables)).unwrap();
     let parameters = variables.parameters().iter();
     parameters.map(|p| (p.name.clone(), config.optimizer.group_of(p))).collect()
 }

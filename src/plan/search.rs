@@ -96,7 +96,7 @@ fn row(
 ) -> Result<Option<Row>, Failure> {
     let ranks = tried.run.ranks;
     let memory = Memory::of(experiment, ranks, tried.run.placement())?;
-    let fixed = memory.arena_bytes() - candidates.activations(&experiment.programs()[0]);
+    let fixed = memory.arena_bytes() - candidates.activations_now();
     let room = match capacity(machine, &memory, ranks, threads) {
         Some(capacity) => capacity.checked_sub(fixed),
         None => Some(usize::MAX),
@@ -114,7 +114,9 @@ fn row(
     let batch = experiment.batch();
     let owned = (0..ranks).map(|r| batch.micro_batches_of(&memory.largest.tree.lanes_of(r)).len());
     let busiest = owned.max().unwrap_or(0);
-    let parts = time::parts(experiment, &memory.largest, &peaks, busiest, seconds * share);
+    let programs = experiment.training().count().max(1) as f64;
+    let micro_seconds = seconds * share / programs;
+    let parts = time::parts(experiment, &memory.largest, &peaks, busiest, micro_seconds);
     let seconds_per_step: f64 = parts.iter().map(|part| part.exposed_seconds).sum();
     tried.model.recompute = RecomputeConfig::Fixed(mix);
     Ok(Some(Row {
@@ -143,7 +145,7 @@ fn variant(
     config.batch.lanes = lanes;
     config.model.recompute = RecomputeConfig::default();
     config.model.recompute_budget = None;
-    Ok(Experiment::for_target(&config, vocabulary, None, machine.target)?)
+    Experiment::for_target(&config, vocabulary, None, machine.target)
 }
 
 /// The configured micro-batch and its doublings and halves that divide every step.

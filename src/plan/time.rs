@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 
 use octet_actors::contract::Workload;
 use octet_actors::rank_memory::{RankMemory, Zero};
-use octet_kernels::graph::{Cost, Peaks};
+use octet_kernels::graph::{Cost, Peaks, Program};
 use serde::Serialize;
+
+use crate::experiment::Experiment;
 
 /// One kind of op in a training step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,9 +62,9 @@ pub fn by_op(costs: impl Iterator<Item = (&'static str, Cost)>, peaks: &Peaks) -
 }
 
 /// The step of the rank `memory` belongs to, whose busiest sibling runs `micro_batches`, each of
-/// `micro_seconds`.
+/// `micro_seconds` on average over the programs of a step.
 pub fn parts(
-    workload: &dyn Workload,
+    workload: &Experiment,
     memory: &RankMemory,
     peaks: &Peaks,
     micro_batches: usize,
@@ -86,7 +88,11 @@ pub fn parts(
         Zero::Zero0 => (elements - shard) * F32,
         Zero::Zero1 => (elements - shard) * stored,
     };
-    let input = workload.programs()[0].input_bytes as f64 * micro_batches as f64;
+    let mean = |bytes: &dyn Fn(&Program) -> f64| {
+        let (count, sum) = (workload.training().count(), workload.training().map(bytes));
+        sum.sum::<f64>() / count.max(1) as f64
+    };
+    let input = mean(&|program| program.input_bytes as f64) * micro_batches as f64;
     let sums = (lanes - own) as f64 * elements + (pieces - 1) as f64 * shard;
     // Gradient, weight and moments in; weight and moments out, and the weight rounded.
     let update = kept * (7.0 * F32 + if narrow { stored } else { 0.0 });
@@ -101,8 +107,8 @@ pub fn parts(
     };
     let memory_rate = peaks.bytes_per_s;
     let compute = micro_batches as f64 * micro_seconds;
-    let ops = micro_batches as f64
-        * workload.programs()[0].costs().map(|node| node.cost.bytes).sum::<f64>();
+    let of_ops = |program: &Program| program.costs().map(|node| node.cost.bytes).sum::<f64>();
+    let ops = micro_batches as f64 * mean(&of_ops);
     vec![
         StepPart { name: "ops", bytes: ops, seconds: compute, exposed_seconds: compute },
         part("input from host", input, peaks.host_bytes_per_s.unwrap_or(memory_rate), 0.0),

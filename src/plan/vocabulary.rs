@@ -42,5 +42,5 @@ pub fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Failure> {
             }
         },
     };
-    Ok((config.model.padded_vocabulary(tokens), note))
+    Ok((config.padded_vocabulary(tokens), note))
 }

@@ -9,8 +9,10 @@ use octet_actors::fault::Fault;
 use octet_kernels::graph::{Layout, Policy, Program, Variables};
 
 use super::{Conversation, Decoder, Heard, Place, Request, Sampler, read_prompt, unfinished};
+use crate::composition::Writer;
 use crate::data::Tokenizer;
-use crate::models::{DenseConfig, Family, ModelSize};
+use crate::models::{DenseConfig, Family, ModelSize, Part, Scope};
+use crate::objectives::Writes;
 
 fn sampler(temperature: f64) -> Sampler {
     Sampler { temperature, top_k: 0, top_p: 1.0, seed: 3 }
@@ -114,10 +116,12 @@ fn decoder() -> (Decoder, Vec<Program>) {
     let mut variables = Variables::new();
     let config = DenseConfig { layers: 1, heads: 1, width: 8, ..DenseConfig::default() };
     let size = ModelSize { vocabulary: 260, max_positions: POSITIONS };
-    let model = config.build(size, &mut variables).unwrap();
-    let caches = model.caches(&mut variables, 1, POSITIONS);
+    let model = config.build(size, &mut Scope::new(&mut variables)).unwrap();
+    let caches = model.writer().unwrap().caches(&mut Scope::new(&mut variables), 1, POSITIONS);
+    let part = Arc::new(Part::new("", model));
+    let writer = Writer { part, writes: Writes::default(), caches: None };
     let layout = Layout::new(&variables, octet_kernels::graph::Granularity::default());
-    let made = Decoder::compile(&*model, &caches, &variables, &layout, Policy::default(), 0);
+    let made = Decoder::compile(&writer, &caches, &variables, &layout, Policy::default(), 0);
     let (decoder, programs) = made.unwrap();
     (decoder, programs.into())
 }

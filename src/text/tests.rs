@@ -106,7 +106,7 @@ fn steps_and_micro_batches_see_different_windows_and_the_same_ones_again() {
 fn held_out_parts_cover_the_split_once_and_end_without_targets() {
     let folder = tempfile::tempdir().unwrap();
     let (config, text) = open(folder.path());
-    let windows = text.held_out().next().unwrap().windows;
+    let windows = text.held_out(0)[0].windows;
     let experiment = Experiment::new(&config, 257, Some(text)).unwrap();
     let task = &experiment.evaluations()[0];
     assert_eq!(task.parts, windows.div_ceil(2));

@@ -77,7 +77,9 @@ fn measure(config: &Config, folder: &std::path::Path) -> Result<(), Failure> {
     let text = Text::open(config, prepared)?;
     let length = config.batch.sequence_length;
     let samples = (FILLED_TOKENS / length).max(1) as u64;
-    let fill = |sample, rows: WindowRows<'_>| text.fill_sample(sample, rows);
+    let missing = || Failure::ours("a text that was opened for training has no samples for it");
+    let stream = text.training(0).ok_or_else(missing)?.samples;
+    let fill = |sample, rows: WindowRows<'_>| stream.fill(sample, rows);
     for threads in [1, 2] {
         let best = best_of(3, || fill_speed(threads, samples, length, &fill))?;
         out!(

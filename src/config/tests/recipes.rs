@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use octet_kernels::graph::{Graph, Layout, Mix, Policy, Program, Variables};
+use octet_kernels::graph::{Layout, Mix, Policy, Program};
 
 use super::Config;
+use crate::composition::Composition;
 use crate::data::TokenizerSpec;
 use crate::models::{FamilyConfig, ModelSize, RecomputeConfig};
-use crate::objectives::BatchShape;
 
 fn recipes() -> Vec<(String, Config)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("configs");
@@ -31,26 +31,18 @@ fn vocabulary(config: &Config) -> usize {
 
 /// Parameters, and the programs for training and evaluating.
 fn compile(config: &Config) -> (usize, [Program; 2]) {
-    let mut variables = Variables::new();
-    let (sequences, sequence_length) = (config.batch.micro, config.batch.sequence_length);
-    let size = ModelSize { vocabulary: vocabulary(config), max_positions: sequence_length };
-    let model = config.model.build(size, &mut variables).unwrap();
+    let size =
+        ModelSize { vocabulary: vocabulary(config), max_positions: config.batch.sequence_length };
+    let Composition { variables, drafts, .. } = Composition::new(config, size).unwrap();
     let layout = Layout::new(&variables, Default::default());
-    let shape = BatchShape { sequences, sequence_length };
-    let objective = config.objective.get();
-    let mut g = Graph::new(&variables);
-    let goal = objective.train(&mut g, &*model, shape).unwrap();
     let recompute = match config.model.recompute {
         RecomputeConfig::Fixed(recompute) => recompute,
         RecomputeConfig::Auto => Mix::default(),
     };
-    let policy = Policy { recompute, ..Policy::default() };
-    let train = Program::compile("train", g, &goal, policy, &layout).unwrap();
-    let mut g = Graph::new(&variables);
-    let goal = objective.evaluate(&mut g, &*model, shape).unwrap();
-    let evaluate = Program::compile("evaluate", g, &goal, Policy::default(), &layout).unwrap();
+    let policies = [Policy { recompute, ..Policy::default() }, Policy::default()];
+    let compile = |i: usize| drafts[i].compile(&variables, &layout, policies[i]).unwrap();
     let parameters = variables.parameters().iter().map(|p| p.elements()).sum();
-    (parameters, [train, evaluate])
+    (parameters, [0, 1].map(compile))
 }
 
 #[test]
@@ -96,7 +88,7 @@ fn recipes_have_exactly_the_published_parameters() {
         assert_eq!(compile(&published).0, parameters, "{name}");
         // The recipe itself pads the vocabulary for matrix units, and adds nothing else.
         let padded = config.model.vocabulary.unwrap();
-        let FamilyConfig::Dense(model) = &config.model.family;
+        let FamilyConfig::Dense(model) = &config.model.family else { continue };
         let heads = if model.tied { 1 } else { 2 };
         let padding = heads * (padded - rows) * model.width;
         assert_eq!(compile(&config).0, parameters + padding, "{name}");

@@ -22,6 +22,7 @@ fn everything_is_measured_once() {
     let rule = SampleRule {
         seed: 0,
         identity: &prepared.identity,
+        cut: Default::default(),
         layout: config.window_layout(100),
         packing: Packing::Concatenate,
         windows: Windows::Shuffled,

@@ -13,7 +13,7 @@ use super::{
     write_folder,
 };
 use crate::models::testing::{Bench, Field};
-use crate::models::{ModelSize, TokenBatch};
+use crate::models::{ModelSize, Scope, Sight, TokenBatch};
 
 /// Largest relative error of logits.
 const LIMIT: f64 = 1e-5;
@@ -24,7 +24,7 @@ fn logits(run: &Path, length: usize) -> impl FnMut(&[i32]) -> Vec<Vec<f32>> {
     let mut variables = Variables::new();
     let vocabulary = config.model.vocabulary.unwrap();
     let size = ModelSize { vocabulary, max_positions: length };
-    let model = config.model.build(size, &mut variables).unwrap();
+    let model = config.model.family.get().build(size, &mut Scope::new(&mut variables)).unwrap();
     let mut bench = Bench::new(variables);
     for (name, values) in &values {
         bench.store(name, values);
@@ -35,12 +35,14 @@ fn logits(run: &Path, length: usize) -> impl FnMut(&[i32]) -> Vec<Vec<f32>> {
             tokens: input("tokens"),
             positions: input("positions"),
             segments: input("segments"),
+            types: None,
             sequence_length: length,
+            sight: Sight::Causal,
             training: false,
         };
         let hidden = model.hidden(g, &batch).unwrap();
-        let head = model.head(g);
-        let logits = linear(g, hidden, head, None).unwrap();
+        let head = model.head(g, hidden).unwrap();
+        let logits = linear(g, head.rows, head.weight, head.bias).unwrap();
         g.fetch("logits", logits);
         Goal::Forward
     });

@@ -2,7 +2,7 @@
 
 use octet_kernels::dtype::DType;
 use octet_kernels::error::{Error, Result};
-use octet_kernels::graph::{Init, Variables};
+use octet_kernels::graph::Init;
 use octet_kernels::ops::attention::HEAD_DIM_MAX;
 use octet_kernels::ops::rope::RopeSpec;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Dense, RopeScaling};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
-use crate::models::{Family, LanguageModel, ModelSize};
+use crate::models::{Family, Model, ModelSize, Scope};
 
 /// A decoder by its parts. The defaults are those of Llama, small.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -345,13 +345,13 @@ impl Family for DenseConfig {
         }
     }
 
-    fn build(&self, size: ModelSize, variables: &mut Variables) -> Result<Box<dyn LanguageModel>> {
+    fn build(&self, size: ModelSize, scope: &mut Scope<'_>) -> Result<Box<dyn Model>> {
         self.validate().map_err(|i| Error::Plan(format!("{}: {}", i.keys[0], i.problem)))?;
         let positions = self.max_positions.unwrap_or(size.max_positions);
         if positions < size.max_positions {
             let wanted = expected(&format!("at least {}", size.max_positions), positions);
             return Err(Error::Plan(format!("model.max_positions: {wanted}")));
         }
-        Ok(Box::new(Dense::new(self, size, variables)))
+        Ok(Box::new(Dense::new(self, size, scope)))
     }
 }

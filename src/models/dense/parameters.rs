@@ -2,10 +2,10 @@
 //!
 //! Names are the keys of checkpoints; they never change. Matrices decay, vectors do not.
 
-use octet_kernels::graph::{Init, Parameter, ParameterId, Variables};
+use octet_kernels::graph::{Init, Parameter, ParameterId};
 
 use super::config::{ActivationKind, DenseConfig, NormKind, Positions};
-use crate::models::ModelSize;
+use crate::models::{ModelSize, Scope};
 
 /// A norm's parameters.
 #[derive(Debug, Clone, Copy)]
@@ -49,15 +49,15 @@ pub(super) struct Parameters {
 }
 
 /// Adds the parameters of one configuration.
-struct Registrar<'a> {
-    variables: &'a mut Variables,
+struct Registrar<'a, 'b> {
+    scope: &'a mut Scope<'b>,
     config: &'a DenseConfig,
 }
 
 impl Parameters {
     /// Registers everything: embedding first, head last.
-    pub(super) fn new(config: &DenseConfig, size: ModelSize, variables: &mut Variables) -> Self {
-        let mut add = Registrar { variables, config };
+    pub(super) fn new(config: &DenseConfig, size: ModelSize, scope: &mut Scope<'_>) -> Self {
+        let mut add = Registrar { scope, config };
         let width = config.width;
         let embedding = add.matrix("embedding.weight", [size.vocabulary, width], false);
         let learned = config.positions == Positions::Learned;
@@ -71,7 +71,7 @@ impl Parameters {
     }
 }
 
-impl Registrar<'_> {
+impl Registrar<'_, '_> {
     fn matrix(&mut self, name: &str, shape: [usize; 2], residual: bool) -> ParameterId {
         let init = self.config.first_values(shape, residual);
         self.parameter(name, &shape, init)
@@ -82,7 +82,7 @@ impl Registrar<'_> {
     }
 
     fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> ParameterId {
-        self.variables.parameter(Parameter {
+        self.scope.parameter(Parameter {
             name: name.to_owned(),
             shape: shape.to_vec(),
             dtype: self.config.dtype.into(),

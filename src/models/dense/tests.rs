@@ -7,7 +7,7 @@ use octet_kernels::ops::linear::linear;
 use super::{ActivationKind, DenseConfig, NormKind, Positions};
 use crate::config::Config;
 use crate::models::testing::{Bench, Field};
-use crate::models::{Family, ModelSize, TokenBatch};
+use crate::models::{Family, ModelSize, Scope, Sight, TokenBatch};
 
 fn gpt2() -> DenseConfig {
     DenseConfig {
@@ -37,7 +37,9 @@ fn llama_8b() -> DenseConfig {
 /// Parameters in all, and those in matrix products.
 fn sizes(config: &DenseConfig, vocabulary: usize, max_positions: usize) -> (usize, usize) {
     let mut variables = Variables::new();
-    let model = config.build(ModelSize { vocabulary, max_positions }, &mut variables).unwrap();
+    let model = config
+        .build(ModelSize { vocabulary, max_positions }, &mut Scope::new(&mut variables))
+        .unwrap();
     let all = variables.parameters().iter().map(|p| p.elements()).sum();
     (all, model.matrix_parameters())
 }
@@ -85,7 +87,9 @@ fn names_and_first_values_are_fixed() {
         layers: 2,
         ..DenseConfig::default()
     };
-    config.build(ModelSize { vocabulary: 9, max_positions: 4 }, &mut variables).unwrap();
+    config
+        .build(ModelSize { vocabulary: 9, max_positions: 4 }, &mut Scope::new(&mut variables))
+        .unwrap();
     let names: Vec<&str> = variables.parameters().iter().map(|p| p.name.as_str()).collect();
     assert_eq!(
         names[..11],
@@ -122,9 +126,12 @@ fn flops_are_those_of_the_mfu_definition() {
     let config = gpt2();
     let mut variables = Variables::new();
     let size = ModelSize { vocabulary: 50304, max_positions: 1024 };
-    let model = config.build(size, &mut variables).unwrap();
+    let model = config.build(size, &mut Scope::new(&mut variables)).unwrap();
     let matrices = 12 * 12 * 768 * 768 + 50304 * 768;
-    assert_eq!(model.flops_per_token(1024), (6 * matrices + 6 * 12 * 768 * 1024) as f64);
+    assert_eq!(
+        model.flops_per_token(1024, Sight::Causal),
+        (6 * matrices + 6 * 12 * 768 * 1024) as f64
+    );
 }
 
 /// Logits of one sequence of tokens, all in one document unless segments say otherwise.
@@ -132,7 +139,7 @@ fn logits(config: &DenseConfig, tokens: &[i32], positions: &[i32], segments: &[i
     let mut variables = Variables::new();
     let length = tokens.len();
     let size = ModelSize { vocabulary: 11, max_positions: 16 };
-    let model = config.build(size, &mut variables).unwrap();
+    let model = config.build(size, &mut Scope::new(&mut variables)).unwrap();
     let mut bench = Bench::new(variables);
     let program = bench.compile(Policy::default(), |g| {
         let mut input = |name| g.input(name, &[length], DType::I32);
@@ -140,12 +147,14 @@ fn logits(config: &DenseConfig, tokens: &[i32], positions: &[i32], segments: &[i
             tokens: input("tokens"),
             positions: input("positions"),
             segments: input("segments"),
+            types: None,
             sequence_length: length,
+            sight: Sight::Causal,
             training: false,
         };
         let hidden = model.hidden(g, &batch).unwrap();
-        let head = model.head(g);
-        let logits = linear(g, hidden, head, None).unwrap();
+        let head = model.head(g, hidden).unwrap();
+        let logits = linear(g, head.rows, head.weight, head.bias).unwrap();
         g.fetch("logits", logits);
         Goal::Forward
     });
@@ -207,14 +216,15 @@ fn decoding_gives_the_bits_of_the_whole_sequence() {
         let expected = [whole(&a), whole(&b)];
         let mut variables = Variables::new();
         let size = ModelSize { vocabulary: 11, max_positions: 16 };
-        let model = config.build(size, &mut variables).unwrap();
-        let caches = model.caches(&mut variables, 2, 9);
+        let model = config.build(size, &mut Scope::new(&mut variables)).unwrap();
+        let writer = model.writer().unwrap();
+        let caches = writer.caches(&mut Scope::new(&mut variables), 2, 9);
         let mut bench = Bench::new(variables);
         let [prefill, step] = [3, 1].map(|rows| {
             bench.compile(Policy::default(), |g| {
                 let mut input = |name| g.input(name, &[2 * rows], DType::I32);
                 let (tokens, positions) = (input("tokens"), input("positions"));
-                let logits = model.decode(g, &caches, tokens, positions).unwrap();
+                let logits = writer.decode(g, &caches, tokens, positions).unwrap();
                 g.fetch("logits", logits);
                 Goal::Forward
             })
@@ -268,7 +278,10 @@ fn a_window_counts_only_what_is_seen() {
     let flops = |config: &DenseConfig, length| {
         let mut variables = Variables::new();
         let size = ModelSize { vocabulary: 50304, max_positions: 1024 };
-        config.build(size, &mut variables).unwrap().flops_per_token(length)
+        config
+            .build(size, &mut Scope::new(&mut variables))
+            .unwrap()
+            .flops_per_token(length, Sight::Causal)
     };
     let windowed = DenseConfig { window: Some(256), ..gpt2() };
     assert_eq!(flops(&windowed, 256), flops(&gpt2(), 256));
@@ -300,7 +313,7 @@ fn initialisations_have_their_standard_deviations() {
         let config: DenseConfig = toml::from_str(&text).unwrap();
         let mut variables = Variables::new();
         let size = ModelSize { vocabulary: 11, max_positions: 4 };
-        config.build(size, &mut variables).unwrap();
+        config.build(size, &mut Scope::new(&mut variables)).unwrap();
         for (part, expected) in [
             "embedding",
             "blocks.0.attention.qkv",
@@ -333,14 +346,16 @@ fn embeddings_may_have_a_dropout_of_their_own() {
             toml::from_str(&format!("layers = 2\nwidth = 8\n{keys}")).unwrap();
         let mut variables = Variables::new();
         let size = ModelSize { vocabulary: 11, max_positions: 4 };
-        let model = config.build(size, &mut variables).unwrap();
+        let model = config.build(size, &mut Scope::new(&mut variables)).unwrap();
         let program = Bench::new(variables).compile(Policy::default(), |g| {
             let mut input = |name| g.input(name, &[4], DType::I32);
             let batch = TokenBatch {
                 tokens: input("tokens"),
                 positions: input("positions"),
                 segments: input("segments"),
+                types: None,
                 sequence_length: 4,
+                sight: Sight::Causal,
                 training: true,
             };
             let hidden = model.hidden(g, &batch).unwrap();

@@ -1,16 +1,16 @@
 //! Tests of the next-token programs: values, gradients against finite differences, and the same
 //! gradients for every recompute policy.
 
-use octet_kernels::graph::{Policy, Program, Recompute, Variables};
+use octet_kernels::graph::{Goal, Policy, Program, Recompute, Variables};
 
 use super::NextToken;
 use crate::config::Config;
 use crate::models::testing::{Bench, Field};
 use crate::models::{
-    DenseConfig, Family, LanguageModel, ModelSize,
+    DenseConfig, Family, ModelSize, Part, Scope,
     dense::{ActivationKind, NormKind, Positions, StorageType},
 };
-use crate::objectives::{BatchShape, Objective};
+use crate::objectives::BatchShape;
 
 const SHAPE: BatchShape = BatchShape { sequences: 2, sequence_length: 6 };
 const VOCABULARY: usize = 11;
@@ -44,7 +44,7 @@ fn llama() -> DenseConfig {
 
 struct Setup {
     bench: Bench,
-    model: Box<dyn LanguageModel>,
+    model: Part,
     objective: NextToken,
 }
 
@@ -52,18 +52,25 @@ impl Setup {
     fn new(config: &DenseConfig) -> Self {
         let mut variables = Variables::new();
         let size = ModelSize { vocabulary: VOCABULARY, max_positions: SHAPE.sequence_length };
-        let model = config.build(size, &mut variables).unwrap();
+        let model = Part::new("", config.build(size, &mut Scope::new(&mut variables)).unwrap());
         Self { bench: Bench::new(variables), model, objective: NextToken::default() }
     }
 
     fn train(&self, recompute: Recompute) -> Program {
         let policy = Policy { recompute: recompute.into(), ..Policy::default() };
-        self.bench.compile(policy, |g| self.objective.train(g, &*self.model, SHAPE).unwrap())
+        self.bench.compile(policy, |g| {
+            let loss = self.objective.loss(g, &self.model, SHAPE, true).unwrap();
+            g.fetch("loss", loss);
+            Goal::Train { loss }
+        })
     }
 
     fn evaluate(&self) -> Program {
         let policy = Policy::default();
-        self.bench.compile(policy, |g| self.objective.evaluate(g, &*self.model, SHAPE).unwrap())
+        self.bench.compile(policy, |g| {
+            self.objective.loss(g, &self.model, SHAPE, false).unwrap();
+            Goal::Forward
+        })
     }
 }
 

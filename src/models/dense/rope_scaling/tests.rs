@@ -5,7 +5,7 @@ use octet_kernels::ops::rope;
 
 use super::RopeScaling;
 use crate::models::dense::{DenseConfig, Positions};
-use crate::models::{Family, ModelSize};
+use crate::models::{Family, ModelSize, Scope};
 
 fn read(table: &str) -> Result<DenseConfig, String> {
     let config: DenseConfig = toml::from_str(&format!("rope_scaling = {table}"))
@@ -79,7 +79,7 @@ fn positions_are_those_of_the_model_not_of_a_sequence() {
     let build = |max_positions| {
         let mut variables = Variables::new();
         let size = ModelSize { vocabulary: 5, max_positions };
-        config.build(size, &mut variables).map_err(|error| error.to_string())?;
+        config.build(size, &mut Scope::new(&mut variables)).map_err(|error| error.to_string())?;
         let table = variables.parameters().iter().find(|p| p.name == "positions.weight");
         Ok::<_, String>(table.unwrap().shape[0])
     };

@@ -1,0 +1,85 @@
+//! `tanh`: the hyperbolic tangent. `x f[..] -> y f[..]`, same shape and dtype.
+//!
+//! Gradient: `dx = dy (1 - y²)`, overwrites; backward reads y, not x. Elements beyond the live extent
+//! are neither read nor written.
+
+use crate::cpu::CpuRun;
+use crate::error::Result;
+use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::{Io, Op};
+use crate::shape::Spec;
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+
+/// The tangent.
+#[derive(Debug)]
+pub struct Tanh;
+
+/// `dx` from `dy, y`.
+#[derive(Debug)]
+struct Gradient;
+
+/// The hyperbolic tangent of every element.
+///
+/// # Errors
+/// [`crate::error::Error::Shape`] unless `x` is a float.
+pub fn tanh(g: &mut Graph<'_>, x: Tensor) -> Result<Tensor> {
+    g.apply_one(Tanh, &[x])
+}
+
+impl Op for Tanh {
+    fn name(&self) -> &'static str {
+        "tanh"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> std::result::Result<Vec<Spec>, String> {
+        let [x] = inputs else { return Err(format!("{} operands, not 1", inputs.len())) };
+        if !x.dtype.is_float() {
+            return Err(format!("x is {x}, not a float"));
+        }
+        Ok(vec![(*x).clone()])
+    }
+
+    fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
+        let (dy, y) = (backward.need(0)?, backward.output(0)?);
+        backward.give(0, Gradient, &[dy, y])
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 20.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::forward(run);
+        Ok(())
+    }
+}
+
+impl Op for Gradient {
+    fn name(&self) -> &'static str {
+        "tanh_gradient"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> std::result::Result<Vec<Spec>, String> {
+        let [dy, y] = inputs else { return Err(format!("{} operands, not 2", inputs.len())) };
+        if dy.shape != y.shape || !dy.dtype.is_float() {
+            return Err(format!("the gradient is {dy}, y is {y}"));
+        }
+        Ok(vec![(*dy).clone()])
+    }
+
+    fn differentiable(&self) -> bool {
+        false
+    }
+
+    fn cost(&self, io: &Io) -> Cost {
+        Cost { flops: 3.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
+        cpu::gradient(run);
+        Ok(())
+    }
+}

@@ -223,29 +223,8 @@ impl Program {
         let (offsets, activation_bytes) = pack(&lives);
         let (fields, input_bytes) = fields(&graph);
         let tensors = place(&graph, &offsets, &fields, layout);
-        let nodes = graph
-            .nodes
-            .iter()
-            .zip(&ios)
-            .zip(launches)
-            .enumerate()
-            .map(|(i, ((node, io), launches))| {
-                let scratch = offsets[scratch_at + i];
-                let workspace = workspace(&*node.op, io, &launches);
-                Planned {
-                    op: node.op.clone(),
-                    inputs: node.inputs.clone(),
-                    outputs: node.outputs.clone(),
-                    owners: node.outputs.iter().map(|&(t, _)| owner(&graph, t)).collect(),
-                    path: node.path.clone(),
-                    site: node.site,
-                    workspace: (scratch, workspace),
-                    widened: widened_offsets(io, scratch + aligned(workspace), target),
-                    launches,
-                    cost: node.op.cost(io),
-                }
-            })
-            .collect();
+        let scratch = &offsets[scratch_at..];
+        let nodes = planned(&graph, &ios, launches, scratch, target);
         let fetches = graph.fetches.iter().map(|f| (f.name.clone(), f.tensor)).collect();
         let gradient_writes = last_gradient_writes(&graph);
         let accesses = accesses(&graph);
@@ -362,6 +341,33 @@ fn aligned(bytes: usize) -> usize {
 
 fn narrow_bytes(spec: &Spec) -> usize {
     if spec.dtype.is_narrow() { aligned(spec.elements() * 4) } else { 0 }
+}
+
+/// Nodes with their places of scratch, by node.
+fn planned(
+    graph: &Graph<'_>,
+    ios: &[Io],
+    launches: Vec<Option<Launches>>,
+    scratch: &[usize],
+    target: Target,
+) -> Vec<Planned> {
+    let one = |(i, launches): (usize, Option<Launches>)| {
+        let (node, io, scratch) = (&graph.nodes[i], &ios[i], scratch[i]);
+        let workspace = workspace(&*node.op, io, &launches);
+        Planned {
+            op: node.op.clone(),
+            inputs: node.inputs.clone(),
+            outputs: node.outputs.clone(),
+            owners: node.outputs.iter().map(|&(t, _)| owner(graph, t)).collect(),
+            path: node.path.clone(),
+            site: node.site,
+            workspace: (scratch, workspace),
+            widened: widened_offsets(io, scratch + aligned(workspace), target),
+            launches,
+            cost: node.op.cost(io),
+        }
+    };
+    launches.into_iter().enumerate().map(one).collect()
 }
 
 /// What an op asks of a GPU, checked; `None` on a CPU and from an op that does not say.

@@ -12,7 +12,7 @@ use octet_actors::outside::LocalDisk;
 use octet_kernels::dtype::DType;
 
 use crate::cli::numbers::whole;
-use crate::cli::output::out;
+use crate::cli::output::{complain, out};
 use crate::cli::signals;
 use crate::cli::units::{grouped, short, size};
 
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     let exported = export(&LocalDisk, &job, &|| stop.load(Ordering::Relaxed))?;
     for note in &exported.notes {
-        eprintln!("octet: {note}");
+        complain(format_args!("octet: {note}"));
     }
     out!("exported    {}", arguments.folder.display());
     out!("checkpoint  step {}, {}", exported.step, short(&exported.digest));

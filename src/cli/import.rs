@@ -8,7 +8,7 @@ use clap::Args;
 use octet::failure::Failure;
 use octet::hub::{Import, import};
 
-use crate::cli::output::out;
+use crate::cli::output::{complain, out};
 use crate::cli::signals;
 use crate::cli::units::{grouped, short};
 
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     };
     let imported = import(&job, &|| stop.load(Ordering::Relaxed))?;
     for note in &imported.notes {
-        eprintln!("octet: {note}");
+        complain(format_args!("octet: {note}"));
     }
     let run = arguments.run.display();
     out!("imported    {run}");

@@ -71,7 +71,7 @@ fn print(prepared: &Prepared, tokenizer: &str) {
         print_source(source);
     }
     for line in repetition(&prepared.folder) {
-        println!("{line}");
+        out!("{line}");
     }
 }
 

@@ -1,12 +1,13 @@
 //! From text to shards, once.
 //!
 //! Duty: scans the sources, takes their documents through the stages of cleaning ([`chain`]),
-//! makes or loads the tokenizer, encodes on all cores in document order, cuts each source's token stream into training and validation, writes both as shards,
-//! and remembers the result in `prepared.json`, which is written last. The next call with the
-//! same text and settings only checks that it is all there. Ownership: the cache folder, which is
-//! locked while it is written; everything is made in a folder inside it and moved at the end.
-//! Limits: holds some megabytes of text and tokens for each core, and 16 bytes per document.
-//! Prohibition: no result may depend on the number of cores.
+//! makes or loads the tokenizer, encodes on all cores in document order, cuts each source's token
+//! stream into training and validation, writes both as shards, and remembers the result in
+//! `prepared.json`, which is written last. The next call with the same text and settings only
+//! checks that it is all there. Ownership: the cache folder, which is locked while it is written;
+//! everything is made in a folder inside it and moved at the end. Limits: holds some megabytes of
+//! text and tokens for each core, and 16 bytes per document. Prohibition: no result may depend on
+//! the number of cores.
 
 use std::fs;
 use std::ops::ControlFlow;

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::{Cleaner, Document, Step, Verdict};
 use crate::data::error::DataError;
 
+#[cfg(test)]
+mod tests;
+
 /// Characters are Unicode scalar values.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -42,22 +45,5 @@ impl Cleaner for Length {
             count if count > self.max_characters => Verdict::Drop("too_long"),
             _ => Verdict::Keep,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Length, Verdict};
-    use crate::data::clean::{Cleaner, Document, Step};
-
-    #[test]
-    fn both_limits_count_characters() {
-        let step = Length { min_characters: 3, max_characters: 5 };
-        let of = |text| step.apply(&mut Document::new(text));
-        let euros = ["\u{20ac}\u{20ac}", "\u{20ac}\u{20ac}\u{20ac}"];
-        assert_eq!(euros.map(of), [Verdict::Drop("too_short"), Verdict::Keep]);
-        assert_eq!(["12345", "123456"].map(of), [Verdict::Keep, Verdict::Drop("too_long")]);
-        let wrong = Length { min_characters: 9, max_characters: 5 };
-        assert_eq!(wrong.validate().unwrap_err(), "max_characters: expected at least 9, got 5");
     }
 }

@@ -40,7 +40,7 @@ impl Index {
         // SAFETY: the file is read only, and nobody changes an index that has its name.
         let map = unsafe { Mmap::map(&file) }.map_err(DataError::io(path, "map"))?;
         let index = Self(map);
-        if index.0.len() % 8 != 0 || index.words()[0] != MAGIC {
+        if !index.0.len().is_multiple_of(8) || index.words()[0] != MAGIC {
             return refuse("expected an index that `save` wrote");
         }
         let [_, words, bands, rows, seed, keys, hash @ ..] = index.words() else {

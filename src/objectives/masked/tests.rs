@@ -113,7 +113,7 @@ fn pairs_stand_between_special_tokens_and_say_whether_they_follow() {
         for (&row, &label) in hidden.iter().zip(&labels).filter(|(row, _)| **row >= 0) {
             whole[row as usize] = label;
         }
-        for row in 0..4 {
+        for (row, &follow_on) in follows.iter().enumerate() {
             let part = row * 24..(row + 1) * 24;
             let used = segments[part.clone()].iter().filter(|&&segment| segment == 0).count();
             let (text, kinds) = (&whole[part.clone()][..used], &types[part][..used]);
@@ -127,7 +127,7 @@ fn pairs_stand_between_special_tokens_and_say_whether_they_follow() {
             };
             let (first, second) = (letters(&text[1..middle]), letters(&text[middle + 1..last]));
             assert!(first.len() <= 1 && second.len() <= 1, "each from one document");
-            match follows[row] {
+            match follow_on {
                 1 => {
                     follow += 1;
                     assert!(first.is_empty() || second.is_empty() || first == second);

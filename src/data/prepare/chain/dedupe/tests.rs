@@ -29,7 +29,9 @@ fn document(number: u64) -> String {
         _ if number % 5 == 4 => {
             format!("{} {}", text(number - 4, 88 + number % 60), text(number, 2))
         }
-        _ if number % 7 == 0 => format!("{menu}\n{}\n\n{}", text(number, 90), text(number, 40)),
+        _ if number.is_multiple_of(7) => {
+            format!("{menu}\n{}\n\n{}", text(number, 90), text(number, 40))
+        }
         _ => text(number, 90 + number % 60),
     }
 }

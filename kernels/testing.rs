@@ -51,6 +51,37 @@ impl Array {
         }
     }
 
+    fn elements(&self) -> usize {
+        self.shape_and_dtype().0.iter().product()
+    }
+
+    /// What storing in bf16 makes of it; a single float is `F32` everywhere.
+    fn narrowed(&self) -> Self {
+        match self {
+            Self::Float(shape, _, DType::F32) if !shape.is_empty() => self.stored_as(DType::Bf16),
+            _ => self.clone(),
+        }
+    }
+
+    /// The values of [`Self::narrowed`], stored as they were.
+    fn rounded(&self) -> Self {
+        match self.narrowed() {
+            Self::Float(shape, data, DType::Bf16) => {
+                let nearest = |x: f32| half::bf16::from_f32(x).to_f32();
+                Self::f32(&shape, data.into_iter().map(nearest).collect())
+            }
+            other => other,
+        }
+    }
+
+    /// The same floats in another dtype; integers stay what they are.
+    pub fn stored_as(&self, dtype: DType) -> Self {
+        match self {
+            Self::Float(shape, data, _) => Self::Float(shape.clone(), data.clone(), dtype),
+            Self::Int(..) => self.clone(),
+        }
+    }
+
     fn shape_and_dtype(&self) -> (&[usize], DType) {
         match self {
             Self::Float(shape, _, dtype) => (shape, *dtype),
@@ -78,6 +109,25 @@ pub fn noise(seed: u64, count: usize) -> Vec<f32> {
         .collect()
 }
 
+/// Elements of operands up to which a trial is run a second and a third time.
+const NARROW_MAX: usize = 100_000;
+
+/// Share of the largest element by which roundings of several ops in a row may move a result.
+const NARROW_ERROR: f32 = 1.0 / 32.0;
+
+fn assert_near_in_bf16(wide: &Array, narrow: &Array, what: &str) {
+    let (Array::Float(_, wide, _), Array::Float(_, narrow, _)) = (wide, narrow) else {
+        return assert_eq!(wide, narrow, "{what}");
+    };
+    let finite = wide.iter().filter(|x| x.is_finite());
+    let largest = finite.fold(0.0f32, |largest, x| largest.max(x.abs()));
+    for (i, (&wide, &narrow)) in wide.iter().zip(narrow).enumerate() {
+        let same = wide == narrow || wide.is_nan() && narrow.is_nan();
+        let near = (wide - narrow).abs() <= largest * NARROW_ERROR;
+        assert!(same || near, "element {i}: {narrow}, not {wide}, {what}");
+    }
+}
+
 /// What a trace returns and what a trial fetches.
 pub type Trace<'t> = &'t dyn Fn(&mut Graph<'_>, &[Tensor]) -> Result<Vec<Tensor>>;
 
@@ -100,6 +150,8 @@ pub struct Trial<'t> {
     pub states: &'t [Array],
     /// Gradients of the first outputs; `None` runs forward only.
     pub seeds: Option<&'t [Array]>,
+    /// Backward from the first output, an `f32` scalar that is the loss; instead of `seeds`.
+    pub root: bool,
     /// Threads of the CPU device.
     pub threads: usize,
     /// Its instructions.
@@ -110,6 +162,9 @@ pub struct Trial<'t> {
     pub first_sample: u64,
     /// How the graph is compiled.
     pub policy: Policy,
+    /// Whether the same must hold where floats are stored in bf16. False where it cannot: a result
+    /// that jumps, or an operand that is `F32` by contract.
+    pub narrow: bool,
 }
 
 impl Default for Trial<'_> {
@@ -118,11 +173,13 @@ impl Default for Trial<'_> {
             inputs: &[],
             states: &[],
             seeds: None,
+            root: false,
             threads: 2,
             isa: Isa::detect(),
             step: 0,
             first_sample: 0,
             policy: Policy::default(),
+            narrow: true,
         }
     }
 }
@@ -143,8 +200,39 @@ pub struct Outcome {
 }
 
 impl Trial<'_> {
-    /// Traces, compiles and runs.
+    /// Traces, compiles and runs; and holds the same in bf16 against it, see [`Self::narrow`].
     pub fn run(&self, trace: Trace<'_>) -> Result<Outcome> {
+        let outcome = self.once(trace)?;
+        let floats = self.inputs.iter().chain(self.seeds.unwrap_or_default());
+        let all_f32 =
+            floats.clone().all(|x| !matches!(x, Array::Float(_, _, d) if *d != DType::F32));
+        if self.narrow && all_f32 && floats.map(Array::elements).sum::<usize>() < NARROW_MAX {
+            self.hold_in_bf16(trace)?;
+        }
+        Ok(outcome)
+    }
+
+    /// The second column of a test: operands rounded to bf16 give the same whether they are stored
+    /// so or in `F32`, up to the rounding of what is stored.
+    fn hold_in_bf16(&self, trace: Trace<'_>) -> Result<()> {
+        let rounded = |arrays: &[Array]| arrays.iter().map(Array::rounded).collect::<Vec<_>>();
+        let stored = |arrays: &[Array]| arrays.iter().map(Array::narrowed).collect::<Vec<_>>();
+        let (wide, narrow) = (rounded(self.inputs), stored(self.inputs));
+        let (wide_seeds, narrow_seeds) = (self.seeds.map(rounded), self.seeds.map(stored));
+        let wide = Trial { inputs: &wide, seeds: wide_seeds.as_deref(), ..*self }.once(trace)?;
+        let narrow = Trial { inputs: &narrow, seeds: narrow_seeds.as_deref(), ..*self };
+        let narrow = narrow.once(trace)?;
+        assert_eq!(wide.overflow, narrow.overflow, "in bf16");
+        let both = |outcome: &'_ Outcome| -> Vec<Array> {
+            [&outcome.outputs[..], &outcome.gradients, &outcome.states].concat()
+        };
+        for (i, (wide, narrow)) in both(&wide).iter().zip(&both(&narrow)).enumerate() {
+            assert_near_in_bf16(wide, narrow, &format!("in bf16, array {i}"));
+        }
+        Ok(())
+    }
+
+    fn once(&self, trace: Trace<'_>) -> Result<Outcome> {
         let (variables, ids) = self.variables();
         let layout = Layout::new(&variables, Granularity::default());
         let program = self.compile(&variables, &ids, &layout, trace)?;
@@ -230,7 +318,7 @@ impl Trial<'_> {
         }
         tensors.extend((0..self.states.len()).map(|i| g.state(StateId(i))));
         let outputs = trace(&mut g, &tensors)?;
-        let mut goal = Goal::Forward;
+        let mut goal = if self.root { Goal::Train { loss: outputs[0] } } else { Goal::Forward };
         if let Some(seeds) = self.seeds {
             let seeded = outputs.iter().zip(seeds).enumerate().map(|(i, (&output, seed))| {
                 let (shape, dtype) = seed.shape_and_dtype();

@@ -12,9 +12,10 @@ use bytemuck::Pod;
 
 use crate::collectives::Communicator;
 use crate::cpu::CpuDevice;
+use crate::cpu::gemm::Floats;
 use crate::cpu::widen::{round, widen};
 use crate::device::RunArguments;
-use crate::dtype::Precision;
+use crate::dtype::{DType, Precision};
 use crate::error::{Error, Result};
 use crate::memory::DeviceSlice;
 use crate::operands::Operands;
@@ -71,12 +72,22 @@ impl<'a> CpuRun<'a> {
         self.program.matmul
     }
 
-    /// Input `i`, its whole capacity. `T` is `f32` for every narrow float.
+    /// Input `i`, its whole capacity. `T` is `f32` for every narrow float that is not read as it is
+    /// stored.
     pub fn input<T: Pod>(&self, i: usize) -> &'a [T] {
         let slice = self.wide(self.input_spec(i), i).unwrap_or_else(|| self.stored_input(i));
         // SAFETY: the plan keeps a node's inputs alive, and apart from its outputs; nobody else
         // runs on this arena while the node does.
         unsafe { slice.as_slice() }
+    }
+
+    /// Input `i`, its whole capacity, as it is stored if the op reads it so.
+    pub fn floats(&self, i: usize) -> Floats<'a> {
+        if self.input_spec(i).dtype != DType::Bf16 || self.wide(self.input_spec(i), i).is_some() {
+            return Floats::F32(self.input(i));
+        }
+        // SAFETY: as for `input`.
+        Floats::Bf16(unsafe { self.stored_input(i).as_slice() })
     }
 
     /// Output `i`, its whole capacity, with its old content if that is not dead. Each output can be

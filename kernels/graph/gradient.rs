@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::graph::program::Goal;
 use crate::graph::recompute::{Mix, Saved};
 use crate::graph::variables::ParameterId;
-use crate::graph::{Graph, Kind, Tensor, Write};
+use crate::graph::{Graph, Kind, Node, Regions, Tensor, Write};
 use crate::ops::Op;
 use crate::ops::add::add;
 use crate::ops::copy::Copy;
@@ -31,7 +31,9 @@ pub(crate) fn differentiate(graph: &mut Graph<'_>, goal: &Goal, recompute: Mix) 
             }
             let forward_nodes = graph.nodes.len();
             let one = graph.apply_one(Fill { shape: spec.shape, value: 1.0 }, &[])?;
-            return Sweep::new(graph, recompute, forward_nodes).run(&[(*loss, one)]);
+            let mut sweep = Sweep::new(graph, recompute, forward_nodes);
+            sweep.one = Some(one);
+            return sweep.run(&[(*loss, one)]);
         }
         Goal::Vjp { outputs } => outputs.clone(),
     };
@@ -51,6 +53,8 @@ struct Sweep<'g, 'v> {
     /// yet consumed by their producer's rule.
     readers: HashMap<Tensor, usize>,
     written: Vec<bool>,
+    /// The gradient of the loss that backward starts from.
+    one: Option<Tensor>,
 }
 
 impl<'g, 'v> Sweep<'g, 'v> {
@@ -58,7 +62,7 @@ impl<'g, 'v> Sweep<'g, 'v> {
         let saved = Saved::new(graph, recompute);
         let written = vec![false; graph.variables.parameters().len()];
         let (gradients, readers) = (HashMap::new(), HashMap::new());
-        Self { graph, saved, forward_nodes, gradients, readers, written }
+        Self { graph, saved, forward_nodes, gradients, readers, written, one: None }
     }
 
     fn run(mut self, seeds: &[(Tensor, Tensor)]) -> Result<()> {
@@ -198,6 +202,51 @@ impl<'g, 'v> Sweep<'g, 'v> {
         Ok(())
     }
 
+    /// The forward node becomes `op`, whose further outputs are terms of the gradients of
+    /// `tensors`. It will run before every backward node, so that it must be the first to write
+    /// each weight's gradient; what it makes cannot be made again. False if it must stay as it is.
+    fn merge(&mut self, node: usize, tensors: &[Tensor], op: Arc<dyn Op>) -> Result<bool> {
+        let Node { inputs, regions, .. } = self.graph.nodes[node].clone();
+        let wanted = |t: Tensor| self.graph.tensors[t.0].differentiable;
+        let wanted: Vec<bool> = tensors.iter().map(|&t| wanted(t)).collect();
+        let parameter = |t: Tensor| match self.graph.tensors[self.graph.root(t).0].kind {
+            Kind::Parameter(id) => Some(id),
+            _ => None,
+        };
+        let parameters: Vec<Option<ParameterId>> = tensors
+            .iter()
+            .zip(&wanted)
+            .map(|(&t, wanted)| parameter(t).filter(|_| *wanted))
+            .collect();
+        let taken = |id: &Option<ParameterId>| id.is_some_and(|id| self.written[id.0]);
+        if regions != Regions::default() || parameters.iter().any(taken) {
+            return Ok(false);
+        }
+        let specs = self.graph.output_specs(&*op, &inputs)?;
+        let kept = specs.len() - tensors.len();
+        let mut made = Vec::with_capacity(tensors.len());
+        for (id, spec) in parameters.into_iter().zip(&specs[kept..]) {
+            made.push(match id {
+                Some(id) => self.gradient_buffer(id),
+                None => {
+                    let (spec, kind) = (spec.clone(), Kind::Intermediate);
+                    (self.graph.add_tensor(spec, kind, Some(node), false), Write::Overwrite)
+                }
+            });
+        }
+        let merged = &mut self.graph.nodes[node];
+        merged.op = op;
+        // What was only saved for backward is made no more.
+        merged.outputs.truncate(kept);
+        merged.outputs.extend(&made);
+        for ((&tensor, wanted), (made, _)) in tensors.iter().zip(wanted).zip(made) {
+            if wanted && self.graph.tensors[made.0].kind == Kind::Intermediate {
+                self.share(tensor, made)?;
+            }
+        }
+        Ok(true)
+    }
+
     /// Where the next term of a weight's gradient goes, and how it is written.
     fn gradient_buffer(&mut self, id: ParameterId) -> (Tensor, Write) {
         let first = !std::mem::replace(&mut self.written[id.0], true);
@@ -314,6 +363,25 @@ impl<'v> Backward<'_, '_, 'v> {
     pub fn wants(&self, i: usize) -> bool {
         let tensor = self.sweep.graph.nodes[self.node].inputs[i];
         self.sweep.graph.tensors[tensor.0].differentiable
+    }
+
+    /// Whether output `i` is the loss that backward starts from, or a plain term of it: its
+    /// gradient is 1.
+    pub fn is_root(&self, i: usize) -> bool {
+        self.gradient(i).is_some() && self.gradient(i) == self.sweep.one
+    }
+
+    /// The forward node becomes `op`: the same, but perhaps without its last outputs, which only
+    /// backward has read; behind the others come terms of the gradients with respect to the inputs
+    /// `targets`, which are distinct. False if the node must stay as it is: then nothing has
+    /// changed.
+    ///
+    /// # Errors
+    /// Those of the op's shape rule.
+    pub fn merge(&mut self, targets: &[usize], op: impl Op + 'static) -> Result<bool> {
+        let node = &self.sweep.graph.nodes[self.node];
+        let tensors: Vec<Tensor> = targets.iter().map(|&i| node.inputs[i]).collect();
+        self.sweep.merge(self.node, &tensors, Arc::new(op))
     }
 
     /// `op(inputs)`, an op with one output, is a term of the gradient with respect to input `i`.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::collectives::Communicator;
 use crate::device::RunArguments;
-use crate::dtype::Precision;
+use crate::dtype::{DType, Precision};
 use crate::error::{Error, Result};
 use crate::graph::cost::Cost;
 use crate::graph::fuse::fuse;
@@ -216,7 +216,8 @@ impl Program {
         for (i, (node, io)) in graph.nodes.iter().zip(&ios).enumerate() {
             launches.push(launches_of(&*node.op, io, target)?);
             let scratch = workspace(&*node.op, io, &launches[i]);
-            let bytes = aligned(scratch) + widened_bytes(io, target);
+            let widened: usize = widened_bytes(&*node.op, io, target).iter().sum();
+            let bytes = aligned(scratch) + widened;
             let last = until(&graph, i);
             lives.push((bytes > 0).then_some(Lifetime { first: i, last, bytes }));
         }
@@ -339,10 +340,6 @@ fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(REGION_ALIGNMENT)
 }
 
-fn narrow_bytes(spec: &Spec) -> usize {
-    if spec.dtype.is_narrow() { aligned(spec.elements() * 4) } else { 0 }
-}
-
 /// Nodes with their places of scratch, by node.
 fn planned(
     graph: &Graph<'_>,
@@ -362,7 +359,10 @@ fn planned(
             path: node.path.clone(),
             site: node.site,
             workspace: (scratch, workspace),
-            widened: widened_offsets(io, scratch + aligned(workspace), target),
+            widened: widened_offsets(
+                &widened_bytes(&*node.op, io, target),
+                scratch + aligned(workspace),
+            ),
             launches,
             cost: node.op.cost(io),
         }
@@ -385,20 +385,25 @@ fn workspace(op: &dyn Op, io: &Io, launches: &Option<Launches>) -> usize {
     launches.as_ref().map_or_else(|| op.workspace(io), |launches| launches.workspace_bytes)
 }
 
-fn widened_bytes(io: &Io, target: Target) -> usize {
-    if !target.widens() {
-        return 0;
-    }
-    io.inputs.iter().chain(&io.outputs).map(narrow_bytes).sum()
+/// By operand: bytes where it stands widened while the op runs on a CPU; 0 if it does not.
+fn widened_bytes(op: &dyn Op, io: &Io, target: Target) -> Vec<usize> {
+    let bytes = |(i, spec): (usize, &Spec)| {
+        let stored = spec.dtype == DType::Bf16 && i < io.inputs.len() && op.reads_stored(i);
+        match spec.dtype.is_narrow() && target.widens() && !stored {
+            true => aligned(spec.elements() * size_of::<f32>()),
+            false => 0,
+        }
+    };
+    io.inputs.iter().chain(&io.outputs).enumerate().map(bytes).collect()
 }
 
-fn widened_offsets(io: &Io, mut next: usize, target: Target) -> Vec<Option<usize>> {
-    let mut offset = |spec: &Spec| {
+fn widened_offsets(bytes: &[usize], mut next: usize) -> Vec<Option<usize>> {
+    let offset = |&bytes: &usize| {
         let at = next;
-        next += narrow_bytes(spec);
-        (target.widens() && spec.dtype.is_narrow()).then_some(at)
+        next += bytes;
+        (bytes > 0).then_some(at)
     };
-    io.inputs.iter().chain(&io.outputs).map(&mut offset).collect()
+    bytes.iter().map(offset).collect()
 }
 
 fn fields(graph: &Graph<'_>) -> (Vec<Field>, usize) {

@@ -29,6 +29,8 @@ pub struct GradientOp<S = ()> {
     pub flops: fn(&S, &Io) -> f64,
     /// Bytes of scratch on the CPU; none unless said.
     pub workspace: fn(&S, &Io) -> usize,
+    /// The inputs that the CPU run takes as they are stored; none unless said.
+    pub stored: &'static [usize],
     /// The run on the CPU.
     pub cpu: fn(&CpuRun<'_>, &S),
     /// What it asks of a GPU; nothing yet unless said.
@@ -45,6 +47,7 @@ impl<S> GradientOp<S> {
             accumulates: true,
             flops: |_, io| io.inputs[0].elements() as f64,
             workspace: |_, _| 0,
+            stored: &[],
             cpu,
             cuda: |_, _| None,
         }
@@ -74,6 +77,10 @@ impl<S: Debug + Send + Sync> Op for GradientOp<S> {
 
     fn workspace(&self, io: &Io) -> usize {
         (self.workspace)(&self.of, io)
+    }
+
+    fn reads_stored(&self, i: usize) -> bool {
+        self.stored.contains(&i)
     }
 
     fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {

@@ -142,6 +142,12 @@ pub trait Op: Debug + Send + Sync {
         0
     }
 
+    /// Whether the CPU run takes input `i` as it is stored ([`CpuRun::floats`]), so that a bf16 one
+    /// need not stand widened beside it.
+    fn reads_stored(&self, _i: usize) -> bool {
+        false
+    }
+
     /// What it asks of a GPU of that kind; its scratch there is theirs. `None`: nothing yet, and a
     /// program that holds the op cannot run there.
     fn cuda(&self, _io: &Io, _gpu: &Gpu) -> Option<Launches> {

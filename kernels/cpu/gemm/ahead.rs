@@ -1,8 +1,8 @@
 //! Fetches what of A is packed next into the cache while the kernels run, a few lines before each.
 
-use super::Matrix;
 use super::kernel::prefetch;
 use super::pack::Window;
+use super::{Floats, Matrix};
 
 /// Elements of an A that a core's caches may hold from whoever made it: 2 MiB. Below that there is
 /// nothing to gain.
@@ -25,7 +25,7 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// For `calls` calls of kernels. Nothing if there is no window, or if A is small or strided.
+    /// For `calls` calls of kernels. Nothing if there is no window, or if A is small, strided or bf16.
     pub(super) fn new(a: &Matrix<'_>, next: Option<Window>, calls: usize) -> Self {
         let nothing = Self {
             stretch: std::ptr::null(),
@@ -36,13 +36,14 @@ impl Ahead {
             share: 0,
         };
         let Some(Window { row, rows, column, columns }) = next else { return nothing };
+        let Floats::F32(data) = a.data else { return nothing };
         let (stretches, length, stride) = match (a.row_stride, a.column_stride) {
-            _ if a.data.len() < WARM_ELEMENTS => return nothing,
+            _ if data.len() < WARM_ELEMENTS => return nothing,
             (stride, 1) => (rows, columns, stride),
             (1, stride) => (columns, rows, stride),
             _ => return nothing,
         };
-        let stretch = &raw const a.data[row * a.row_stride + column * a.column_stride];
+        let stretch = &raw const data[row * a.row_stride + column * a.column_stride];
         let stretch_lines = length.div_ceil(LINE);
         let lines = stretches * stretch_lines;
         Self { stretch, stride, stretch_lines, line: 0, lines, share: lines.div_ceil(calls) }

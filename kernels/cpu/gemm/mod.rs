@@ -33,6 +33,7 @@ use crate::cpu::pool::Pool;
 use crate::dtype::Precision;
 use kernel::{KC, Kernels};
 use pack::Window;
+pub(crate) use pack::copy;
 pub use scratch::{Panels, Scratch};
 use tile::Product;
 
@@ -53,10 +54,66 @@ pub struct Size {
     pub k: usize,
 }
 
+/// Stored floats, of which products are made without a widened copy: they widen while they are
+/// packed.
+#[derive(Debug, Clone, Copy)]
+pub enum Floats<'a> {
+    /// As they are.
+    F32(&'a [f32]),
+    /// The bits of bf16.
+    Bf16(&'a [u16]),
+}
+
+impl<'a> Floats<'a> {
+    /// How many.
+    pub fn len(self) -> usize {
+        match self {
+            Self::F32(data) => data.len(),
+            Self::Bf16(data) => data.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Those from number `first` on.
+    pub fn from(self, first: usize) -> Self {
+        match self {
+            Self::F32(data) => Self::F32(&data[first..]),
+            Self::Bf16(data) => Self::Bf16(&data[first..]),
+        }
+    }
+
+    /// A row-major matrix of them whose rows are `row_stride` apart.
+    pub fn rows(self, row_stride: usize) -> Matrix<'a> {
+        Matrix { data: self, row_stride, column_stride: 1, precision: Precision::F32 }
+    }
+
+    /// The transpose of such a matrix.
+    pub fn transposed(self, row_stride: usize) -> Matrix<'a> {
+        Matrix { data: self, row_stride: 1, column_stride: row_stride, precision: Precision::F32 }
+    }
+
+    fn at(self, index: usize) -> f32 {
+        match self {
+            Self::F32(data) => data[index],
+            Self::Bf16(data) => widened(data[index]),
+        }
+    }
+}
+
+/// The value of a bf16.
+#[inline(always)]
+pub(crate) fn widened(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// An operand: element (i, j) is `data[i * row_stride + j * column_stride]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
-    data: &'a [f32],
+    data: Floats<'a>,
     row_stride: usize,
     column_stride: usize,
     precision: Precision,
@@ -65,6 +122,7 @@ pub struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     /// A matrix with any strides; fast if one of them is 1.
     pub fn strided(data: &'a [f32], row_stride: usize, column_stride: usize) -> Self {
+        let data = Floats::F32(data);
         Self { data, row_stride, column_stride, precision: Precision::F32 }
     }
 
@@ -84,7 +142,7 @@ impl<'a> Matrix<'a> {
     }
 
     fn at(&self, row: usize, column: usize) -> f32 {
-        self.data[row * self.row_stride + column * self.column_stride]
+        self.data.at(row * self.row_stride + column * self.column_stride)
     }
 
     fn check(&self, name: &str, rows: usize, columns: usize) {

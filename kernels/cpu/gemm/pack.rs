@@ -1,11 +1,11 @@
 //! Copies blocks of A and B into the order in which the microkernels read them.
 //!
-//! Moves values, never changes them. Row-major operands are copied, column-major ones transposed in
-//! registers, others gathered one by one.
+//! Moves values, never changes them; bf16 becomes f32 on the way. Row-major operands are copied,
+//! column-major ones transposed in registers, others gathered one by one.
 
-use super::Matrix;
 use super::ahead::LINE;
 use super::kernel::{A_STRIDE, prefetch};
+use super::{Floats, Matrix, widened};
 use crate::cpu::isa::{Isa, Level, dispatch};
 
 /// Panels that are written at once. A whole block's panels lie a multiple of 4 KiB apart: the lines
@@ -15,6 +15,10 @@ const PANELS_AT_ONCE: usize = 4;
 /// Rows that are fetched ahead while panels are copied: each is a few lines, too short a piece for
 /// the hardware to foresee the next.
 const ROWS_AHEAD: usize = 12;
+
+/// Rows and columns of bf16 that are widened before they are transposed: 8 KiB of f32.
+const STRIP_ROWS: usize = 8;
+const STRIP_COLUMNS: usize = 256;
 
 /// A block of an operand: `rows x columns` from `(row, column)`.
 #[derive(Clone, Copy)]
@@ -31,10 +35,10 @@ pub(super) fn pack_a(isa: Isa, a: &Matrix<'_>, window: Window, to: &mut [f32]) {
     if a.column_stride == 1 {
         for (i, to) in to.chunks_mut(A_STRIDE).take(rows).enumerate() {
             let from = (row + i) * a.row_stride + column;
-            to[..columns].copy_from_slice(&a.data[from..from + columns]);
+            copy(isa, a.data.from(from), &mut to[..columns]);
         }
     } else if a.row_stride == 1 {
-        let from = &a.data[column * a.column_stride + row..];
+        let from = a.data.from(column * a.column_stride + row);
         transpose(isa, from, a.column_stride, [columns, rows], to, A_STRIDE);
     } else {
         for (i, to) in to.chunks_mut(A_STRIDE).take(rows).enumerate() {
@@ -54,18 +58,21 @@ pub(super) fn pack_b(isa: Isa, b: &Matrix<'_>, window: Window, panel: usize, to:
         to[columns / panel * size..][..size].fill(0.0);
     }
     if b.column_stride == 1 {
-        let from = &b.data[row * b.row_stride + column..];
-        return match panel {
-            32 => copy_panels_32(isa, from, b.row_stride, [rows, columns], to),
-            16 => copy_panels_16(isa, from, b.row_stride, [rows, columns], to),
-            _ => copy_panels_8(isa, from, b.row_stride, [rows, columns], to),
+        let (size, stride) = ([rows, columns], b.row_stride);
+        return match (b.data.from(row * b.row_stride + column), panel) {
+            (Floats::F32(from), 32) => copy_panels_32(isa, from, stride, size, to),
+            (Floats::F32(from), 16) => copy_panels_16(isa, from, stride, size, to),
+            (Floats::F32(from), _) => copy_panels_8(isa, from, stride, size, to),
+            (Floats::Bf16(from), 32) => widen_panels_32(isa, from, stride, size, to),
+            (Floats::Bf16(from), 16) => widen_panels_16(isa, from, stride, size, to),
+            (Floats::Bf16(from), _) => widen_panels_8(isa, from, stride, size, to),
         };
     }
     for (index, to) in to.chunks_mut(size).take(columns.div_ceil(panel)).enumerate() {
         let first = column + index * panel;
         let width = panel.min(column + columns - first);
         if b.row_stride == 1 {
-            let from = &b.data[first * b.column_stride + row..];
+            let from = b.data.from(first * b.column_stride + row);
             transpose(isa, from, b.column_stride, [width, rows], to, panel);
         } else {
             for (p, to) in to.chunks_mut(panel).enumerate() {
@@ -88,6 +95,60 @@ dispatch! {
 
     fn copy_panels_8(from: &[f32], from_stride: usize, size: [usize; 2], to: &mut [f32]) {
         copy_panels::<8>(from, from_stride, size, to);
+    }
+
+    fn widen_panels_32(from: &[u16], from_stride: usize, size: [usize; 2], to: &mut [f32]) {
+        widen_panels::<32>(from, from_stride, size, to);
+    }
+
+    fn widen_panels_16(from: &[u16], from_stride: usize, size: [usize; 2], to: &mut [f32]) {
+        widen_panels::<16>(from, from_stride, size, to);
+    }
+
+    fn widen_panels_8(from: &[u16], from_stride: usize, size: [usize; 2], to: &mut [f32]) {
+        widen_panels::<8>(from, from_stride, size, to);
+    }
+
+    fn widen(from: &[u16], to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, &from)| *to = widened(from));
+    }
+}
+
+/// The first elements, as many as `to` has.
+pub(crate) fn copy(isa: Isa, from: Floats<'_>, to: &mut [f32]) {
+    match from {
+        Floats::F32(from) => to.copy_from_slice(&from[..to.len()]),
+        Floats::Bf16(from) => widen(isa, &from[..to.len()], to),
+    }
+}
+
+/// [`copy_panels`] of bf16.
+#[inline(always)]
+fn widen_panels<const N: usize>(
+    from: &[u16],
+    from_stride: usize,
+    [rows, columns]: [usize; 2],
+    to: &mut [f32],
+) {
+    let (to, _) = to.as_chunks_mut::<N>();
+    let whole = columns / N;
+    for first in (0..whole).step_by(PANELS_AT_ONCE) {
+        let width = N * PANELS_AT_ONCE.min(whole - first);
+        for p in 0..rows {
+            let (parts, _) = from[p * from_stride + first * N..][..width].as_chunks::<N>();
+            for (index, part) in parts.iter().enumerate() {
+                let to = &mut to[(first + index) * rows + p];
+                to.iter_mut().zip(part).for_each(|(to, &from)| *to = widened(from));
+            }
+        }
+    }
+    let rest = whole * N..columns;
+    if !rest.is_empty() {
+        for p in 0..rows {
+            let from = &from[p * from_stride..][rest.clone()];
+            let to = &mut to[whole * rows + p];
+            to.iter_mut().zip(from).for_each(|(to, &from)| *to = widened(from));
+        }
     }
 }
 
@@ -123,6 +184,36 @@ fn copy_panels<const N: usize>(
 
 /// `to[j * to_stride + i] = from[i * from_stride + j]` for `i, j` below `[rows, columns]`.
 fn transpose(
+    isa: Isa,
+    from: Floats<'_>,
+    from_stride: usize,
+    [rows, columns]: [usize; 2],
+    to: &mut [f32],
+    to_stride: usize,
+) {
+    let from = match from {
+        Floats::F32(from) => {
+            return transpose_f32(isa, from, from_stride, [rows, columns], to, to_stride);
+        }
+        Floats::Bf16(from) => from,
+    };
+    // A few rows at a time are widened in the nearest cache, and transposed from there.
+    let mut wide = [0.0; STRIP_ROWS * STRIP_COLUMNS];
+    for i in (0..rows).step_by(STRIP_ROWS) {
+        let height = STRIP_ROWS.min(rows - i);
+        for j in (0..columns).step_by(STRIP_COLUMNS) {
+            let width = STRIP_COLUMNS.min(columns - j);
+            for (row, wide) in wide.chunks_mut(STRIP_COLUMNS).take(height).enumerate() {
+                widen(isa, &from[(i + row) * from_stride + j..][..width], &mut wide[..width]);
+            }
+            let to = &mut to[j * to_stride + i..];
+            transpose_f32(isa, &wide, STRIP_COLUMNS, [height, width], to, to_stride);
+        }
+    }
+}
+
+/// [`transpose`] of f32.
+fn transpose_f32(
     isa: Isa,
     from: &[f32],
     from_stride: usize,

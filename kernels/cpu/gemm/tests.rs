@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::kernel::{KC, Kernels};
 use super::{
-    Extent, Matrix, Output, Scratch, Size, Tiling, gemm, gemm_inline, gemm_trimmed, gemm_with,
+    Extent, Floats, Matrix, Output, Scratch, Size, Tiling, gemm, gemm_inline, gemm_trimmed,
+    gemm_with, widened,
 };
 use crate::cpu::isa::{Isa, Level};
 use crate::cpu::pool::Pool;
@@ -383,4 +384,39 @@ fn a_trimmed_product_over_several_blocks_is_refused() {
     let all = |_: Range<usize>| Extent { columns: 0..1, depth: 0..KC + 1 };
     let output = Output::new(&mut c, 1, false);
     gemm_trimmed(&mut scratch.panels(0), size, operand, operand, output, &all);
+}
+
+#[test]
+fn stored_bf16_gives_the_bits_of_its_widened_copy() {
+    for isa in Isa::supported() {
+        let pool = Pool::new(2);
+        let scratch = Scratch::new(isa, 2).unwrap();
+        for [m, n, k] in [[1, 1, 1], [3, 40, 33], [70, 129, 400], [33, 300, 7], [130, 64, 770]] {
+            let stored = |seed: u64, count: usize| -> Vec<u16> {
+                let values = crate::testing::noise(seed, count);
+                values.iter().map(|&x| half::bf16::from_f32(x).to_bits()).collect()
+            };
+            let (a, b) = (stored(1, m * k), stored(2, k * n));
+            let wide = |x: &[u16]| -> Vec<f32> { x.iter().map(|&x| widened(x)).collect() };
+            let (wide_a, wide_b) = (wide(&a), wide(&b));
+            let all = |a: Floats<'_>, b: Floats<'_>| {
+                let mut products = Vec::new();
+                for a in [a.rows(k), a.transposed(m)] {
+                    for b in [b.rows(n), b.transposed(k)] {
+                        for precision in [Precision::F32, Precision::Bf16] {
+                            let (a, b) = (a.rounded(precision), b.rounded(precision));
+                            let mut c = vec![f32::NAN; m * n];
+                            let out = Output::new(&mut c, n, false);
+                            gemm(&pool, &scratch, Size { m, n, k }, a, b, out);
+                            products.extend(c.iter().map(|x| x.to_bits()));
+                        }
+                    }
+                }
+                products
+            };
+            let truth = all(Floats::F32(&wide_a), Floats::F32(&wide_b));
+            assert_eq!(all(Floats::Bf16(&a), Floats::Bf16(&b)), truth, "{isa} {m} {n} {k}");
+            assert_eq!(all(Floats::F32(&wide_a), Floats::Bf16(&b)), truth, "{isa} {m} {n} {k}");
+        }
+    }
 }

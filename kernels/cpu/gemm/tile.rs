@@ -9,7 +9,7 @@ use super::ahead::Ahead;
 use super::kernel::{A_STRIDE, KC, Kernels};
 use super::narrow::{narrow_a, narrow_b};
 use super::pack::{Window, pack_a, pack_b};
-use super::{Block, Extent, Finish, Matrix, Output, Panels, Size, Tiling, Trim};
+use super::{Block, Extent, Finish, Floats, Matrix, Output, Panels, Size, Tiling, Trim};
 use crate::dtype::Precision;
 
 /// Tiles with at most this many strips of rows read a row-major B in place.
@@ -114,8 +114,9 @@ impl<'a> Product<'a> {
             let panel = kernels.panel();
             let window =
                 Window { row: start, rows: depth, column: tile.column, columns: tile.columns };
-            let (b, b_stride, panel_stride) = if self.reads_b_in_place(tile, kernels) {
-                let first = &self.b.data[start * self.b.row_stride + tile.column..];
+            let in_place = self.b_in_place(tile, kernels);
+            let (b, b_stride, panel_stride) = if let Some(data) = in_place {
+                let first = &data[start * self.b.row_stride + tile.column..];
                 (first.as_ptr(), self.b.row_stride, panel)
             } else {
                 pack_b(isa, &self.b, window, panel, packed_b);
@@ -176,14 +177,16 @@ impl<'a> Product<'a> {
     }
 
     /// Few rows or a small B do not repay packing, if B's rows are whole vectors.
-    fn reads_b_in_place(&self, tile: Window, kernels: &Kernels) -> bool {
+    fn b_in_place(&self, tile: Window, kernels: &Kernels) -> Option<&'a [f32]> {
+        let Floats::F32(data) = self.b.data else { return None };
         let whole = self.b.precision == Precision::F32;
         let few = tile.rows <= STRIPS_UNPACKED * kernels.rows;
         let small = self.k.min(KC) * self.b.row_stride <= ELEMENTS_UNPACKED;
-        whole
+        let fits = whole
             && (few || small)
             && self.b.column_stride == 1
-            && tile.columns.is_multiple_of(kernels.lanes)
+            && tile.columns.is_multiple_of(kernels.lanes);
+        fits.then_some(data)
     }
 
     /// Adds a block of k to `rows` rows of a tile, from its row `first` on.

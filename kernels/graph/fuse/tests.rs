@@ -101,7 +101,9 @@ fn both_ways_give_the_same_bits() {
             for (live, threads, dtype) in cases {
                 let inputs = inputs(up_rows, live, dtype);
                 let policy = Policy { recompute: Mix::from(recompute), ..Policy::default() };
-                let trial = Trial { inputs: &inputs, threads, policy, ..Trial::default() };
+                // Dead rows hold what earlier nodes left there, which is not the same in bf16.
+                let trial =
+                    Trial { inputs: &inputs, threads, policy, narrow: false, ..Trial::default() };
                 for isa in Isa::supported() {
                     let forward = Trial { isa, ..trial };
                     // Nobody reads what the function or the last norm read.

@@ -1,6 +1,7 @@
 //! `embedding` on the CPU. The gradient is cut by rows of the table: each chunk looks for its own
 //! tokens, so sums need no atomics and keep the order of rows.
 
+use crate::cpu::gemm::copy;
 use crate::cpu::rows::map_rows;
 use crate::cpu::{CpuRun, vector};
 
@@ -11,16 +12,16 @@ const CHUNKS_MAX: usize = 64;
 const CHUNK_ELEMENTS: usize = 32 * 1024;
 
 pub(super) fn forward(run: &CpuRun<'_>) {
-    let (tokens, table) = (run.input::<i32>(0), run.input::<f32>(1));
+    let (tokens, table) = (run.input::<i32>(0), run.floats(1));
     let columns = run.input_spec(1).columns();
     let rows_of_table = run.input_spec(1).leading();
     let out = run.output::<f32>(0);
-    let live = run.live_input(0);
+    let (live, isa) = (run.live_input(0), run.device().isa);
     map_rows(&run.device().pool, live, columns, [(out, columns)], |rows, [out]| {
         for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
             match usize::try_from(tokens[row]) {
                 Ok(token) if token < rows_of_table => {
-                    out.copy_from_slice(&table[token * columns..][..columns]);
+                    copy(isa, table.from(token * columns), out);
                 }
                 _ => out.fill(f32::NAN),
             }

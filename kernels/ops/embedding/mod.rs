@@ -63,6 +63,10 @@ impl Op for Embedding {
         Cost { flops: 0.0, bytes: (io.inputs[0].bytes() + 2 * io.outputs[0].bytes()) as f64 }
     }
 
+    fn reads_stored(&self, i: usize) -> bool {
+        i == 1
+    }
+
     fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
         cuda::forward(io)
     }

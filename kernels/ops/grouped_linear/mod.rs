@@ -28,6 +28,7 @@ pub struct GroupedLinear;
 
 /// `dx f[R, I]` from `dy f[R, O], w f[E, O, I], expert_start i32[E + 1]`.
 const INPUT_GRADIENT: GradientOp = GradientOp {
+    stored: &[0, 1],
     outputs: |(), of| vec![of[0].clone().with_columns(of[1].columns())],
     flops: |(), io| product_flops(io, io.outputs[0].columns()),
     ..GradientOp::new("grouped_linear_input_gradient", (), |run, ()| cpu::input_gradient(run))
@@ -35,6 +36,7 @@ const INPUT_GRADIENT: GradientOp = GradientOp {
 
 /// `dw f32[E, O, I]` from `dy f[R, O], x f[R, I], expert_start i32[E + 1]`.
 const WEIGHT_GRADIENT: GradientOp = GradientOp {
+    stored: &[0, 1],
     outputs: |(), of| {
         let shape = [of[2].leading() - 1, of[0].columns(), of[1].columns()];
         vec![Spec::new(&shape, DType::F32)]
@@ -99,6 +101,10 @@ impl Op for GroupedLinear {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: product_flops(io, io.outputs[0].columns()), bytes: io.bytes() as f64 }
+    }
+
+    fn reads_stored(&self, i: usize) -> bool {
+        i < 2
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The products of `linear` on the CPU.
 
 use crate::cpu::CpuRun;
-use crate::cpu::gemm::{Block, Finish, Matrix, Output, Size, gemm_with};
+use crate::cpu::gemm::{Block, Finish, Output, Size, gemm_with};
 use crate::cpu::pool::Disjoint;
 use crate::cpu::vector;
 use crate::cpu::widen::round_trip;
@@ -14,10 +14,10 @@ const PIECE: usize = 256;
 /// `y = x wᵀ + b` for the operands `x, w, b?`, and then `next` on each finished part of it.
 pub(super) fn product(run: &CpuRun<'_>, next: &Finish<'_>) {
     let [n, k] = [run.input_spec(1).leading(), run.input_spec(1).columns()];
-    let (x, w) = (run.input::<f32>(0), run.input::<f32>(1));
+    let (x, w) = (run.floats(0), run.floats(1));
     let bias = (run.inputs() > 2).then(|| run.input::<f32>(2));
     let (device, size) = (run.device(), Size { m: run.live_input(0), n, k });
-    let [a, b] = [Matrix::rows(x, k), Matrix::transposed(w, k)].map(|m| m.rounded(run.matmul()));
+    let [a, b] = [x.rows(k), w.transposed(k)].map(|m| m.rounded(run.matmul()));
     let c = Output::new(run.output(0), n, false);
     gemm_with(&device.pool, &device.scratch, size, a, b, c, &|mut block: Block<'_>| {
         if let Some(bias) = bias {
@@ -57,19 +57,19 @@ pub(super) fn activated(run: &CpuRun<'_>, op: &Activated) {
 /// `dx = dy w` for the operands `dy, w`.
 pub(super) fn input_gradient(run: &CpuRun<'_>) {
     let [k, n] = [run.input_spec(1).leading(), run.input_spec(1).columns()];
-    let (dy, w) = (run.input::<f32>(0), run.input::<f32>(1));
+    let (dy, w) = (run.floats(0), run.floats(1));
     let dx = Output::new(run.output::<f32>(0), n, run.accumulate(0));
     let size = Size { m: run.live_input(0), n, k };
-    let [a, b] = [Matrix::rows(dy, k), Matrix::rows(w, n)].map(|m| m.rounded(run.matmul()));
+    let [a, b] = [dy.rows(k), w.rows(n)].map(|m| m.rounded(run.matmul()));
     run.device().gemm(size, a, b, dx);
 }
 
 /// `dw = dyᵀ x` for the operands `dy, x`.
 pub(super) fn weight_gradient(run: &CpuRun<'_>) {
     let [m, n] = [run.input_spec(0).columns(), run.input_spec(1).columns()];
-    let (dy, x) = (run.input::<f32>(0), run.input::<f32>(1));
+    let (dy, x) = (run.floats(0), run.floats(1));
     let dw = Output::new(run.output::<f32>(0), n, run.accumulate(0));
     let size = Size { m, n, k: run.live_input(0) };
-    let [a, b] = [Matrix::transposed(dy, m), Matrix::rows(x, n)].map(|m| m.rounded(run.matmul()));
+    let [a, b] = [dy.transposed(m), x.rows(n)].map(|m| m.rounded(run.matmul()));
     run.device().gemm(size, a, b, dw);
 }

@@ -41,6 +41,10 @@ impl Op for Activated {
         product_cost(io) + Cost { flops: function, bytes: 0.0 }
     }
 
+    fn reads_stored(&self, i: usize) -> bool {
+        Linear.reads_stored(i)
+    }
+
     fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
         cuda::forward(io, Some(self.function), self.keeps)
     }

@@ -34,6 +34,7 @@ pub struct Linear;
 
 /// `dx f[N, I]` from `dy f[N, O], w f[O, I]`.
 const INPUT_GRADIENT: GradientOp = GradientOp {
+    stored: &[0, 1],
     outputs: |(), of| vec![of[0].clone().with_columns(of[1].columns())],
     flops: |(), io| product_flops(io),
     cuda: |(), io| cuda::input_gradient(io),
@@ -42,6 +43,7 @@ const INPUT_GRADIENT: GradientOp = GradientOp {
 
 /// `dw f32[O, I]` from `dy f[N, O], x f[N, I]`.
 const WEIGHT_GRADIENT: GradientOp = GradientOp {
+    stored: &[0, 1],
     outputs: |(), of| vec![Spec::new(&[of[0].columns(), of[1].columns()], DType::F32)],
     flops: |(), io| 2.0 * io.inputs[0].elements() as f64 * io.inputs[1].columns() as f64,
     cuda: |(), io| cuda::weight_gradient(io),
@@ -116,6 +118,10 @@ impl Op for Linear {
             }
             _ => None,
         }
+    }
+
+    fn reads_stored(&self, i: usize) -> bool {
+        i < 2
     }
 
     fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::cpu::gemm::{Matrix, Output, Size, gemm_with};
+use crate::cpu::gemm::{Floats, Matrix, Output, Size, gemm_with};
 use crate::cpu::isa::dispatch;
 use crate::cpu::rows::map_rows;
 use crate::cpu::softmax::softmax_parts;
@@ -11,7 +11,7 @@ use crate::cpu::softmax::{exp_or_zero, ln};
 use crate::cpu::{CpuDevice, CpuRun, vector};
 use crate::dtype::Precision;
 use crate::ops::column_sum::cpu::add_column_sums;
-use crate::ops::linear_cross_entropy::{Gradient, LinearCrossEntropy, LossOptions};
+use crate::ops::linear_cross_entropy::{LinearCrossEntropy, LossOptions, Wanted};
 
 /// What forward notes about a row: logsumexp, cross-entropy, term of the loss.
 const RECORD: usize = 3;
@@ -25,8 +25,8 @@ pub(super) fn record_bytes(rows: usize) -> usize {
 struct Layer<'a> {
     device: &'a CpuDevice,
     matmul: Precision,
-    hidden: &'a [f32],
-    w: &'a [f32],
+    hidden: Floats<'a>,
+    w: Floats<'a>,
     bias: Option<&'a [f32]>,
     labels: &'a [i32],
     scale: f32,
@@ -42,8 +42,8 @@ impl<'a> Layer<'a> {
         Self {
             device: run.device(),
             matmul: run.matmul(),
-            hidden: run.input(0),
-            w: run.input(1),
+            hidden: run.floats(0),
+            w: run.floats(1),
             bias: op.bias.then(|| run.input(2)),
             labels: run.input(labels),
             scale: run.input::<f32>(op.operands() - 1)[0],
@@ -62,14 +62,14 @@ impl<'a> Layer<'a> {
 
     /// `hidden` from a row on.
     fn hidden_from(&self, row: usize) -> Matrix<'a> {
-        Matrix::rows(&self.hidden[row * self.columns..], self.columns).rounded(self.matmul)
+        self.hidden.from(row * self.columns).rows(self.columns).rounded(self.matmul)
     }
 
     /// Writes the logits of a chunk.
     fn logits(&self, rows: &Range<usize>, logits: &mut [f32]) {
         let size = Size { m: rows.len(), n: self.classes, k: self.columns };
         let a = self.hidden_from(rows.start);
-        let b = Matrix::transposed(self.w, self.columns).rounded(self.matmul);
+        let b = self.w.transposed(self.columns).rounded(self.matmul);
         let c = Output::new(logits, self.classes, false);
         let CpuDevice { pool, scratch, isa, .. } = self.device;
         gemm_with(pool, scratch, size, a, b, c, &|mut block| {
@@ -102,22 +102,27 @@ pub(super) fn forward(run: &CpuRun<'_>, op: &LinearCrossEntropy) {
         true => run.output(4),
         false => bytemuck::cast_slice_mut(scratch),
     };
+    let mut gradients = op.makes.map(|wanted| Gradients::new(run, wanted, 4, layer.live));
+    let logsumexp = run.output::<f32>(3);
     for rows in layer.chunks() {
         layer.logits(&rows, logits);
         let part = &mut records[rows.start * RECORD..rows.end * RECORD];
-        let output = [(part, RECORD)];
+        let output = [(&mut *part, RECORD)];
         map_rows(&layer.device.pool, rows.len(), layer.classes, output, |range, [records]| {
             for (i, record) in range.zip(records.chunks_exact_mut(RECORD)) {
                 let z = &logits[i * layer.classes..][..layer.classes];
                 record.copy_from_slice(&terms(&layer, z, rows.start + i));
             }
         });
+        let saved = &mut logsumexp[rows.clone()];
+        for (saved, record) in saved.iter_mut().zip(part.chunks_exact(RECORD)) {
+            *saved = record[0] as f32;
+        }
+        if let Some(gradients) = &mut gradients {
+            gradients.add(&layer, &rows, logits, None, saved, layer.scale);
+        }
     }
     let records = &records[..layer.live * RECORD];
-    let logsumexp = run.output::<f32>(3);
-    for (saved, record) in logsumexp.iter_mut().zip(records.chunks_exact(RECORD)) {
-        *saved = record[0] as f32;
-    }
     let total = |i: usize| records.iter().skip(i).step_by(RECORD).sum::<f64>();
     let targets = layer.labels[..layer.live].iter().filter(|label| **label >= 0).count();
     let scale = if targets == 0 { 0.0 } else { f64::from(layer.scale) };
@@ -152,51 +157,83 @@ fn terms(layer: &Layer<'_>, z: &[f32], row: usize) -> [f64; RECORD] {
     [logsumexp, cross_entropy, term]
 }
 
-pub(super) fn gradient(run: &CpuRun<'_>, op: &Gradient) {
-    let layer = Layer::new(run, &op.forward);
-    let (pool, classes, columns) = (&layer.device.pool, layer.classes, layer.columns);
-    let saved = op.forward.operands();
+pub(super) fn gradient(run: &CpuRun<'_>, (op, wanted): &(LinearCrossEntropy, Wanted)) {
+    let layer = Layer::new(run, op);
+    let saved = op.operands();
     let logsumexp = run.input::<f32>(saved);
     let factor = layer.scale * run.input::<f32>(saved + 1)[0];
     let logits = run.workspace::<f32>();
     let kept = (run.inputs() > saved + 2).then(|| run.input::<f32>(saved + 2));
-    let (accumulate, dhidden) = (run.accumulate(0), run.output::<f32>(0));
-    let mut dw = op.weight.then(|| (run.accumulate(1), run.output::<f32>(1)));
-    let bias_at = 1 + usize::from(op.weight);
-    let mut dbias = op.bias.then(|| (run.accumulate(bias_at), run.output::<f32>(bias_at)));
-    for (accumulates, sum) in dw.iter_mut().chain(&mut dbias) {
-        if layer.live == 0 && !*accumulates {
-            sum.fill(0.0);
-        }
-    }
+    let mut gradients = Gradients::new(run, *wanted, 0, layer.live);
     for rows in layer.chunks() {
         if kept.is_none() {
             layer.logits(&rows, logits);
         }
+        let kept = kept.map(|kept| &kept[rows.start * layer.classes..]);
+        gradients.add(&layer, &rows, logits, kept, &logsumexp[rows.clone()], factor);
+    }
+}
+
+/// A sum over chunks, and whether it has a first term already.
+type Sum<'a> = (bool, &'a mut [f32]);
+
+/// The outputs that gradients are written to, chunk by chunk.
+struct Gradients<'a> {
+    hidden: Sum<'a>,
+    weight: Option<Sum<'a>>,
+    bias: Option<Sum<'a>>,
+}
+
+impl<'a> Gradients<'a> {
+    /// Outputs from number `first` on.
+    fn new(run: &CpuRun<'a>, wanted: Wanted, first: usize, live: usize) -> Self {
+        let output = |i: usize| (run.accumulate(i), run.output::<f32>(i));
+        let mut weight = wanted.weight.then(|| output(first + 1));
+        let bias_at = first + 1 + usize::from(wanted.weight);
+        let mut bias = wanted.bias.then(|| output(bias_at));
+        for (accumulates, sum) in weight.iter_mut().chain(&mut bias) {
+            if live == 0 && !*accumulates {
+                sum.fill(0.0);
+            }
+        }
+        Self { hidden: output(first), weight, bias }
+    }
+
+    /// Adds what a chunk contributes. Its logits are in `kept`, or in `logits`, where they become
+    /// their gradients.
+    fn add(
+        &mut self,
+        layer: &Layer<'_>,
+        rows: &Range<usize>,
+        logits: &mut [f32],
+        kept: Option<&[f32]>,
+        logsumexp: &[f32],
+        factor: f32,
+    ) {
+        let Layer { device, classes, columns, .. } = *layer;
         let dlogits = &mut logits[..rows.len() * classes];
-        map_rows(pool, rows.len(), classes, [(&mut *dlogits, classes)], |range, [z]| {
+        map_rows(&device.pool, rows.len(), classes, [(&mut *dlogits, classes)], |range, [z]| {
             for (i, z) in range.zip(z.chunks_exact_mut(classes)) {
-                let row = rows.start + i;
                 if let Some(kept) = kept {
-                    z.copy_from_slice(&kept[row * classes..][..classes]);
+                    z.copy_from_slice(&kept[i * classes..][..classes]);
                 }
-                row_gradient(&layer, layer.label(row), logsumexp[row], factor, z);
+                row_gradient(layer, layer.label(rows.start + i), logsumexp[i], factor, z);
             }
         });
         let dz = Matrix::rows(dlogits, classes).rounded(layer.matmul);
         let size = Size { m: rows.len(), n: columns, k: classes };
-        let out = Output::new(&mut dhidden[rows.start * columns..], columns, accumulate);
-        let w = Matrix::rows(layer.w, columns).rounded(layer.matmul);
-        layer.device.gemm(size, dz, w, out);
-        if let Some((accumulates, dw)) = &mut dw {
+        let (accumulates, dhidden) = &mut self.hidden;
+        let out = Output::new(&mut dhidden[rows.start * columns..], columns, *accumulates);
+        device.gemm(size, dz, layer.w.rows(columns).rounded(layer.matmul), out);
+        if let Some((accumulates, dw)) = &mut self.weight {
             let dz = Matrix::transposed(dlogits, classes).rounded(layer.matmul);
             let size = Size { m: classes, n: columns, k: rows.len() };
             let out = Output::new(dw, columns, *accumulates);
-            layer.device.gemm(size, dz, layer.hidden_from(rows.start), out);
+            device.gemm(size, dz, layer.hidden_from(rows.start), out);
             *accumulates = true;
         }
-        if let Some((accumulates, dbias)) = &mut dbias {
-            add_column_sums(layer.device, dlogits, rows.len(), dbias, *accumulates);
+        if let Some((accumulates, dbias)) = &mut self.bias {
+            add_column_sums(device, dlogits, rows.len(), dbias, *accumulates);
             *accumulates = true;
         }
     }

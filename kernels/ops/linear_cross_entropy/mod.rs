@@ -12,16 +12,19 @@
 //! label of V or more gives NaN. With `marks i32[N]` behind the labels a last output `f32[]` is the
 //! sum of `L - z[label]` over the terms whose mark is above 0.
 //!
-//! Gradient: recomputes the logits, unless they are one chunk and small: then they are a fifth
-//! output, saved `logits f32[N, V]`, and the bits are the same. `dhidden` overwrites (0 in ignored
-//! rows), `dw` and `dbias` are `f32`, summed chunk by chunk, overwriting or accumulating.
-//! `chunk_rows` decides where those sums are cut and is part of the results. Nothing flows back to
-//! the scale or from `loss_sum`. Dead rows are neither read nor written.
+//! Gradient: `dhidden` overwrites (0 in ignored rows), `dw` and `dbias` are `f32`, summed chunk by
+//! chunk, overwriting or accumulating. If the loss is what backward starts from, the forward pass
+//! makes them too, while it has the logits: three products in all. Else the logits are computed
+//! again, unless they are one chunk and small: then they are a fifth output, saved
+//! `logits f32[N, V]`. All ways give the same bits. `chunk_rows` decides where sums are cut and is
+//! part of the results. Nothing flows back to the scale or from `loss_sum`. Dead rows are neither
+//! read nor written.
 
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_float, expect_i32, matrix};
 use crate::ops::{Io, Op};
@@ -72,13 +75,13 @@ struct LinearCrossEntropy {
     options: LossOptions,
     bias: bool,
     marks: bool,
+    /// The gradients that it makes in the same pass, behind its other outputs.
+    makes: Option<Wanted>,
 }
 
-/// `dhidden`, and `dw` and `dbias` where they are wanted, from the forward operands, `logsumexp`,
-/// `dloss f32[]` and the logits if they were kept.
-#[derive(Debug)]
-struct Gradient {
-    forward: LinearCrossEntropy,
+/// Which gradients are made besides that of `hidden`.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
     weight: bool,
     bias: bool,
 }
@@ -97,7 +100,7 @@ pub fn linear_cross_entropy(
     scale: Tensor,
     options: LossOptions,
 ) -> Result<LinearLoss> {
-    let op = LinearCrossEntropy { options, bias: bias.is_some(), marks: false };
+    let op = LinearCrossEntropy { options, bias: bias.is_some(), marks: false, makes: None };
     let inputs: Vec<Tensor> = [hidden, w].into_iter().chain(bias).chain([labels, scale]).collect();
     let outputs = apply_loss(g, op, &inputs)?;
     Ok(LinearLoss { loss: outputs[0], loss_sum: outputs[1], targets: outputs[2] })
@@ -116,7 +119,7 @@ pub fn marked_linear_cross_entropy(
     scale: Tensor,
     options: LossOptions,
 ) -> Result<(LinearLoss, Tensor)> {
-    let op = LinearCrossEntropy { options, bias: false, marks: true };
+    let op = LinearCrossEntropy { options, bias: false, marks: true, makes: None };
     let outputs = apply_loss(g, op, &[hidden, w, labels, marks, scale])?;
     let marked = g.stop_gradient(*outputs.last().expect("the marked sum"));
     Ok((LinearLoss { loss: outputs[0], loss_sum: outputs[1], targets: outputs[2] }, marked))
@@ -168,7 +171,9 @@ impl LinearCrossEntropy {
     /// Whether the logits are kept for the gradient.
     fn keeps_logits(&self, hidden: &Spec, w: &Spec) -> bool {
         let (rows, classes) = (hidden.leading(), w.leading());
-        rows <= self.options.chunk_rows && rows * classes * size_of::<f32>() <= KEPT_BYTES
+        self.makes.is_none()
+            && rows <= self.options.chunk_rows
+            && rows * classes * size_of::<f32>() <= KEPT_BYTES
     }
 
     /// FLOPs of the logits.
@@ -177,9 +182,22 @@ impl LinearCrossEntropy {
     }
 }
 
+impl Wanted {
+    /// Of `dhidden`, `dw` and `dbias`, from `hidden, w`.
+    fn specs<'s>(self, of: &'s [&Spec], live: Option<Tensor>) -> impl Iterator<Item = Spec> + 's {
+        let (hidden, w) = (of[0], of[1]);
+        let dw = self.weight.then(|| Spec::new(&w.shape, DType::F32));
+        let dbias = self.bias.then(|| Spec::new(&w.shape[..1], DType::F32));
+        [hidden.clone().with_live(live)].into_iter().chain(dw).chain(dbias)
+    }
+}
+
 impl Op for LinearCrossEntropy {
     fn name(&self) -> &'static str {
-        "linear_cross_entropy"
+        match self.makes {
+            None => "linear_cross_entropy",
+            Some(_) => "linear_cross_entropy+gradient",
+        }
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
@@ -194,12 +212,20 @@ impl Op for LinearCrossEntropy {
         if self.marks {
             outputs.push(Spec::scalar(DType::F32));
         }
+        outputs.extend(self.makes.map(|wanted| wanted.specs(inputs, live)).into_iter().flatten());
         Ok(outputs)
     }
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
         let Some(dloss) = backward.gradient(0) else { return Ok(()) };
-        let mut inputs = Vec::with_capacity(self.operands() + 2);
+        let wanted = Wanted { weight: backward.wants(1), bias: self.bias && backward.wants(2) };
+        let of = [(0, true), (1, wanted.weight), (2, wanted.bias)];
+        let targets: Vec<usize> = of.into_iter().filter(|w| w.1).map(|w| w.0).collect();
+        let merged = Self { makes: Some(wanted), ..*self };
+        if !self.marks && backward.is_root(0) && backward.merge(&targets, merged)? {
+            return Ok(());
+        }
+        let mut inputs = Vec::with_capacity(self.operands() + 3);
         // The gradient knows no marks.
         let marks = self.marks.then_some(self.labels() + 1);
         for i in (0..self.operands()).filter(|&i| Some(i) != marks) {
@@ -209,15 +235,32 @@ impl Op for LinearCrossEntropy {
         if self.keeps_logits(backward.input_spec(0), backward.input_spec(1)) {
             inputs.push(backward.output(4)?);
         }
-        let (weight, bias) = (backward.wants(1), self.bias && backward.wants(2));
-        let wanted = [(0, true), (1, weight), (2, bias)];
-        let targets: Vec<usize> = wanted.into_iter().filter(|w| w.1).map(|w| w.0).collect();
-        let forward = Self { marks: false, ..*self };
-        backward.give_all(&targets, Gradient { forward, weight, bias }, &inputs)
+        let op = Self { marks: false, ..*self };
+        // From the forward operands, `logsumexp`, `dloss f32[]` and the logits if they were kept.
+        let rule = GradientOp {
+            outputs: |(op, wanted): &(Self, Wanted), of| {
+                wanted.specs(of, of[op.operands()].live).collect()
+            },
+            flops: |(op, wanted), io| {
+                let recomputed = io.inputs.len() == op.operands() + 2;
+                let products = 1 + usize::from(wanted.weight) + usize::from(recomputed);
+                products as f64 * Self::product_flops(io)
+            },
+            workspace: |(op, _), io| op.chunk_bytes(io),
+            stored: &[0, 1],
+            ..GradientOp::new("linear_cross_entropy_gradient", (op, wanted), cpu::gradient)
+        };
+        backward.give_all(&targets, rule, &inputs)
+    }
+
+    fn accumulates(&self) -> bool {
+        self.makes.is_some()
     }
 
     fn cost(&self, io: &Io) -> Cost {
-        Cost { flops: Self::product_flops(io), bytes: io.bytes() as f64 }
+        let gradients = self.makes.map_or(0, |wanted| 1 + usize::from(wanted.weight));
+        let flops = (1 + gradients) as f64 * Self::product_flops(io);
+        Cost { flops, bytes: io.bytes() as f64 }
     }
 
     fn workspace(&self, io: &Io) -> usize {
@@ -226,59 +269,12 @@ impl Op for LinearCrossEntropy {
         cpu::record_bytes(io.inputs[0].leading()) + logits
     }
 
+    fn reads_stored(&self, i: usize) -> bool {
+        i < 2
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, self);
-        Ok(())
-    }
-}
-
-impl Op for Gradient {
-    fn name(&self) -> &'static str {
-        "linear_cross_entropy_gradient"
-    }
-
-    fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let count = self.forward.operands();
-        if !(count + 2..=count + 3).contains(&inputs.len()) {
-            return Err(format!("{} operands, not {}", inputs.len(), count + 2));
-        }
-        let [rows, columns, classes] = self.forward.check(&inputs[..count])?;
-        if let Some(logits) = inputs.get(count + 2) {
-            expect_float(logits, &[rows, classes], "the logits")?;
-        }
-        expect_float(inputs[count], &[rows], "logsumexp")?;
-        expect_scalar(inputs[count + 1], "the gradient")?;
-        let mut outputs = vec![inputs[0].clone().with_live(inputs[count].live)];
-        if self.weight {
-            outputs.push(Spec::new(&[classes, columns], DType::F32));
-        }
-        if self.bias {
-            outputs.push(Spec::new(&[classes], DType::F32));
-        }
-        Ok(outputs)
-    }
-
-    fn differentiable(&self) -> bool {
-        false
-    }
-
-    fn accumulates(&self) -> bool {
-        true
-    }
-
-    fn cost(&self, io: &Io) -> Cost {
-        let recomputed = io.inputs.len() == self.forward.operands() + 2;
-        let products = 1 + usize::from(self.weight) + usize::from(recomputed);
-        let flops = products as f64 * LinearCrossEntropy::product_flops(io);
-        Cost { flops, bytes: io.bytes() as f64 }
-    }
-
-    fn workspace(&self, io: &Io) -> usize {
-        self.forward.chunk_bytes(io)
-    }
-
-    fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
-        cpu::gradient(run, self);
         Ok(())
     }
 }

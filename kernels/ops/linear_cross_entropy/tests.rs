@@ -1,14 +1,16 @@
 //! `linear_cross_entropy` against f64: odd sizes, every option, ignored and dead rows, chunks,
 //! a weight used twice, no targets, outliers.
 
-use crate::dtype::Precision;
+use crate::dtype::{DType, Precision};
 use crate::error::Result;
 use crate::graph::{Graph, Policy, Tensor};
+use crate::ops::add::add;
 use crate::ops::embedding::embedding;
 use crate::ops::linear_cross_entropy::{
     LossOptions, linear_cross_entropy, marked_linear_cross_entropy, oracle,
 };
-use crate::testing::{Array, Trial, assert_close, noise, numeric_gradient, wide};
+use crate::ops::scale::scale;
+use crate::testing::{Array, Outcome, Trace, Trial, assert_close, noise, numeric_gradient, wide};
 
 const SCALE: f32 = 0.25;
 
@@ -265,4 +267,86 @@ fn gradients_in_bf16_are_products_of_rounded_operands() {
     assert_eq!(dw, expected);
     let sum = dz.iter().zip(w).fold(0.0, |sum, (&dz, w)| round(dz).mul_add(round(w), sum));
     assert_eq!(dx, [sum]);
+}
+
+/// Runs it with the loss as what backward starts from, and with a gradient of 1 that is given.
+fn both_ways(trial: Trial<'_>, trace: Trace<'_>) -> [Outcome; 2] {
+    let seeds = [Array::f32(&[], vec![1.0])];
+    let root = Trial { root: true, ..trial }.run(trace).unwrap();
+    let given = Trial { seeds: Some(&seeds), ..trial }.run(trace).unwrap();
+    let bits = |outcome: &Outcome| -> Vec<Vec<u32>> {
+        let floats = outcome.outputs[..2].iter().chain(&outcome.gradients).map(Array::floats);
+        floats.map(|x| x.iter().map(|x| x.to_bits()).collect()).collect()
+    };
+    assert_eq!(bits(&root), bits(&given), "{:?} {:?}", root.ops, given.ops);
+    [root, given]
+}
+
+#[test]
+fn a_root_makes_its_gradients_with_the_same_bits_in_one_pass() {
+    for size in [[1, 1, 1], [9, 4, 33], [20, 3, 70]] {
+        for options in every_option() {
+            for dtype in [DType::F32, DType::Bf16] {
+                let mut inputs = inputs(size);
+                for x in &mut inputs[..3] {
+                    *x = x.stored_as(dtype);
+                }
+                let trial = Trial { inputs: &inputs, ..Trial::default() };
+                let [root, given] = both_ways(trial, &trace(options));
+                assert_eq!(root.ops, ["linear_cross_entropy+gradient", "fill"]);
+                let apart = ["linear_cross_entropy", "linear_cross_entropy_gradient"];
+                assert_eq!(given.ops, apart);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_root_keeps_the_order_of_a_tied_weights_gradients() {
+    let (n, d, v) = (6, 5, 7);
+    let inputs = [
+        Array::f32(&[v, d], noise(2, v * d)),
+        Array::i32(&[n], vec![3, 1, 3, 0, 6, 2]),
+        Array::i32(&[n], labels(n, v)),
+        Array::f32(&[], vec![SCALE]),
+        Array::i32(&[], vec![4]),
+    ];
+    let trial = Trial { inputs: &inputs, ..Trial::default() };
+    let options = LossOptions { chunk_rows: 4, ..LossOptions::default() };
+    let once = |g: &mut Graph<'_>, x: &[Tensor]| {
+        let tokens = g.with_live(x[1], x[4]);
+        let hidden = embedding(g, tokens, x[0])?;
+        let loss = linear_cross_entropy(g, hidden, x[0], None, x[2], x[3], options)?;
+        Ok(vec![loss.loss, loss.loss_sum])
+    };
+    let [root, _] = both_ways(trial, &once);
+    assert_eq!(root.ops[1], "linear_cross_entropy+gradient");
+    // Of two heads over one weight only that may be first which runs first in backward's order.
+    let twice = |g: &mut Graph<'_>, x: &[Tensor]| {
+        let hidden = embedding(g, x[1], x[0])?;
+        let a = linear_cross_entropy(g, hidden, x[0], None, x[2], x[3], options)?;
+        let b = linear_cross_entropy(g, hidden, x[0], None, x[2], x[3], options)?;
+        Ok(vec![add(g, a.loss, b.loss)?, b.loss_sum])
+    };
+    let [root, _] = both_ways(trial, &twice);
+    let merged = root.ops.iter().filter(|op| op.contains('+')).count();
+    let apart = root.ops.iter().filter(|op| **op == "linear_cross_entropy_gradient").count();
+    assert_eq!((merged, apart), (1, 1), "{:?}", root.ops);
+}
+
+#[test]
+fn a_scaled_loss_is_no_root() {
+    let inputs = inputs([5, 3, 4]);
+    let trial = Trial { inputs: &inputs, root: true, ..Trial::default() };
+    let half = |g: &mut Graph<'_>, x: &[Tensor]| {
+        let loss = trace(LossOptions::default())(g, x)?;
+        Ok(vec![scale(g, loss[0], 0.5)?, loss[0]])
+    };
+    let got = trial.run(&half).unwrap();
+    assert!(got.ops.contains(&"linear_cross_entropy_gradient"), "{:?}", got.ops);
+    let whole = trial.run(&trace(LossOptions::default())).unwrap();
+    for (half, whole) in got.gradients[..3].iter().zip(&whole.gradients) {
+        let expected: Vec<f64> = wide(whole.floats()).iter().map(|x| x / 2.0).collect();
+        assert_close(half.floats(), &expected, 1e-9, 1e-6, "half");
+    }
 }

@@ -69,7 +69,7 @@ impl<'a> CpuRun<'a> {
 
     /// To what an op rounds the operands of a linear layer's products.
     pub fn matmul(&self) -> Precision {
-        self.program.matmul
+        self.node.matmul
     }
 
     /// Input `i`, its whole capacity. `T` is `f32` for every narrow float that is not read as it is

@@ -112,7 +112,7 @@ impl<'g, 'v> Sweep<'g, 'v> {
             self.graph.nodes[node].inputs.iter().any(|t| self.graph.tensors[t.0].differentiable);
         if reached && wanted {
             let n = self.graph.nodes[node].clone();
-            self.graph.set_place(&n);
+            self.graph.go_to(&n);
             let op = n.op.clone();
             op.gradient(&mut Backward { sweep: self, node })?;
         }

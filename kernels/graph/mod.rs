@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::dtype::DType;
+use crate::dtype::{DType, Precision};
 use crate::error::{Error, Result};
 use crate::ops::{Io, Op};
 use crate::random::Site;
@@ -94,6 +94,8 @@ pub(crate) struct Node {
     pub(crate) outputs: Vec<(Tensor, Write)>,
     pub(crate) path: String,
     pub(crate) regions: Regions,
+    /// To what the operands of its products are rounded; what the policy says if not given.
+    pub(crate) matmul: Option<Precision>,
     /// Names the node's random draws. Clones and gradients share that of the node they come from.
     pub(crate) site: Site,
 }
@@ -124,9 +126,16 @@ pub struct Graph<'v> {
     pub(crate) fetches: Vec<Fetch>,
     pub(crate) sinks: Vec<(Tensor, Tensor)>,
     bound: Vec<(Kind, Tensor)>,
+    spot: Spot,
+    region_count: usize,
+}
+
+/// Where later nodes are put.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Spot {
     path: Vec<String>,
     regions: Regions,
-    region_count: usize,
+    matmul: Option<Precision>,
     site: Option<Site>,
 }
 
@@ -141,10 +150,8 @@ impl<'v> Graph<'v> {
             fetches: Vec::new(),
             sinks: Vec::new(),
             bound: Vec::new(),
-            path: Vec::new(),
-            regions: Regions::default(),
+            spot: Spot::default(),
             region_count: 0,
-            site: None,
         }
     }
 
@@ -310,13 +317,14 @@ impl<'v> Graph<'v> {
         outputs: Vec<(Tensor, Write)>,
     ) -> Result<()> {
         self.check_apart(op.name(), &inputs, &outputs)?;
-        let path = self.path.join(".");
-        let site = self.site.unwrap_or_else(|| {
+        let Spot { ref path, regions, matmul, site } = self.spot;
+        let path = path.join(".");
+        let site = site.unwrap_or_else(|| {
             let twins = |n: &&Node| n.path == path && n.op.name() == op.name();
             let twin = self.nodes.iter().rev().filter(twins).count();
             Site::new(&format!("{path}/{}/{twin}", op.name()))
         });
-        self.nodes.push(Node { op, inputs, outputs, path, regions: self.regions, site });
+        self.nodes.push(Node { op, inputs, outputs, path, regions, matmul, site });
         Ok(())
     }
 
@@ -365,23 +373,36 @@ impl<'v> Graph<'v> {
 
     /// Traces under a path component: names of random sites, of nodes in profiles and errors.
     pub fn scoped<R>(&mut self, name: &str, trace: impl FnOnce(&mut Self) -> R) -> R {
-        self.path.push(name.to_string());
+        self.spot.path.push(name.to_string());
         let result = trace(self);
-        self.path.pop();
+        self.spot.path.pop();
+        result
+    }
+
+    /// Traces ops whose products round their operands to `precision`, backward too, whatever the
+    /// policy says: a head or a router that stays in `F32`.
+    pub fn with_precision<R>(
+        &mut self,
+        precision: Precision,
+        trace: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        let outer = self.spot.matmul.replace(precision);
+        let result = trace(self);
+        self.spot.matmul = outer;
         result
     }
 
     /// Traces a region that a recompute policy may drop and rebuild.
     pub fn region<R>(&mut self, region: Region, trace: impl FnOnce(&mut Self) -> R) -> R {
-        let outer = self.regions;
+        let outer = self.spot.regions;
         let instance = Some(self.region_count);
         self.region_count += 1;
         match region {
-            Region::Block => self.regions.block = instance,
-            Region::FeedForward => self.regions.feed_forward = instance,
+            Region::Block => self.spot.regions.block = instance,
+            Region::FeedForward => self.spot.regions.feed_forward = instance,
         }
         let result = trace(self);
-        self.regions = outer;
+        self.spot.regions = outer;
         result
     }
 
@@ -415,23 +436,22 @@ impl<'v> Graph<'v> {
 
     /// A typed refusal at the current path.
     pub fn refuse(&self, op: &'static str, what: String) -> Error {
-        Error::Shape { op, path: self.path.join("."), what }
+        Error::Shape { op, path: self.spot.path.join("."), what }
     }
 
     /// Where later nodes are put now, to come back to.
-    pub(crate) fn place(&self) -> (Vec<String>, Regions, Option<Site>) {
-        (self.path.clone(), self.regions, self.site)
+    pub(crate) fn spot(&self) -> Spot {
+        self.spot.clone()
     }
 
-    pub(crate) fn restore_place(&mut self, place: (Vec<String>, Regions, Option<Site>)) {
-        (self.path, self.regions, self.site) = place;
+    pub(crate) fn go_back(&mut self, spot: Spot) {
+        self.spot = spot;
     }
 
     /// Later nodes belong to `node`: its gradient, or its second run.
-    pub(crate) fn set_place(&mut self, node: &Node) {
-        self.path = vec![node.path.clone()];
-        self.regions = node.regions;
-        self.site = Some(node.site);
+    pub(crate) fn go_to(&mut self, node: &Node) {
+        let Node { ref path, regions, matmul, site, .. } = *node;
+        self.spot = Spot { path: vec![path.clone()], regions, matmul, site: Some(site) };
     }
 
     pub(crate) fn add_tensor(

@@ -53,7 +53,8 @@ pub struct Policy {
     pub target: Target,
     /// One node for every op, though the target could run some in one pass: what tests compare.
     pub unfused: bool,
-    /// To what the operands of linear layers' products are rounded.
+    /// To what the operands of linear layers' products are rounded, where the graph does not say
+    /// otherwise ([`Graph::with_precision`]).
     pub matmul: Precision,
 }
 
@@ -73,6 +74,8 @@ pub(crate) struct Planned {
     pub(crate) owners: Vec<Option<ParameterId>>,
     pub(crate) path: String,
     pub(crate) site: Site,
+    /// To what the operands of its products are rounded.
+    pub(crate) matmul: Precision,
     /// Offset and bytes of the op's scratch among the activations.
     pub(crate) workspace: (usize, usize),
     /// Scratch offsets where narrow operands stand widened to `F32`: inputs, then outputs.
@@ -224,8 +227,33 @@ impl Program {
         let (offsets, activation_bytes) = pack(&lives);
         let (fields, input_bytes) = fields(&graph);
         let tensors = place(&graph, &offsets, &fields, layout);
-        let scratch = &offsets[scratch_at..];
-        let nodes = planned(&graph, &ios, launches, scratch, target);
+        let nodes = graph
+            .nodes
+            .iter()
+            .zip(&ios)
+            .zip(launches)
+            .enumerate()
+            .map(|(i, ((node, io), launches))| {
+                let scratch = offsets[scratch_at + i];
+                let workspace = workspace(&*node.op, io, &launches);
+                Planned {
+                    op: node.op.clone(),
+                    inputs: node.inputs.clone(),
+                    outputs: node.outputs.clone(),
+                    owners: node.outputs.iter().map(|&(t, _)| owner(&graph, t)).collect(),
+                    path: node.path.clone(),
+                    site: node.site,
+                    matmul: node.matmul.unwrap_or(matmul),
+                    workspace: (scratch, workspace),
+                    widened: widened_offsets(
+                        &widened_bytes(&*node.op, io, target),
+                        scratch + aligned(workspace),
+                    ),
+                    launches,
+                    cost: node.op.cost(io),
+                }
+            })
+            .collect();
         let fetches = graph.fetches.iter().map(|f| (f.name.clone(), f.tensor)).collect();
         let gradient_writes = last_gradient_writes(&graph);
         let accesses = accesses(&graph);
@@ -338,36 +366,6 @@ impl Program {
 
 fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(REGION_ALIGNMENT)
-}
-
-/// Nodes with their places of scratch, by node.
-fn planned(
-    graph: &Graph<'_>,
-    ios: &[Io],
-    launches: Vec<Option<Launches>>,
-    scratch: &[usize],
-    target: Target,
-) -> Vec<Planned> {
-    let one = |(i, launches): (usize, Option<Launches>)| {
-        let (node, io, scratch) = (&graph.nodes[i], &ios[i], scratch[i]);
-        let workspace = workspace(&*node.op, io, &launches);
-        Planned {
-            op: node.op.clone(),
-            inputs: node.inputs.clone(),
-            outputs: node.outputs.clone(),
-            owners: node.outputs.iter().map(|&(t, _)| owner(graph, t)).collect(),
-            path: node.path.clone(),
-            site: node.site,
-            workspace: (scratch, workspace),
-            widened: widened_offsets(
-                &widened_bytes(&*node.op, io, target),
-                scratch + aligned(workspace),
-            ),
-            launches,
-            cost: node.op.cost(io),
-        }
-    };
-    launches.into_iter().enumerate().map(one).collect()
 }
 
 /// What an op asks of a GPU, checked; `None` on a CPU and from an op that does not say.

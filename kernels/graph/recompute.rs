@@ -151,11 +151,11 @@ impl Saved {
         for &input in &node.inputs {
             inputs.push(self.get(graph, input)?);
         }
-        let rule = graph.place();
-        graph.set_place(&node);
+        let rule = graph.spot();
+        graph.go_to(&node);
         let clones = graph.apply_shared(node.op, &inputs);
         // What comes after belongs to the rule that asked, its random site included.
-        graph.restore_place(rule);
+        graph.go_back(rule);
         let clones = clones?;
         for (&(original, _), &clone) in node.outputs.iter().zip(&clones) {
             self.rebuilt.insert(original, clone);

@@ -193,7 +193,7 @@ fn a_kept_argument_is_the_one_that_two_ops_store() {
     for isa in Isa::supported() {
         let trial = Trial { inputs: &inputs[..7], isa, ..Trial::default() };
         let one = trial.run(&|g, x| {
-            let op = Linear
+            let op = Linear::default()
                 .fused_with(Fusible::Activation(Activation::Gelu), true, Target::H200)
                 .unwrap();
             g.apply_shared(op, &[x[0], x[4], x[5]])

@@ -32,7 +32,7 @@ impl Op for Activated {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let y = Linear.outputs(inputs)?;
+        let y = Linear::default().outputs(inputs)?;
         Ok(y.iter().cycle().take(1 + usize::from(self.keeps)).cloned().collect())
     }
 
@@ -42,7 +42,7 @@ impl Op for Activated {
     }
 
     fn reads_stored(&self, i: usize) -> bool {
-        Linear.reads_stored(i)
+        Linear::default().reads_stored(i)
     }
 
     fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {

@@ -1,4 +1,4 @@
-//! `linear`: `y = x wᵀ + b`. `x f[N, I], w f[O, I], b f[O]? -> y f[N, O]`, of x's dtype.
+//! `linear`: `y = x wᵀ + b`. `x f[N, I], w f[O, I], b f[O]? -> y f[N, O]`, of x's dtype or another.
 //!
 //! Gradients: `dx = dy w` overwrites or accumulates; `dw = dyᵀ x` and `db = Σ dy` over the live
 //! rows are `f32` and overwrite or accumulate. Every element is one sum in ascending order of its
@@ -29,17 +29,22 @@ mod oracle;
 mod tests;
 
 /// A matrix product with a weight, and perhaps a bias.
-#[derive(Debug)]
-pub struct Linear;
+#[derive(Debug, Default)]
+pub struct Linear {
+    /// As what the result is stored; as x if not given.
+    pub to: Option<DType>,
+}
 
 /// `dx f[N, I]` from `dy f[N, O], w f[O, I]`.
-const INPUT_GRADIENT: GradientOp = GradientOp {
-    stored: &[0, 1],
-    outputs: |(), of| vec![of[0].clone().with_columns(of[1].columns())],
-    flops: |(), io| product_flops(io),
-    cuda: |(), io| cuda::input_gradient(io),
-    ..GradientOp::new("linear_input_gradient", (), |run, ()| cpu::input_gradient(run))
-};
+const fn input_gradient(x: DType) -> GradientOp<DType> {
+    GradientOp {
+        stored: &[0, 1],
+        outputs: |&x, of| vec![of[0].clone().with_columns(of[1].columns()).with_dtype(x)],
+        flops: |_, io| product_flops(io),
+        cuda: |_, io| cuda::input_gradient(io),
+        ..GradientOp::new("linear_input_gradient", x, |run, _| cpu::input_gradient(run))
+    }
+}
 
 /// `dw f32[O, I]` from `dy f[N, O], x f[N, I]`.
 const WEIGHT_GRADIENT: GradientOp = GradientOp {
@@ -56,10 +61,23 @@ const WEIGHT_GRADIENT: GradientOp = GradientOp {
 /// [`crate::error::Error::Shape`] unless `x` and `w` are float matrices with rows of one length and
 /// `bias` has an element per row of `w`.
 pub fn linear(g: &mut Graph<'_>, x: Tensor, w: Tensor, bias: Option<Tensor>) -> Result<Tensor> {
-    match bias {
-        Some(bias) => g.apply_one(Linear, &[x, w, bias]),
-        None => g.apply_one(Linear, &[x, w]),
-    }
+    let inputs: Vec<Tensor> = [x, w].into_iter().chain(bias).collect();
+    g.apply_one(Linear::default(), &inputs)
+}
+
+/// [`linear`] with a result that is stored as `to`: the logits of a router in `F32`.
+///
+/// # Errors
+/// As [`linear`], and unless `to` is `F32` or a float that is widened to it.
+pub fn linear_to(
+    g: &mut Graph<'_>,
+    x: Tensor,
+    w: Tensor,
+    bias: Option<Tensor>,
+    to: DType,
+) -> Result<Tensor> {
+    let inputs: Vec<Tensor> = [x, w].into_iter().chain(bias).collect();
+    g.apply_one(Linear { to: Some(to) }, &inputs)
 }
 
 /// FLOPs and bytes of a product of every row of the first operand with the weight, the second.
@@ -87,7 +105,11 @@ impl Op for Linear {
             [bias] => expect_float(bias, &[out], "the bias")?,
             _ => return Err(format!("{} operands, not 2 or 3", inputs.len())),
         }
-        Ok(vec![x.clone().with_columns(out)])
+        let to = self.to.unwrap_or(x.dtype);
+        if !to.widens_to_f32() {
+            return Err(format!("a product of {x} as {to}"));
+        }
+        Ok(vec![x.clone().with_columns(out).with_dtype(to)])
     }
 
     fn gradient(&self, backward: &mut Backward<'_, '_, '_>) -> Result<()> {
@@ -101,8 +123,8 @@ impl Op for Linear {
         }
         // Last: by now x is no longer needed beside dx.
         if backward.wants(0) {
-            let w = backward.input(1)?;
-            backward.give(0, INPUT_GRADIENT, &[dy, w])?;
+            let (w, x) = (backward.input(1)?, backward.input_spec(0).dtype);
+            backward.give(0, input_gradient(x), &[dy, w])?;
         }
         Ok(())
     }
@@ -113,6 +135,7 @@ impl Op for Linear {
 
     fn fused_with(&self, next: Fusible, keeps: bool, to: Target) -> Option<Arc<dyn Op>> {
         match next {
+            _ if self.to.is_some() => None,
             Fusible::Activation(function) if !keeps || to != Target::Cpu => {
                 Some(Arc::new(fused::Activated { function, keeps }))
             }

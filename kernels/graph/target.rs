@@ -8,6 +8,9 @@
 use crate::dtype::DType;
 use crate::graph::cost::Peaks;
 
+#[cfg(test)]
+mod tests;
+
 /// What a program is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Target {

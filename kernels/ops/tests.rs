@@ -159,3 +159,31 @@ fn products_in_bf16_are_those_of_rounded_operands() {
         assert_ne!(narrow, run(&inputs, &seeds, Policy::default()), "{isa}");
     }
 }
+
+#[test]
+fn a_part_of_a_graph_has_its_own_precision() {
+    let [rows, inner, out] = [30, 33, 40];
+    let weight = |seed| Array::f32(&[out, inner], noise(seed, out * inner));
+    let inputs = [Array::f32(&[rows, inner], noise(1, rows * inner)), weight(2), weight(3)];
+    let seeds = [4, 5].map(|seed| Array::f32(&[rows, out], noise(seed, rows * out)));
+    let run = |part: Option<Precision>, matmul: Precision| {
+        let policy = Policy { matmul, ..Policy::default() };
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), policy, ..Trial::default() };
+        let trace = |g: &mut Graph<'_>, x: &[Tensor]| {
+            let first = match part {
+                Some(part) => g.with_precision(part, |g| linear(g, x[0], x[1], None))?,
+                None => linear(g, x[0], x[1], None)?,
+            };
+            Ok(vec![first, linear(g, x[0], x[2], None)?])
+        };
+        let Outcome { outputs, gradients, .. } = trial.run(&trace).unwrap();
+        // What the first product alone makes, and the second.
+        [0, 1].map(|i| (outputs[i].clone(), gradients[1 + i].clone()))
+    };
+    let (wide, narrow) = (run(None, Precision::F32), run(None, Precision::Bf16));
+    assert_ne!(wide[0], narrow[0]);
+    let [first, second] = run(Some(Precision::Bf16), Precision::F32);
+    assert_eq!((&first, &second), (&narrow[0], &wide[1]));
+    let [first, second] = run(Some(Precision::F32), Precision::Bf16);
+    assert_eq!((&first, &second), (&wide[0], &narrow[1]));
+}

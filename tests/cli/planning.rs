@@ -15,6 +15,9 @@ fn a_plan_says_where_memory_and_time_go() {
     }
     let json = place.json(&["plan", "tiny.toml", "--json", "--target", "h100"]);
     assert_eq!((json["target"].as_str(), json["fits"].as_bool()), (Some("h100"), Some(true)));
+    // What stands between the plan and a run there, by op.
+    let missing = &json["without_kernels"];
+    assert!(missing["attention"].as_u64() > Some(0) && missing["linear"].is_null(), "{missing}");
     let parts = json["arena"].as_array().unwrap().iter();
     let sum: u64 = parts.map(|part| part["bytes"].as_u64().unwrap().next_multiple_of(256)).sum();
     assert_eq!(json["arena_bytes"].as_u64(), Some(sum));

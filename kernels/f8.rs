@@ -1,9 +1,9 @@
 //! Floats of 8 bits (Micikevicius et al., arXiv:2209.05433), bit by bit: what the CPU computes with
 //! and GPUs must agree with.
 //!
-//! E4M3 reaches ±448 and has no infinity; E5M2 reaches ±57344. Rounding is to nearest, ties to even;
-//! what is beyond the largest number, infinity included, becomes that number, as in the conversions
-//! that GPUs have for it (`satfinite`). NaN stays NaN.
+//! E4M3 reaches ±448 and has no infinity; E5M2 reaches ±57344. Rounding is to nearest, ties to
+//! even; what is beyond the largest number, infinity included, becomes that number, as in the
+//! conversions that GPUs have for it (`satfinite`). NaN stays NaN.
 
 #[cfg(test)]
 mod tests;

@@ -4,12 +4,12 @@
 //! record, profiles time and tuning changes. Prohibition: nothing here is an address or a handle;
 //! an op names its own operands, and [`crate::operands`] says where they lie in a run.
 //!
-//! **Live rows.** Kernels are launched for the capacity and read the extent on the device: what lies
-//! beyond is neither read nor written, on a GPU as on the CPU. Libraries take their sizes from the
-//! host, so a product with a live size never goes to one ([`Matmul::for_library`]): it runs on our
-//! own kernel, which stops at the extent. That holds for rows (`m`) as for a contraction over rows
-//! (`k`, a weight's gradient). The other way, zeros written into the dead tail in front of a library
-//! call, would have a reader write its input, which other nodes may read at the same time.
+//! **Live rows.** Kernels are launched for the capacity and read the extent on the device: what
+//! lies beyond is neither read nor written, on a GPU as on the CPU. Libraries take their sizes from
+//! the host, so a product with a live size never goes to one ([`Matmul::for_library`]): it runs on
+//! our own kernel, which stops at the extent. That holds for rows (`m`) as for a contraction over
+//! rows (`k`, a weight's gradient). The other way, zeros written into the dead tail in front of a
+//! library call, would have a reader write its input, which other nodes may read at the same time.
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

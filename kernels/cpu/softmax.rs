@@ -1,5 +1,5 @@
-//! What attention and losses share on the CPU: a logarithm with the same bits everywhere, and softmax
-//! over a row. Nothing here calls the C library.
+//! What attention and losses share on the CPU: a logarithm with the same bits everywhere, and
+//! softmax over a row. Nothing here calls the C library.
 
 use crate::cpu::CpuRun;
 use crate::cpu::isa::{Isa, dispatch};

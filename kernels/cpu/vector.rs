@@ -81,7 +81,7 @@ pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
-/// Derivative of [`silu`].
+/// Slope of [`silu`] at x.
 #[inline(always)]
 pub fn silu_derivative(x: f32) -> f32 {
     let s = sigmoid(x);
@@ -99,7 +99,7 @@ pub fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + exp(-argument))
 }
 
-/// Derivative of [`gelu_tanh`].
+/// Slope of [`gelu_tanh`] at x.
 #[inline(always)]
 pub fn gelu_tanh_derivative(x: f32) -> f32 {
     // Beyond 30 the derivative is 0 or 1, and x^2 must not overflow.

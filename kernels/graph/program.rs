@@ -215,41 +215,31 @@ impl Program {
         let mut lives = lifetimes(&graph);
         let scratch_at = lives.len();
         let ios: Vec<Io> = graph.nodes.iter().map(|n| graph.io(n)).collect();
-        let mut launches = Vec::with_capacity(ios.len());
+        let mut scratch = Vec::with_capacity(ios.len());
         for (i, (node, io)) in graph.nodes.iter().zip(&ios).enumerate() {
-            launches.push(launches_of(&*node.op, io, target)?);
-            let scratch = workspace(&*node.op, io, &launches[i]);
-            let widened: usize = widened_bytes(&*node.op, io, target).iter().sum();
-            let bytes = aligned(scratch) + widened;
-            let last = until(&graph, i);
+            let needed = Scratch::of(&*node.op, io, target)?;
+            let (bytes, last) = (needed.bytes(), until(&graph, i));
             lives.push((bytes > 0).then_some(Lifetime { first: i, last, bytes }));
+            scratch.push(needed);
         }
         let (offsets, activation_bytes) = pack(&lives);
         let (fields, input_bytes) = fields(&graph);
         let tensors = place(&graph, &offsets, &fields, layout);
-        let nodes = graph
-            .nodes
-            .iter()
-            .zip(&ios)
-            .zip(launches)
-            .enumerate()
-            .map(|(i, ((node, io), launches))| {
-                let scratch = offsets[scratch_at + i];
-                let workspace = workspace(&*node.op, io, &launches);
+        let nodes = graph.nodes.iter().zip(&ios).zip(scratch).zip(&offsets[scratch_at..]);
+        let nodes = nodes
+            .map(|(((node, io), scratch), &at)| {
+                let owners = node.outputs.iter().map(|&(t, _)| owner(&graph, t)).collect();
                 Planned {
                     op: node.op.clone(),
                     inputs: node.inputs.clone(),
                     outputs: node.outputs.clone(),
-                    owners: node.outputs.iter().map(|&(t, _)| owner(&graph, t)).collect(),
+                    owners,
                     path: node.path.clone(),
                     site: node.site,
                     matmul: node.matmul.unwrap_or(matmul),
-                    workspace: (scratch, workspace),
-                    widened: widened_offsets(
-                        &widened_bytes(&*node.op, io, target),
-                        scratch + aligned(workspace),
-                    ),
-                    launches,
+                    workspace: (at, scratch.workspace),
+                    widened: scratch.widened_from(at),
+                    launches: scratch.launches,
                     cost: node.op.cost(io),
                 }
             })
@@ -368,40 +358,53 @@ fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(REGION_ALIGNMENT)
 }
 
-/// What an op asks of a GPU, checked; `None` on a CPU and from an op that does not say.
-fn launches_of(op: &dyn Op, io: &Io, target: Target) -> Result<Option<Launches>> {
-    let Target::Gpu(gpu) = target else { return Ok(None) };
-    let launches = op.cuda(io, gpu);
-    if let Some(launches) = &launches {
-        launches.check(op.name(), io, gpu)?;
-    }
-    Ok(launches)
+/// What a node takes while it runs, besides its operands.
+struct Scratch {
+    /// What it asks of a GPU, checked; `None` on a CPU and from an op that does not say.
+    launches: Option<Launches>,
+    /// Bytes of the op's own.
+    workspace: usize,
+    /// By operand: bytes where it stands widened on a CPU; 0 if it does not.
+    widened: Vec<usize>,
 }
 
-/// Bytes of an op's scratch. Where nothing says what a GPU needs, what the CPU needs is assumed.
-fn workspace(op: &dyn Op, io: &Io, launches: &Option<Launches>) -> usize {
-    launches.as_ref().map_or_else(|| op.workspace(io), |launches| launches.workspace_bytes)
-}
-
-/// By operand: bytes where it stands widened while the op runs on a CPU; 0 if it does not.
-fn widened_bytes(op: &dyn Op, io: &Io, target: Target) -> Vec<usize> {
-    let bytes = |(i, spec): (usize, &Spec)| {
-        let stored = spec.dtype == DType::Bf16 && i < io.inputs.len() && op.reads_stored(i);
-        match spec.dtype.is_narrow() && target.widens() && !stored {
-            true => aligned(spec.elements() * size_of::<f32>()),
-            false => 0,
+impl Scratch {
+    fn of(op: &dyn Op, io: &Io, target: Target) -> Result<Self> {
+        let launches = match target {
+            Target::Cpu => None,
+            Target::Gpu(gpu) => op.cuda(io, gpu),
+        };
+        if let (Some(launches), Target::Gpu(gpu)) = (&launches, target) {
+            launches.check(op.name(), io, gpu)?;
         }
-    };
-    io.inputs.iter().chain(&io.outputs).enumerate().map(bytes).collect()
-}
+        // Where nothing says what a GPU needs, what the CPU needs is assumed.
+        let assumed = || op.workspace(io);
+        let workspace = launches.as_ref().map_or_else(assumed, |l| l.workspace_bytes);
+        let bytes = |(i, spec): (usize, &Spec)| {
+            let stored = spec.dtype == DType::Bf16 && i < io.inputs.len() && op.reads_stored(i);
+            match spec.dtype.is_narrow() && target.widens() && !stored {
+                true => aligned(spec.elements() * size_of::<f32>()),
+                false => 0,
+            }
+        };
+        let widened = io.inputs.iter().chain(&io.outputs).enumerate().map(bytes).collect();
+        Ok(Self { launches, workspace, widened })
+    }
 
-fn widened_offsets(bytes: &[usize], mut next: usize) -> Vec<Option<usize>> {
-    let offset = |&bytes: &usize| {
-        let at = next;
-        next += bytes;
-        (bytes > 0).then_some(at)
-    };
-    bytes.iter().map(offset).collect()
+    fn bytes(&self) -> usize {
+        aligned(self.workspace) + self.widened.iter().sum::<usize>()
+    }
+
+    /// Where operands stand widened in scratch that begins at `at`.
+    fn widened_from(&self, at: usize) -> Vec<Option<usize>> {
+        let mut next = at + aligned(self.workspace);
+        let offset = |&bytes: &usize| {
+            let at = next;
+            next += bytes;
+            (bytes > 0).then_some(at)
+        };
+        self.widened.iter().map(offset).collect()
+    }
 }
 
 fn fields(graph: &Graph<'_>) -> (Vec<Field>, usize) {

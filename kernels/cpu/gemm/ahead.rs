@@ -25,7 +25,8 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// For `calls` calls of kernels. Nothing if there is no window, or if A is small, strided or bf16.
+    /// For `calls` calls of kernels. Nothing if there is no window, or if A is small, strided or
+    /// bf16.
     pub(super) fn new(a: &Matrix<'_>, next: Option<Window>, calls: usize) -> Self {
         let nothing = Self {
             stretch: std::ptr::null(),

@@ -212,7 +212,7 @@ fn transpose(
     }
 }
 
-/// [`transpose`] of f32.
+/// The same for what needs no widening.
 fn transpose_f32(
     isa: Isa,
     from: &[f32],

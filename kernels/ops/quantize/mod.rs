@@ -1,9 +1,9 @@
 //! `quantize`: a tensor as floats of 8 bits and one scale. `x f[..] -> q f8[..], scale f32[]`:
 //! `scale = max |x| / largest f8`, `q = f8(x / scale)`, so that x is about `q · scale`.
 //!
-//! `dequantize` is the way back: `q f8[..], scale f32[] -> f[..]`. A scale is an ordinary tensor: ops
-//! and products that take 8-bit floats take it beside them. A tensor of zeros has the scale 1; one
-//! with an infinity or a NaN has the scale NaN, and so has all that is made of it. No gradient:
+//! `dequantize` is the way back: `q f8[..], scale f32[] -> f[..]`. A scale is an ordinary tensor:
+//! ops and products that take 8-bit floats take it beside them. A tensor of zeros has the scale 1;
+//! one with an infinity or a NaN has the scale NaN, and so has all that is made of it. No gradient:
 //! whoever trains through it says what flows back. Rows beyond the live extent are neither read nor
 //! written, and do not count for the maximum.
 

@@ -145,6 +145,7 @@ def slug(name):
 
 def check(case, folder):
     """Loads an export and holds it against a case; whether it is near enough."""
+    ours = json.loads((folder / "figures.json").read_text())[case["name"]]
     folder = folder / slug(case["name"])
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation="eager", dtype=torch.float32, output_loading_info=True)
@@ -157,8 +158,8 @@ def check(case, folder):
     cached = generated(model) == greedy
     good = clean and error <= LIMIT and same == GREEDY and cached
     verdict = "ok" if good else "FAILED"
-    print(f"{case['name']:<28} {type(model).__name__:<20} logits {error:.1e}  greedy {same}/{GREEDY}"
-          f"  all tensors {'yes' if clean else 'NO'}  {verdict}")
+    print(f"{case['name']:<28} {type(model).__name__:<20} logits: Octet {ours:.1e}, its export "
+          f"{error:.1e}  greedy {same}/{GREEDY}  all tensors {'yes' if clean else 'NO'}  {verdict}")
     return good
 
 

@@ -2,21 +2,19 @@
 
 use std::fmt::Write;
 
-use octet_kernels::dtype::DType;
-
 use super::export::{Exported, Source};
 use crate::inspect::{Inspected, inspect};
 
 /// `README.md`.
-pub(super) fn write(source: &Source, exported: &Exported, dtype: DType, command: &str) -> String {
+pub(super) fn write(source: &Source, exported: &Exported, kind: &str, command: &str) -> String {
     let run = &source.run;
     let folder = std::path::absolute(&run.folder).unwrap_or_else(|_| run.folder.clone());
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let Exported { step, digest, architecture, parameters, .. } = exported;
     let mut card = format!(
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- octet\n---\n\n\
+        "---\npipeline_tag: text-generation\ntags:\n- octet\n---\n\n\
          # {name}\n\n\
-         A `{architecture}` with {parameters} parameters in {dtype}, after {step} steps of a run \
+         A `{architecture}` with {parameters} parameters in {kind}, after {step} steps of a run \
          of Octet.\n\n## Figures\n\n"
     );
     // Writing to a string does not fail.

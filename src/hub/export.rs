@@ -14,14 +14,15 @@ use serde_json::{Map, Value, json};
 
 use super::card;
 use super::families::{Family, dense, family_of, rows_of, torch_name};
+use super::gguf::{self, GgmlType};
 use super::reading::Reading;
 use super::record::{self, Record};
 use super::staging::Staging;
 use super::table::{Part, Row};
-use super::tensors::{Tensors, first_unfit, narrow};
+use super::tensors::{Tensors, narrow};
 use super::tokenizer;
 use crate::data::Tokenizer;
-use crate::failure::{Failure, INTERRUPTED};
+use crate::failure::Failure;
 use crate::look::Run;
 use crate::run_data;
 
@@ -38,14 +39,23 @@ pub struct Export {
     pub path: PathBuf,
     /// The folder to make.
     pub folder: PathBuf,
-    /// The type of the tensors; by default that of the model.
-    pub dtype: Option<DType>,
+    /// What is made of it.
+    pub form: Form,
     /// The checkpoint of this step; by default the newest good one.
     pub step: Option<u64>,
     /// A file is closed before it grows beyond so many bytes; one tensor always fits.
     pub shard_bytes: u64,
     /// How it was asked for, for the card.
     pub command: String,
+}
+
+/// What is made of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A folder that `transformers` loads, with tensors of this type; by default the model's.
+    Transformers(Option<DType>),
+    /// A file that llama.cpp loads, with matrices of this type.
+    Gguf(GgmlType),
 }
 
 /// What was exported.
@@ -88,7 +98,11 @@ struct Shard {
 pub fn export(disk: &dyn Disk, job: &Export, stop: &dyn Fn() -> bool) -> Result<Exported, Failure> {
     let mut notes = Vec::new();
     for source in sources(&job.path, job.step)? {
-        match source.and_then(|source| export_one(disk, job, &source, stop)) {
+        let exported = source.and_then(|source| match job.form {
+            Form::Transformers(dtype) => export_one(disk, job, dtype, &source, stop),
+            Form::Gguf(kind) => gguf::export_one(disk, job, kind, &source, stop),
+        });
+        match exported {
             // Only if the choice is ours may it be another checkpoint.
             Err(Damage::Checkpoint(what)) if job.step.is_none() => {
                 notes.push(format!("passed over: {what}"));
@@ -167,12 +181,13 @@ fn sources(path: &Path, step: Option<u64>) -> Result<Sources, Failure> {
 fn export_one(
     disk: &dyn Disk,
     job: &Export,
+    dtype: Option<DType>,
     source: &Source,
     stop: &dyn Fn() -> bool,
 ) -> Result<Exported, Damage> {
     let config = &source.run.config;
     let family = family_of(config)?;
-    let dtype = job.dtype.unwrap_or(dense(config)?.dtype.into());
+    let dtype = dtype.unwrap_or(dense(config)?.dtype.into());
     let rows = rows_of(family, config)?;
     let tensors = Tensors::of_checkpoint(&source.folder, &source.manifest)
         .map_err(|failure| Damage::Checkpoint(failure.what))?;
@@ -200,13 +215,17 @@ fn export_one(
         shards: shards.len(),
         notes,
     };
-    let card = card::write(source, &exported, dtype, &job.command);
+    let card = card::write(source, &exported, dtype.name(), &job.command);
     staging.write("README.md", card.as_bytes())?;
     staging.publish()?;
     Ok(exported)
 }
 
-fn check_space(disk: &dyn Disk, job: &Export, bytes: u64) -> Result<(), Failure> {
+/// Refuses to begin what does not fit on the disk.
+///
+/// # Errors
+/// A failure of the world.
+pub(super) fn check_space(disk: &dyn Disk, job: &Export, bytes: u64) -> Result<(), Failure> {
     let free = disk.free_space(&job.folder).map_err(Failure::world)?;
     if free < bytes {
         let [needed, free] = [bytes, free].map(octet_actors::units::size);
@@ -264,7 +283,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn write(&mut self, shards: &[Shard], staging: &Staging<'_>) -> Result<(), Damage> {
         let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
-        let mut reading = None;
+        let (mut reading, mut bytes) = (None, Vec::new());
         for shard in shards {
             let specs: Vec<TensorSpec> = shard.parts.iter().map(|&at| self.spec(at)).collect();
             let path = staging.path(&shard.name);
@@ -276,7 +295,11 @@ impl Writer<'_> {
                     reading = Some(Reading::new(self.source, self.tensors, row)?);
                 }
                 let open = reading.as_mut().expect("a row begins with its first part");
-                self.write_part(open, row, &row.parts[part], &mut file)?;
+                open.part(&row.parts[part], self.dtype, self.stop, &mut |values| {
+                    bytes.clear();
+                    narrow(self.dtype, values, &mut bytes);
+                    file.write(&bytes).map_err(Failure::world)
+                })?;
                 if part + 1 == row.parts.len() {
                     reading.take().expect("as above").finish()?;
                 }
@@ -290,60 +313,6 @@ impl Writer<'_> {
         let Part { name, shape, .. } = &self.rows[row].parts[part];
         TensorSpec { name: name.clone(), dtype: self.dtype, shape: shape.clone() }
     }
-
-    fn write_part(
-        &self,
-        reading: &mut Reading<'_>,
-        row: &Row,
-        part: &Part,
-        file: &mut TensorFileWriter,
-    ) -> Result<(), Damage> {
-        let (mut left, mut bytes, mut whole) = (part.elements(), Vec::new(), Vec::new());
-        while left > 0 {
-            if (self.stop)() {
-                let what = "the export was interrupted; nothing of it was kept".to_owned();
-                return Err(Failure { code: INTERRUPTED, what }.into());
-            }
-            let values = reading.next(left)?;
-            if let Some((_, value)) = first_unfit(self.dtype, values) {
-                return Err(self.unfit(row, value).into());
-            }
-            left -= values.len();
-            if part.transposed {
-                whole.extend_from_slice(values);
-            } else {
-                bytes.clear();
-                narrow(self.dtype, values, &mut bytes);
-                file.write(&bytes).map_err(Failure::world)?;
-            }
-        }
-        if part.transposed {
-            narrow(self.dtype, &transposed(&whole, part.shape[0]), &mut bytes);
-            file.write(&bytes).map_err(Failure::world)?;
-        }
-        Ok(())
-    }
-
-    fn unfit(&self, row: &Row, value: f32) -> Failure {
-        let (name, folder) = (&row.ours, self.source.folder.display());
-        if value.is_finite() {
-            let dtype = self.dtype;
-            return Failure::user(format!(
-                "--dtype {dtype}: {value} of {name} in {folder} is beyond its range"
-            ));
-        }
-        Failure::user(format!("{folder}: {name} holds {value}, so there is no model to export"))
-    }
-}
-
-/// A matrix of rows of `columns` elements, column by column.
-pub(super) fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
-    let rows = matrix.len() / columns.max(1);
-    let mut out = Vec::with_capacity(matrix.len());
-    for column in 0..columns {
-        out.extend((0..rows).map(|row| matrix[row * columns + column]));
-    }
-    out
 }
 
 type Documents = (Vec<(&'static str, Vec<u8>)>, Vec<String>);

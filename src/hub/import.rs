@@ -16,13 +16,12 @@ use octet_actors::transfer::initialise_rest;
 use octet_kernels::dtype::DType;
 use serde_json::json;
 
-use super::export::transposed;
 use super::families::dense;
 use super::matching;
 use super::record::{FOLDER, RECORD, Record, computed_keys, digest};
 use super::source::{self, Found};
 use super::staging::{Staging, check_free};
-use super::table::{Row, rows};
+use super::table::{Order, Row, rows, transposed};
 use super::tokenizer::{name_of, pretty};
 use super::vocabulary::{extend, fill_with_mean};
 use crate::config::Config;
@@ -219,13 +218,14 @@ fn fill(
             into.fill(0.0);
             continue;
         };
-        let mut whole = vec![0.0; if part.transposed { part.elements() } else { 0 }];
-        let buffer = if part.transposed { &mut whole[..] } else { &mut *into };
+        let turns = part.order == Order::Transposed;
+        let mut whole = vec![0.0; if turns { part.elements() } else { 0 }];
+        let buffer = if turns { &mut whole[..] } else { &mut *into };
         matching::read_all(&found.tensors, &part.name, stored, |first, values| {
             buffer[first..first + values.len()].copy_from_slice(values);
             go_on(stop)
         })?;
-        if part.transposed {
+        if turns {
             into.copy_from_slice(&transposed(&whole, part.shape[1]));
         }
     }

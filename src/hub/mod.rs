@@ -12,6 +12,7 @@
 //! | `matching` | its tensors against those that the model must have |
 //! | `import` | a run made of them |
 //! | `vocabulary` | tokens that are added |
+//! | `gguf` | a checkpoint to a file of llama.cpp's |
 //! | `tensors`, `reading` | tensors of files, found and read |
 //! | `record` | what a run keeps of the folder that it was imported from |
 //! | `staging` | a folder that appears whole or not at all |
@@ -23,6 +24,7 @@
 mod card;
 mod export;
 mod families;
+mod gguf;
 mod gpt2;
 mod import;
 mod keys;
@@ -44,6 +46,7 @@ mod tests;
 mod tokenizer;
 mod vocabulary;
 
-pub use export::{Export, Exported, export};
+pub use export::{Export, Exported, Form, export};
+pub use gguf::GgmlType;
 pub use import::{Import, Imported, import};
 pub use record::check;

@@ -4,8 +4,12 @@ use octet_actors::snapshot::digest::{CHUNK_BYTES, TensorHasher};
 use octet_kernels::dtype::DType;
 
 use super::export::{Damage, Source};
-use super::table::Row;
-use super::tensors::{Stored, Tensors, widen};
+use super::table::{Order, Part, Row, transposed, turned};
+use super::tensors::{Stored, Tensors, first_unfit, widen};
+use crate::failure::{Failure, INTERRUPTED};
+
+/// Takes values that were read.
+type Sink<'a> = dyn FnMut(&[f32]) -> Result<(), Failure> + 'a;
 
 /// A parameter on its way.
 pub(super) struct Reading<'a> {
@@ -58,8 +62,55 @@ impl<'a> Reading<'a> {
         })
     }
 
+    /// Gives a part, which is the next one, in the order in which its elements lie, piece by piece
+    /// where that is ours. Every value must be finite as this type.
+    ///
+    /// # Errors
+    /// [`Damage`]: a value that is not, a file that cannot be read, `stop`, and those of `sink`.
+    pub(super) fn part(
+        &mut self,
+        part: &Part,
+        dtype: DType,
+        stop: &dyn Fn() -> bool,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Damage> {
+        let (mut left, mut whole) = (part.elements(), Vec::new());
+        while left > 0 {
+            if stop() {
+                let what = "the export was interrupted; nothing of it was kept".to_owned();
+                return Err(Failure { code: INTERRUPTED, what }.into());
+            }
+            let values = self.next(left)?;
+            left -= values.len();
+            if let Some((_, value)) = first_unfit(dtype, values) {
+                return Err(self.unfit(dtype, value).into());
+            }
+            match part.order {
+                Order::Same => sink(values)?,
+                _ => whole.extend_from_slice(values),
+            }
+        }
+        match part.order {
+            Order::Same => {}
+            Order::Transposed => sink(&transposed(&whole, part.shape[0]))?,
+            Order::Turned(head_dim) => {
+                let columns = part.shape.get(1).copied().unwrap_or(1);
+                sink(&turned(&whole, columns, head_dim))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unfit(&self, dtype: DType, value: f32) -> Failure {
+        let (name, path) = (self.name, self.tensors.path(self.stored).display());
+        Failure::user(match value.is_finite() {
+            true => format!("--dtype {dtype}: {value} of {name} in {path} is beyond its range"),
+            false => format!("{path}: {name} holds {value}, so there is no model to export"),
+        })
+    }
+
     /// The next elements: at least one, at most so many.
-    pub(super) fn next(&mut self, most: usize) -> Result<&[f32], Damage> {
+    fn next(&mut self, most: usize) -> Result<&[f32], Damage> {
         if self.given == self.values.len() {
             let left = self.stored.elements() - self.read;
             let count = left.min(CHUNK_BYTES / self.dtype.bytes());

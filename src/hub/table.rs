@@ -21,6 +21,8 @@ pub(super) enum Way {
     Transposed,
     /// Theirs are the rows of queries, of keys and of values, each a tensor.
     Qkv,
+    /// As `Qkv`; queries and keys as those have them who pair neighbours in rotary heads.
+    TurnedQkv,
     /// Theirs are the first and the second half of the rows: gate and up.
     Halves,
 }
@@ -47,8 +49,19 @@ pub(super) struct Part {
     pub(super) name: String,
     /// Its shape.
     pub(super) shape: Vec<usize>,
-    /// Whether it is stored `[in, out]`.
-    pub(super) transposed: bool,
+    /// How its elements lie.
+    pub(super) order: Order,
+}
+
+/// How the elements of a tensor of theirs lie, beside ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The same.
+    Same,
+    /// Stored `[in, out]`.
+    Transposed,
+    /// In each head of so many rows, the first and the second half take turns.
+    Turned(usize),
 }
 
 impl Part {
@@ -104,26 +117,54 @@ fn expand(line: &Line, parameter: &Parameter, kind: &str, block: &str, model: &D
     let cut = match line.way {
         Way::Same | Way::Tokens | Way::Transposed => vec![rows],
         Way::Halves => vec![rows / 2; 2],
-        Way::Qkv => {
+        Way::Qkv | Way::TurnedQkv => {
             let [q, kv] = [model.heads, model.kv_heads()].map(|heads| heads * model.head_dim());
             vec![q, kv, kv]
         }
     };
     assert_eq!(cut.len(), line.theirs.len(), "tensors of {}", line.ours);
     assert_eq!(cut.iter().sum::<usize>(), rows, "rows of {}", parameter.name);
-    let transposed = line.way == Way::Transposed && parameter.shape.len() == 2;
-    let part = |(module, rows): (&&str, usize)| {
-        let mut shape = parameter.shape.clone();
+    let order = |i: usize| match line.way {
+        Way::Transposed if parameter.shape.len() == 2 => Order::Transposed,
+        Way::TurnedQkv if i < 2 => Order::Turned(model.head_dim()),
+        _ => Order::Same,
+    };
+    let part = |(i, (module, rows)): (usize, (&&str, usize))| {
+        let (mut shape, order) = (parameter.shape.clone(), order(i));
         shape[0] = rows;
-        if transposed {
+        if order == Order::Transposed {
             shape.reverse();
         }
-        Part { name: format!("{}.{kind}", module.replace("{}", block)), shape, transposed }
+        Part { name: format!("{}.{kind}", module.replace("{}", block)), shape, order }
     };
     Row {
         ours: parameter.name.clone(),
         shape: parameter.shape.clone(),
-        parts: line.theirs.iter().zip(cut).map(part).collect(),
+        parts: line.theirs.iter().zip(cut).enumerate().map(part).collect(),
         tokens: line.way == Way::Tokens,
     }
+}
+
+/// A matrix of rows of `columns` elements, column by column.
+pub(super) fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
+    let rows = matrix.len() / columns.max(1);
+    let mut out = Vec::with_capacity(matrix.len());
+    for column in 0..columns {
+        out.extend((0..rows).map(|row| matrix[row * columns + column]));
+    }
+    out
+}
+
+/// Rows of `columns` elements: in each head the first row, the first of the second half, the second
+/// row, and so on.
+pub(super) fn turned(matrix: &[f32], columns: usize, head_dim: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(matrix.len());
+    for head in matrix.chunks_exact(head_dim * columns) {
+        let (first, second) = head.split_at(head.len() / 2);
+        for (a, b) in first.chunks_exact(columns).zip(second.chunks_exact(columns)) {
+            out.extend_from_slice(a);
+            out.extend_from_slice(b);
+        }
+    }
+    out
 }

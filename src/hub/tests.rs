@@ -13,11 +13,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::tensors::{Tensors, narrow, widen};
-use super::{Export, Exported, Import, Imported, export, import};
+use super::{Export, Exported, Form, Import, Imported, export, import};
 use crate::config::Config;
 use crate::failure::Failure;
 
 mod exports;
+mod ggufs;
 mod hostile;
 mod imports;
 mod parity;
@@ -123,7 +124,7 @@ fn export_job(path: &Path, folder: &Path) -> Export {
     Export {
         path: path.to_owned(),
         folder: folder.to_owned(),
-        dtype: None,
+        form: Form::Transformers(None),
         step: None,
         shard_bytes: 5_000_000_000,
         command: "octet export".to_owned(),

@@ -85,10 +85,27 @@ fn what_cannot_be_exported_or_imported_is_refused_and_nothing_is_written() {
     assert!(place.refusal(&["import", "nothing", "back"]).contains("holds a config.json"));
     assert!(place.refusal(&["import", "text.txt", "back"]).contains("expected a folder"));
     assert!(place.refusal(&["import", "run", "back"]).contains("holds a config.json"));
+    for (arguments, complaint) in [
+        (["--dtype", "q8_0"].as_slice(), "expected f32, bf16 or f16 without --to gguf"),
+        (&["--to", "gguf", "--dtype", "bf16"], "expected f32, f16, q8_0, q4_0 or q4_k of GGUF"),
+    ] {
+        let command = [&["export", "run", "out"], arguments].concat();
+        assert!(place.refusal(&command).contains(complaint), "{command:?}");
+    }
     let names = |name: &str| place.path(name).exists();
     assert!(!names("out") && !names("back"));
     let hidden = fs::read_dir(place.path(".")).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(!hidden.into_iter().any(|name| name.to_string_lossy().contains("partial")));
+}
+
+#[test]
+fn a_file_of_llama_cpp_goes_out() {
+    let place = Place::new();
+    place.train("run", &["model.qk_norm=true"]);
+    place.prints(&["export", "run", "out", "--to", "gguf", "--dtype", "q8_0"]);
+    let names: Vec<String> = files(&place.path("out")).into_keys().collect();
+    assert_eq!(names, ["model-q8_0.gguf"]);
+    assert!(fs::read(place.path("out/model-q8_0.gguf")).unwrap().starts_with(b"GGUF\x03"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use octet_kernels::dtype::DType;
 use serde_json::Value;
 
 use super::{
-    Export, export, export_job, export_to, folder_of, golden, import_to, names_in, scratch,
+    Export, Form, export, export_job, export_to, folder_of, golden, import_to, names_in, scratch,
     tensors_in,
 };
 use crate::failure::{INTERRUPTED, USER, WORLD};
@@ -63,7 +63,7 @@ fn types_are_rounded_to_the_nearest() {
     let run = place.path().join("run");
     for (dtype, name, word) in [(DType::Bf16, "bf16", "bfloat16"), (DType::F16, "f16", "float16")] {
         let folder = place.path().join(name);
-        let job = Export { dtype: Some(dtype), ..export_job(&run, &folder) };
+        let job = Export { form: Form::Transformers(Some(dtype)), ..export_job(&run, &folder) };
         export(&LocalDisk, &job, &|| false).unwrap();
         assert_eq!(json(&folder.join("config.json"))["torch_dtype"], word);
         let wide = tensors_in(&place.path().join("theirs/model.safetensors"));

@@ -60,7 +60,7 @@ fn nanogpt(golden: &super::Golden) -> Vec<Tensor> {
     for (name, shape, values) in &mut tensors {
         let linear = [".c_attn.weight", ".c_proj.weight", ".c_fc.weight"];
         if linear.iter().any(|end| name.ends_with(end)) {
-            *values = super::super::export::transposed(values, shape[1]);
+            *values = super::super::table::transposed(values, shape[1]);
             shape.reverse();
         }
     }

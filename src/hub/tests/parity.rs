@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{Goal, Policy, Variables};
 use octet_kernels::ops::linear::linear;
+use serde_json::Value;
 
 use super::{
     export_to, files_of, golden, import_to, parameters_of, scratch, tensors_in, tensors_of,
@@ -74,6 +75,7 @@ fn models_of_transformers_compute_the_same_and_come_out_as_they_came_in() {
     let golden = golden();
     assert!(golden.cases.len() >= 18);
     let kept = std::env::var_os("OCTET_HUB_PARITY").map(PathBuf::from);
+    let mut figures = serde_json::Map::new();
     for case in &golden.cases {
         let (name, own) = (&case.name, scratch());
         let place = own.path();
@@ -94,6 +96,7 @@ fn models_of_transformers_compute_the_same_and_come_out_as_they_came_in() {
             }
         }
         let error = (error / norm).sqrt();
+        figures.insert(name.clone(), error.into());
         assert!(error <= LIMIT, "{name}: logits differ by {error:e}");
         for _ in &case.greedy {
             let next = best(model(&tokens).last().unwrap());
@@ -113,5 +116,8 @@ fn models_of_transformers_compute_the_same_and_come_out_as_they_came_in() {
         import_to(&out, &again).unwrap_or_else(|error| panic!("{name}: {error}"));
         export_to(&again, &twice).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(files_of(&out) == files_of(&twice), "{name}: an export that came back");
+    }
+    if let Some(folder) = kept {
+        std::fs::write(folder.join("figures.json"), Value::Object(figures).to_string()).unwrap();
     }
 }

@@ -301,6 +301,11 @@ pub trait Workload: Debug + Send + Sync + 'static {
     /// All programs of the run, sharing the variables.
     fn programs(&self) -> &[Program];
 
+    /// The first values of a parameter: a pure function.
+    fn first_values(&self, parameter: ParameterId) -> Vec<f32> {
+        self.variables().first_values(parameter, self.seed())
+    }
+
     /// How the largest step is cut.
     fn batch(&self) -> Batch;
 

@@ -117,7 +117,7 @@ pub fn initialise(workload: &dyn Workload, slot: &Slot) {
         let tensor = by_name(&parameter.name).expect("every parameter is in the slot");
         // SAFETY: nobody else has the slot before the first rank starts.
         let bytes: &mut [u8] = unsafe { slot.tensor(&tensor).as_mut_slice() };
-        let values = workload.variables().first_values(ParameterId(i), workload.seed());
+        let values = workload.first_values(ParameterId(i));
         write_as(tensor.dtype, &values, bytes);
     }
     initialise_rest(workload, slot);

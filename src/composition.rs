@@ -303,6 +303,13 @@ impl Builder<'_> {
         self.parts.get(name).cloned().ok_or_else(missing)
     }
 
+    /// Whether any parameter of a model is trained.
+    pub fn is_trained(&self, part: &Part) -> bool {
+        let prefix = format!("{}.", part.name());
+        let own = |name: &str| part.name().is_empty() || name.starts_with(&prefix);
+        self.variables.parameters().iter().any(|p| p.trainable && own(&p.name))
+    }
+
     /// What one run of a program computes.
     pub fn shape(&self) -> BatchShape {
         self.shape

@@ -2,7 +2,8 @@
 //!
 //! Duty: reads, checks and completes a configuration before anything else happens, and writes the
 //! form that is stored with the run. Each section is defined by its owner; this file only joins
-//! them. Prohibition: touches no data and no device, and opens no file but the configuration.
+//! them. Prohibition: touches no data and no device, and opens no file but the configuration, and
+//! those of runs that it takes models from.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -157,6 +158,7 @@ impl Config {
             document.set(argument)?;
         }
         let mut config = document.read()?;
+        document.adopt(&mut config)?;
         config.resolve();
         config.validate().map_err(|invalid| document.locate(invalid))?;
         Ok((config, document.origins()))
@@ -200,6 +202,10 @@ impl Config {
                 .with("batch.lanes")
                 .with("batch.global")
                 .with("batch.micro"));
+        }
+        if !self.tasks.is_empty() && self.data.validation_fraction == 0.0 {
+            let problem = "expected none, because data.validation_fraction = 0 holds nothing out";
+            return Err(Invalid::new("tasks", problem).with("data.validation_fraction"));
         }
         if self.evaluate.every > 0 && self.data.validation_fraction == 0.0 {
             let every = self.evaluate.every;
@@ -249,6 +255,11 @@ impl Config {
                 matches!(key, "text" | "field" | "url_field" | "clean" | "bad_records_max")
             };
             source.for_each(|source| source.retain(|key, _| !is_text(key)));
+        }
+        let parts = table.get_mut("model").and_then(|model| model.get_mut("parts"));
+        for (_, part) in parts.and_then(Value::as_table_mut).into_iter().flatten() {
+            // What first values were is a part of the state.
+            part.as_table_mut().and_then(|part| part.remove("from"));
         }
         let mut keys = BTreeMap::new();
         for (section, value) in &table {

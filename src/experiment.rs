@@ -52,6 +52,8 @@ pub struct Experiment {
     decoder: Option<Decoder>,
     text: Option<Text>,
     talk: Option<Talk>,
+    /// First values that come from elsewhere, by name.
+    given: BTreeMap<String, Vec<f32>>,
 }
 
 /// Where a track stands in its samples, and what fills its records.
@@ -122,6 +124,7 @@ impl Experiment {
             decoder: None,
             text,
             talk: None,
+            given: BTreeMap::new(),
         };
         experiment.compile()?;
         experiment.open_streams()?;
@@ -179,7 +182,8 @@ impl Experiment {
         let ramp = batch.ramp.iter().map(|&(until, _)| until);
         let zeros = self.streams.iter().flat_map(|stream| &stream.zeros);
         let changes = zeros.flat_map(|&(from, to)| [from, to]).chain(ramp).chain([0]);
-        for step in changes.collect::<Vec<_>>() {
+        // What lasts for ever has no step behind it.
+        for step in changes.filter(|&step| step < u64::MAX).collect::<Vec<_>>() {
             let (size, tracks) = (batch.size_of(step), self.tracks_in(step));
             let micro_batches = batch.sizes().nth(size).unwrap_or(batch.global) / batch.micro;
             if !micro_batches.is_multiple_of(turn) {
@@ -249,6 +253,27 @@ impl Experiment {
     pub fn with_talk(mut self, talk: Talk) -> Self {
         self.talk = Some(talk);
         self
+    }
+
+    /// Begins with these values of parameters, by name.
+    ///
+    /// # Errors
+    /// A sentence about a parameter that is not there or has another size.
+    pub fn with_first_values(
+        mut self,
+        values: BTreeMap<String, Vec<f32>>,
+    ) -> std::result::Result<Self, String> {
+        for (name, values) in &values {
+            let found = self.variables().parameters().iter().find(|p| p.name == *name);
+            let own = found.map(|parameter| parameter.elements());
+            if own != Some(values.len()) {
+                let own =
+                    own.map_or("none of that name".to_owned(), |own| format!("{own} elements"));
+                return Err(format!("{name} has {} elements there, and {own} here", values.len()));
+            }
+        }
+        self.given = values;
+        Ok(self)
     }
 
     /// The configuration.
@@ -329,6 +354,12 @@ impl Workload for Experiment {
 
     fn seed(&self) -> u64 {
         self.config.run.seed
+    }
+
+    fn first_values(&self, parameter: ParameterId) -> Vec<f32> {
+        let given = self.given.get(&self.variables().parameters()[parameter.0].name);
+        let drawn = || self.variables().first_values(parameter, self.seed());
+        given.cloned().unwrap_or_else(drawn)
     }
 
     fn shape(&self, step: u64, attempt: usize) -> Arc<StepShape> {

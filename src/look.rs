@@ -4,7 +4,7 @@
 //! into the run folder, so a run may be looked at while it is trained; what telemetry writes goes
 //! into a folder that is removed again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -21,12 +21,15 @@ use octet_actors::snapshot::{Slot, SnapshotLayout, SnapshotSlots};
 use octet_actors::supervisor::Ending;
 use octet_actors::telemetry::Observer;
 use octet_actors::topology::{Begin, RunSetup, run};
+use octet_kernels::dtype::DType;
+use octet_kernels::graph::{Granularity, Layout};
 
+use crate::composition::Composition;
 use crate::config::Config;
 use crate::data::{Prepared, Watcher, prepare};
 use crate::experiment::Experiment;
 use crate::failure::Failure;
-use crate::models::RecomputeConfig;
+use crate::models::{ModelSize, RecomputeConfig};
 use crate::run_data::{self, DataPlace, tokenizer_folder};
 use crate::sampling::{Conversation, Listener, Request, Sampler, read_prompt};
 use crate::text::Text;
@@ -217,6 +220,37 @@ fn text_of(run: &Run, config: &mut Config, watcher: Watcher<'_>) -> Result<Prepa
         )),
         _ => Ok(prepared),
     }
+}
+
+/// The parameters of the newest good checkpoint of a run, by name.
+///
+/// # Errors
+/// [`Failure`]: there is no run, or no good checkpoint in it.
+pub fn parameters(run: &Run) -> Result<BTreeMap<String, Vec<f32>>, Failure> {
+    let missing = || Failure::user("the run does not say how large its vocabulary is");
+    let vocabulary = run.config.model.vocabulary.ok_or_else(missing)?;
+    let size = ModelSize { vocabulary, max_positions: run.config.batch.sequence_length };
+    let Composition { variables, .. } = Composition::new(&run.looking()?, size)?;
+    let layout = Layout::new(&variables, Granularity::default());
+    let layout = Arc::new(SnapshotLayout::new(&variables, &layout));
+    let slots = SnapshotSlots::create(layout.bytes())?;
+    let slot = slots.slot(0, &layout);
+    newest_model(&LocalDisk, &run.store(), &slot)?;
+    let view = slot.view()?;
+    let is_parameter = |name: &str| variables.parameters().iter().any(|p| p.name == name);
+    let mut values = BTreeMap::new();
+    for tensor in layout.tensors().iter().filter(|tensor| is_parameter(&tensor.name)) {
+        let bytes = view.bytes(tensor);
+        let wide = match tensor.dtype {
+            DType::Bf16 => {
+                let pairs = bytes.chunks_exact(2).map(|b| u32::from(b[0]) | u32::from(b[1]) << 8);
+                pairs.map(|bits| f32::from_bits(bits << 16)).collect()
+            }
+            _ => bytes.chunks_exact(4).map(bytemuck::pod_read_unaligned).collect(),
+        };
+        values.insert(tensor.name.clone(), wide);
+    }
+    Ok(values)
 }
 
 /// Runs `works` on the newest good checkpoint.

@@ -175,6 +175,14 @@ impl Text {
     /// [`DataError`]: a shard that is gone or damaged, a split that is too short, or sources that
     /// end before the run does.
     pub fn open(config: &Config, prepared: Prepared) -> Result<Self, DataError> {
+        let (tokens, special) = (prepared.tokenizer.vocabulary(), config.special_tokens());
+        if let Some(rows) = config.model.vocabulary.filter(|&rows| rows < tokens + special) {
+            let problem = format!(
+                "expected at least {}, {tokens} tokens and {special} of the objective, got {rows}",
+                tokens + special
+            );
+            return Err(DataError::Config { key: "model.vocabulary", problem });
+        }
         let open = |track: &TrackConfig| {
             let training = Training::open(config, track, &prepared)?;
             let training = Some(Which::Training(Arc::new(training)));

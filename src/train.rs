@@ -3,6 +3,7 @@
 //! Everything is checked before memory is taken and before anything is written. What is made of it
 //! here is also how `look` evaluates and samples a run that is there.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ use crate::data::{DataError, Prepared, Progress, Tokenizer, prepare};
 use crate::experiment::{Experiment, Talk};
 use crate::failure::Failure;
 use crate::hub;
+use crate::look::{self, Run};
 use crate::models::RecomputeConfig;
 use crate::plan::vocabulary;
 use crate::provenance;
@@ -116,6 +118,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let experiment = Experiment::new(&config, vocabulary, Some(text))?;
     // What "auto" became.
     config.model = experiment.config().model.clone();
+    let experiment = begun(&job.folder, job.fresh, &config, &tokenizer, experiment)?;
     let decoder = experiment.decoder();
     let request = decoder.map(|_| request(&config, &tokenizer)).transpose()?;
     let start = if job.fresh { Start::Fresh } else { Start::Resume };
@@ -159,6 +162,38 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
         run_data::add_sources(&folder.path().join(SUMMARY), &consumed)?;
     }
     Ok(Some(finished))
+}
+
+/// Takes the first values of models from the runs that they begin as, if this one has no state yet.
+fn begun(
+    folder: &Path,
+    fresh: bool,
+    config: &Config,
+    tokenizer: &Tokenizer,
+    experiment: Experiment,
+) -> Result<Experiment, Failure> {
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    let there = open_store(config, &folder.join("checkpoints"), &disk).steps();
+    if !fresh && there.is_ok_and(|steps| !steps.is_empty()) {
+        return Ok(experiment);
+    }
+    let mut values = BTreeMap::new();
+    for (name, part) in &config.model.parts {
+        let used = experiment.composition().parts.get(name).is_some();
+        let Some(run) = part.from.as_ref().filter(|_| used) else { continue };
+        let refuse = |what: String| Failure::user(format!("model.parts.{name}.from: {what}"));
+        let run = Run::open(Path::new(run), &[]).map_err(|failure| refuse(failure.what))?;
+        let same = run_data::tokenizer(&run.folder)?.digest() == tokenizer.digest();
+        if !same {
+            let run = run.folder.display();
+            return Err(refuse(format!("expected a run of the same tokenizer, got {run}")));
+        }
+        let parameters = look::parameters(&run).map_err(|failure| refuse(failure.what))?;
+        values.extend(parameters.into_iter().map(|(own, v)| (format!("{name}.{own}"), v)));
+    }
+    experiment.with_first_values(values).map_err(|what| {
+        Failure::user(format!("model.parts: expected models as in the runs they begin as: {what}"))
+    })
 }
 
 /// The data of a job, made or found; with a note if that is of a text that is not there any more.

@@ -156,6 +156,24 @@ impl Document {
         Ok(())
     }
 
+    /// Gives further models that begin as those of other runs their families.
+    pub(super) fn adopt(&self, config: &mut Config) -> Result<(), ConfigError> {
+        let tables = self.table.get("model").and_then(|model| model.get("parts"));
+        for (name, part) in &mut config.model.parts {
+            let table = tables.and_then(|parts| parts.get(name)).and_then(Value::as_table);
+            let leaves = table.is_some_and(PartConfig::leaves_family);
+            let Some(run) = part.from.as_ref().filter(|_| leaves) else { continue };
+            let file = Path::new(run).join("config.toml");
+            let key = format!("model.parts.{name}.from");
+            let refuse = |problem: String| self.error(&key, expected("a run", problem));
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| refuse(format!("{}: {error}", file.display())))?;
+            let stored = Config::parse(&text, &file, &[]);
+            part.family = stored.map_err(|error| refuse(error.to_string()))?.model.family;
+        }
+        Ok(())
+    }
+
     fn check_among(&self, place: &str, key: &str, known: &[&str]) -> Result<(), ConfigError> {
         if known.contains(&key) {
             return Ok(());

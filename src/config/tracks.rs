@@ -69,7 +69,10 @@ pub struct TaskConfig {
 
 /// A number for every step.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(untagged, expecting = "a number of at least 0, or pairs of a step and such a number")]
+#[serde(
+    untagged,
+    expecting = "expected a number of at least 0, or pairs of a step and such a number"
+)]
 pub enum Weight {
     /// The same for all.
     Constant(f64),

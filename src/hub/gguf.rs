@@ -157,7 +157,7 @@ fn rope_factors(model: &DenseConfig) -> Option<Vec<f32>> {
 
 fn keys(source: &Source, architecture: &str, kind: GgmlType) -> Vec<(String, Value)> {
     let config = &source.run.config;
-    let model = dense(config);
+    let model = dense(config)?;
     let folder = std::path::absolute(&source.run.folder);
     let folder = folder.unwrap_or_else(|_| source.run.folder.clone());
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -24,9 +24,14 @@ pub const MAIN: &str = "model";
 /// `[model.parts.NAME]`: one more model, the keys of its family beside these.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct PartConfig {
-    /// The family and its keys; those of what it is the average of.
+    /// The family and its keys; by default those of the run in `from`, or of what it is the average
+    /// of.
     #[serde(flatten)]
     pub family: FamilyConfig,
+    /// A run of the same tokenizer, whose newest checkpoint gives the first values: those of its
+    /// `[model]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// It is never trained.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub frozen: bool,
@@ -45,7 +50,7 @@ pub struct PartConfig {
 }
 
 /// The keys of a part beside those of its family.
-const OWN_KEYS: [&str; 5] = ["frozen", "average_of", "decay", "shared_with", "shared"];
+const OWN_KEYS: [&str; 6] = ["from", "frozen", "average_of", "decay", "shared_with", "shared"];
 
 /// What stays of an average in a step, where nothing is said.
 const DECAY: f64 = 0.999;
@@ -56,6 +61,11 @@ impl PartConfig {
         let own = FamilyConfig::keys(family.unwrap_or(FamilyConfig::NAMES[0]));
         let shared = OWN_KEYS.into_iter().chain([FamilyConfig::TAG]);
         own.unwrap_or_default().iter().copied().chain(shared).collect()
+    }
+
+    /// Whether a table leaves the family to another model.
+    pub(crate) fn leaves_family(table: &toml::Table) -> bool {
+        table.keys().all(|key| OWN_KEYS.contains(&key.as_str()))
     }
 
     /// The models that must be there before it.
@@ -81,6 +91,9 @@ impl PartConfig {
         require(lonely, of("decay"), || format!("expected {key}.average_of beside it"))?;
         let lonely = self.shared.is_empty() || self.shared_with.is_some();
         require(lonely, of("shared"), || format!("expected {key}.shared_with beside it"))?;
+        let once = self.from.is_none() || self.average_of.is_none();
+        let problem = || "expected no average_of beside it: that begins as the other".to_owned();
+        require(once, of("from"), problem)?;
         let family = self.family.get().validate();
         family.map_err(|invalid| invalid.within("model", key))
     }
@@ -90,6 +103,7 @@ impl<'de> Deserialize<'de> for PartConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let mut table = toml::Table::deserialize(deserializer)?;
         Ok(Self {
+            from: take(&mut table, "from")?,
             frozen: take(&mut table, "frozen")?.unwrap_or_default(),
             average_of: take(&mut table, "average_of")?,
             decay: take(&mut table, "decay")?,

@@ -19,11 +19,13 @@ use crate::config::tagged::tagged;
 use crate::data::{Cut, DataError};
 use crate::text::Stream;
 
+pub mod distillation;
 pub mod masked;
 mod masking;
 pub mod next_token;
 pub mod replaced_token;
 
+pub use distillation::Distillation;
 pub use masked::Masked;
 pub use next_token::NextToken;
 pub use replaced_token::ReplacedToken;
@@ -33,6 +35,8 @@ tagged! {
     ObjectiveConfig by "kind" as Objective;
     /// Every token predicts the next one of its document.
     "next_token" => NextToken(NextToken),
+    /// The next token as a teacher would have it.
+    "distillation" => Distillation(Distillation),
     /// Hidden tokens are told from all others; as in BERT.
     "masked" => Masked(Masked),
     /// Tokens that a generator replaces are to be found; as in ELECTRA.

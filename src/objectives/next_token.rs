@@ -3,8 +3,8 @@
 //! Inputs, N rows of packed sequences: `tokens i32[N]`, `labels i32[N]` (negative: no target),
 //! `positions i32[N]`, `segments i32[N]`, for training `scale f32[]`, one over the targets of the
 //! whole step, and for evaluation `bytes i32[N]`, UTF-8 bytes of each target's text. Results:
-//! `loss` (training; the sum times the scale), `loss_sum`, `targets`, and for evaluation the sum over
-//! targets with text, `text_loss_sum`, and their `bytes`.
+//! `loss` (training; the sum times the scale), `loss_sum`, `targets`, and for evaluation the sum
+//! over targets with text, `text_loss_sum`, and their `bytes`.
 
 use std::ops::Range;
 
@@ -53,9 +53,12 @@ impl Default for NextToken {
     }
 }
 
+/// What evaluations add up.
+pub(super) const SUMS: [&str; 4] = ["loss_sum", "targets", "text_loss_sum", "bytes"];
+
 impl NextToken {
     /// The sum of losses times `scale`; fetches what is summed.
-    fn loss(
+    pub(super) fn loss(
         &self,
         g: &mut Graph<'_>,
         model: &Part,
@@ -151,7 +154,7 @@ impl Objective for NextToken {
             own.loss(g, &model, shape, false)?;
             Ok(Goal::Forward)
         });
-        let sums = ["loss_sum", "targets", "text_loss_sum", "bytes"].map(str::to_owned).to_vec();
+        let sums = SUMS.map(str::to_owned).to_vec();
         Ok(Built {
             attempts: vec![vec![Stage::Each(train)]],
             group: 1,
@@ -162,16 +165,22 @@ impl Objective for NextToken {
     }
 
     fn inputs(&self, source: Source) -> std::result::Result<Box<dyn Inputs>, DataError> {
-        Ok(Box::new(Successors(source)))
+        Ok(Box::new(Successors { source, losses: 1 }))
     }
 }
 
 /// Windows as they are.
-struct Successors(Source);
+pub(super) struct Successors {
+    pub(super) source: Source,
+    /// How many losses have these targets.
+    pub(super) losses: usize,
+}
 
 impl Inputs for Successors {
     fn targets(&self, sample: u64) -> std::result::Result<Counts, DataError> {
-        Ok([self.0.samples.targets(sample)?, 0, 0, 0])
+        let mut counts = Counts::default();
+        counts[..self.losses].fill(self.source.samples.targets(sample)?);
+        Ok(counts)
     }
 
     fn fill(
@@ -180,7 +189,7 @@ impl Inputs for Successors {
         program: &Program,
         record: &mut Record<'_>,
     ) -> std::result::Result<(), DataError> {
-        let Source { samples: stream, sequence_length: length, token_bytes, .. } = &self.0;
+        let Source { samples: stream, sequence_length: length, token_bytes, .. } = &self.source;
         let [tokens, labels, segments, positions] =
             record.fields::<i32, 4>(program, ["tokens", "labels", "segments", "positions"]);
         let rows = (samples.end - samples.start) as usize * length;

@@ -33,13 +33,11 @@ tokenizer = \"characters\"
 validation_fraction = 0.2
 ";
 
-/// Documents of six letters that follow each other, each document from another one on.
+/// Documents of one letter each: what is hidden is what stands everywhere else.
 fn corpus() -> String {
-    let letters: Vec<char> = "abcdef".chars().collect();
     let mut lines = String::new();
-    for document in 0..24 {
-        let letter = |at: usize| letters[(document + at) % letters.len()];
-        let text: String = (0..40).map(letter).collect();
+    for letter in "abcdef".repeat(4).chars() {
+        let text: String = std::iter::repeat_n(letter, 40).collect();
         writeln!(lines, "{{\"text\": \"{text}\"}}").unwrap();
     }
     lines

@@ -3,6 +3,7 @@
 //!
 //! One file for each kind; what they share is in `harness`.
 
+mod distillation;
 mod harness;
 mod masked;
 mod mixture;

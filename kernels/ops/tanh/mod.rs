@@ -1,7 +1,7 @@
 //! `tanh`: the hyperbolic tangent. `x f[..] -> y f[..]`, same shape and dtype.
 //!
-//! Gradient: `dx = dy (1 - y²)`, overwrites; backward reads y, not x. Elements beyond the live extent
-//! are neither read nor written.
+//! Gradient: `dx = dy (1 - y²)`, overwrites; backward reads y, not x. Elements beyond the live
+//! extent are neither read nor written.
 
 use crate::cpu::CpuRun;
 use crate::error::Result;

@@ -1,0 +1,79 @@
+//! Runs of several tracks and models from the command line.
+
+use crate::harness::Place;
+
+const DISTILL: [&str; 4] = [
+    "objective.kind=distillation",
+    "model.parts.teacher.from=runs/teacher",
+    "model.parts.teacher.frozen=true",
+    "model.width=16",
+];
+
+#[test]
+fn a_teacher_comes_from_the_checkpoint_of_another_run() {
+    let place = Place::new();
+    place.train("runs/teacher", &[]);
+    place.train("runs/student", &DISTILL);
+    let losses = place.log("runs/student", "step")[0]["losses"].to_string();
+    assert!(losses.contains("\"text\"") && losses.contains("\"teacher\""), "{losses}");
+    // What is stored says what the teacher is, and the checkpoint holds it.
+    let stored = place.read("runs/student/config.toml");
+    assert!(stored.contains("[model.parts.teacher]") && stored.contains("width = 32"), "{stored}");
+    // Stopped and resumed, it is the same run; the teacher is not read again.
+    let half = [&DISTILL[..], &["run.steps=4", "schedule.steps=6"]].concat();
+    place.train("runs/torn", &half);
+    std::fs::remove_dir_all(place.path("runs/teacher/checkpoints")).unwrap();
+    place.train("runs/torn", &[&DISTILL[..], &["schedule.steps=6"]].concat());
+    let whole = [&DISTILL[..], &["schedule.steps=6"]].concat();
+    assert_eq!(place.digest("runs/torn"), place.digest("runs/student"));
+    let mut arguments = vec!["train", "tiny.toml", "--run", "runs/late"];
+    whole.iter().for_each(|set| arguments.extend(["--set", set]));
+    let error = place.refusal(&arguments);
+    assert!(
+        error.contains("model.parts.teacher.from: ") && error.contains("no checkpoint"),
+        "{error}"
+    );
+}
+
+#[test]
+fn tracks_are_evaluated_by_name_and_at_their_own_pace() {
+    let place = Place::new();
+    let tracks = "\
+[[tracks]]
+name = \"lm\"
+[[tracks]]
+name = \"bert\"
+model = \"bert\"
+weight = [[0, 1.0], [4, 0.5]]
+objective = { kind = \"masked\" }
+[[tasks]]
+name = \"text\"
+track = \"lm\"
+[[tasks]]
+name = \"hidden\"
+track = \"bert\"
+every = 2
+[model.parts.bert]
+family = \"encoder\"
+layers = 1
+heads = 2
+width = 16
+";
+    let config = place.read("tiny.toml") + tracks;
+    std::fs::write(place.path("tiny.toml"), config).unwrap();
+    let printed = place.train("runs/both", &[]);
+    assert!(printed.contains("  lm ") && printed.contains("  bert "), "{printed}");
+    let evaluated: Vec<(u64, String)> = place
+        .log("runs/both", "evaluate")
+        .iter()
+        .map(|line| (line["step"].as_u64().unwrap(), line["task"].as_str().unwrap().to_owned()))
+        .collect();
+    let wanted = [(2, "hidden"), (3, "text"), (4, "hidden"), (6, "text"), (6, "hidden")];
+    assert_eq!(evaluated, wanted.map(|(step, task)| (step, task.to_owned())));
+    let shown = place.prints(&["evaluate", "runs/both", "--task", "hidden"]);
+    assert!(shown.contains("hidden"), "{shown}");
+    let plan = place.json(&["plan", "tiny.toml", "--json"]);
+    assert!(plan["parameters"].as_u64().unwrap() > 0);
+    let error = place.refusal(&["evaluate", "runs/both", "--task", "other"]);
+    assert!(error.contains("text") && error.contains("hidden"), "{error}");
+}

@@ -84,12 +84,12 @@ pub(super) fn export_one(
     stop: &dyn Fn() -> bool,
 ) -> Result<Exported, Damage> {
     let config = &source.run.config;
-    let (family, model) = (family_of(config)?, dense(config));
+    let (family, model) = (family_of(config)?, dense(config)?);
     let architecture = architecture(family.model_type, model)?;
     let rows = rows(&lines(architecture), &parameters(config)?, model)?;
     let vocabulary = config.model.vocabulary.unwrap_or(0);
     let tokenizer = run_data::tokenizer(&source.run.folder)?;
-    let mut keys = keys(source, architecture, kind);
+    let mut keys = keys(source, architecture, model, kind);
     let words = vocabulary::keys(&tokenizer, vocabulary)
         .map_err(|what| Failure::user(format!("--to gguf: the tokenizer: {what}")))?;
     keys.extend(words);
@@ -155,9 +155,13 @@ fn rope_factors(model: &DenseConfig) -> Option<Vec<f32>> {
     Some((0..head_dim / 2).map(of).collect())
 }
 
-fn keys(source: &Source, architecture: &str, kind: GgmlType) -> Vec<(String, Value)> {
+fn keys(
+    source: &Source,
+    architecture: &str,
+    model: &DenseConfig,
+    kind: GgmlType,
+) -> Vec<(String, Value)> {
     let config = &source.run.config;
-    let model = dense(config)?;
     let folder = std::path::absolute(&source.run.folder);
     let folder = folder.unwrap_or_else(|_| source.run.folder.clone());
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -203,6 +203,13 @@ impl Config {
                 .with("batch.global")
                 .with("batch.micro"));
         }
+        if self.sample.every > 0 && !self.writes() {
+            let every = self.sample.every;
+            let problem = format!(
+                "expected 0, because no model of this run learns to go on with a text, got {every}"
+            );
+            return Err(Invalid::new("sample.every", problem).with("objective.kind"));
+        }
         if !self.tasks.is_empty() && self.data.validation_fraction == 0.0 {
             let problem = "expected none, because data.validation_fraction = 0 holds nothing out";
             return Err(Invalid::new("tasks", problem).with("data.validation_fraction"));

@@ -136,7 +136,7 @@ pub fn generate(run: &Run, writing: Writing, listeners: Vec<Listener>) -> Result
     let tokenizer = Arc::new(run_data::tokenizer(&run.folder)?);
     let vocabulary = config.padded_vocabulary(tokenizer.vocabulary());
     let experiment = Experiment::new(&config, vocabulary, None)?;
-    let missing = || Failure::ours("programs that write text were not compiled");
+    let missing = || Failure::user("this run trains no model that goes on with a text");
     let decoder = experiment.decoder().ok_or_else(missing)?;
     let Writing { prompts, tokens, sampler } = writing;
     let mut texts = VecDeque::with_capacity(prompts.len());

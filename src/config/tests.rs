@@ -46,8 +46,12 @@ fn an_empty_file_is_a_usable_run() {
 #[test]
 fn every_section_lists_its_keys() {
     for section in super::fields::fields_of::<Config>() {
-        let wrong = refusal(&format!("[{section}]\nzzzzzzzzzzzzzzzzzzzzzz = 1\n"));
-        let key = format!("a.toml:2: {section}.zzzzzzzzzzzzzzzzzzzzzz: unknown key, expected one");
+        let (head, place) = match *section {
+            "tracks" | "tasks" => (format!("[[{section}]]"), format!("{section}[0]")),
+            _ => (format!("[{section}]"), (*section).to_owned()),
+        };
+        let wrong = refusal(&format!("{head}\nzzzzzzzzzzzzzzzzzzzzzz = 1\n"));
+        let key = format!("a.toml:2: {place}.zzzzzzzzzzzzzzzzzzzzzz: unknown key, expected one");
         assert!(wrong.starts_with(&key), "{wrong}");
     }
 }
@@ -85,7 +89,7 @@ fn mistakes_name_file_line_key_and_what_was_expected() {
         ),
         (
             "[model]\nfamily = \"dence\"\n",
-            "a.toml:2: model.family: expected \"dense\", got \"dence\"",
+            "a.toml:2: model.family: expected \"dense\" or \"encoder\", got \"dence\"",
         ),
         (
             "[model]\nrope_scaling = { factor = 8.0 }\n",

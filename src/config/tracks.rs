@@ -177,6 +177,11 @@ impl Config {
         self.tracks().iter().map(of).collect()
     }
 
+    /// Whether a model learns to go on with a text.
+    pub fn writes(&self) -> bool {
+        self.tracks().iter().any(|track| track.objective.get().writes().is_some())
+    }
+
     /// Tokens beyond the tokenizer's that objectives need.
     pub fn special_tokens(&self) -> usize {
         self.tracks().iter().map(|track| track.objective.get().special_tokens()).max().unwrap_or(0)

@@ -7,8 +7,8 @@
 //! stores them, [`prepare`] runs these steps once and caches the result,
 //! [`stream`] reads shards as one sequence, [`order`] says which window is sample number i,
 //! [`window`] fills the rows of one that is cut from the stream, [`packing`] of one that holds
-//! whole documents, [`pairs`] places two texts, [`samples`] joins these for a split, and [`mixture`] says which source a
-//! sample comes from. [`measure`] times the hot paths.
+//! whole documents, [`pairs`] places two texts, [`samples`] joins these for a split, and
+//! [`mixture`] says which source a sample comes from. [`measure`] times the hot paths.
 //! Ownership: the files below `data.cache`. Prohibition: no threads that outlive a call, no
 //! device, no model; nothing here may depend on the number of ranks.
 

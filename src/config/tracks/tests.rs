@@ -104,7 +104,7 @@ fn what_does_not_fit_is_named_with_its_place() {
         ),
         ("z_loss = 1e-4", "z_loss = -1", "a.toml:9: tracks[1].objective.z_loss: expected a number"),
         ("track = \"b\"", "track = \"c\"", "a.toml:12: tasks[0].track: expected one of [[tracks]]"),
-        ("track = \"b\"\n", "", "a.toml:11: tasks[0].track: expected the name of one of"),
+        ("track = \"b\"\n", "", "a.toml:10: tasks[0].track: expected the name of one of"),
         ("every = 10", "batches = 0", "a.toml:13: tasks[0].batches: expected at least 1, got 0"),
         ("layers = 2", "layers = 0", "a.toml:2: model.parts.small.layers: expected a whole number"),
         ("layers = 2", "layerz = 2", "a.toml:2: model.parts.small.layerz: unknown key, expected"),
@@ -116,6 +116,9 @@ fn what_does_not_fit_is_named_with_its_place() {
         let error = load(&TWO.replacen(from, to, 1)).unwrap_err();
         assert!(error.starts_with(expected), "{error}\nis not\n{expected}");
     }
+    let silent = "[sample]\nevery = 5\n[objective]\nkind = \"masked\"\n";
+    let error = load(silent).unwrap_err();
+    assert!(error.starts_with("a.toml:2: sample.every: expected 0, because no model"), "{error}");
     let idle = "[[tracks]]\nname = \"a\"\nweight = [[0, 1.0], [9, 0.0]]\n";
     let error = load(idle).unwrap_err();
     assert!(error.contains("a track with a weight above 0 at step 9"), "{error}");

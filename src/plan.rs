@@ -16,7 +16,7 @@ use crate::experiment::Experiment;
 use crate::failure::Failure;
 use machine::{Machine, total_memory};
 use memory::Memory;
-use time::{OpCost, StepPart, by_op};
+use time::{OpCost, StepPart, TrackCost, by_op, by_track};
 
 pub mod machine;
 pub mod memory;
@@ -125,6 +125,8 @@ pub struct Plan {
     pub flops_per_step: f64,
     /// What times are computed with.
     pub speeds: Speeds,
+    /// A micro-batch of each track.
+    pub tracks: Vec<TrackCost>,
     /// Ops of a micro-batch of every track by time.
     pub ops: Vec<OpCost>,
     /// Ops of all programs that do not say yet what they ask of the target, and nodes of each.
@@ -206,6 +208,7 @@ pub fn plan(
         fits: capacity.map(|capacity| largest.arena.bytes() <= capacity),
         flops_per_step,
         speeds: speeds(&peaks, disk),
+        tracks: by_track(&experiment, &peaks),
         ops,
         without_kernels: without_kernels(workload),
         step,

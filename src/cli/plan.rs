@@ -205,6 +205,18 @@ fn print_time(plan: &Plan) {
             part.exposed_seconds * 1e3
         );
     }
+    if plan.tracks.len() > 1 {
+        out!("           micro-batch of a track                   MB          ms    of ops %");
+        for track in &plan.tracks {
+            out!(
+                "           {:<35} {:>7.3} {:>11.4} {:>11.1}",
+                track.name,
+                track.activation_bytes as f64 / 1e6,
+                track.seconds * 1e3,
+                track.share * 100.0
+            );
+        }
+    }
     out!("           op of a micro-batch           times       GFLOP          MB          ms");
     for op in plan.ops.iter().take(OPS_SHOWN) {
         out!(

@@ -45,6 +45,33 @@ pub struct StepPart {
     pub exposed_seconds: f64,
 }
 
+/// What one micro-batch of a track takes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrackCost {
+    /// Its name; that of its program where a run has no tracks.
+    pub name: String,
+    /// Roofline seconds.
+    pub seconds: f64,
+    /// Share of the ops' time of a step in which all tracks are.
+    pub share: f64,
+    /// Bytes of activations and scratch; tracks take turns in one region.
+    pub activation_bytes: usize,
+}
+
+/// The costs of every program of a step.
+pub fn by_track(experiment: &Experiment, peaks: &Peaks) -> Vec<TrackCost> {
+    let cost = |program: &Program| TrackCost {
+        name: program.name.clone(),
+        seconds: program.costs().map(|node| node.cost.seconds(peaks)).sum(),
+        share: 0.0,
+        activation_bytes: program.activation_bytes,
+    };
+    let mut tracks: Vec<TrackCost> = experiment.training().map(cost).collect();
+    let all: f64 = tracks.iter().map(|track| track.seconds).sum();
+    tracks.iter_mut().for_each(|track| track.share = track.seconds / all);
+    tracks
+}
+
 /// Sums costs by op, the slowest first.
 pub fn by_op(costs: impl Iterator<Item = (&'static str, Cost)>, peaks: &Peaks) -> Vec<OpCost> {
     let mut sums: BTreeMap<&'static str, OpCost> = BTreeMap::new();

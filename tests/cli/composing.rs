@@ -73,7 +73,13 @@ width = 16
     let shown = place.prints(&["evaluate", "runs/both", "--task", "hidden"]);
     assert!(shown.contains("hidden"), "{shown}");
     let plan = place.json(&["plan", "tiny.toml", "--json"]);
-    assert!(plan["parameters"].as_u64().unwrap() > 0);
+    let tracks = plan["tracks"].as_array().unwrap();
+    let names: Vec<&str> = tracks.iter().map(|track| track["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["lm", "bert"]);
+    assert!(tracks.iter().all(|track| track["activation_bytes"].as_u64() > Some(0)));
+    let shares: Vec<f64> = tracks.iter().map(|track| track["share"].as_f64().unwrap()).collect();
+    assert!(shares.iter().all(|&share| share > 0.1), "{shares:?}");
+    assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
     let error = place.refusal(&["evaluate", "runs/both", "--task", "other"]);
     assert!(error.contains("text") && error.contains("hidden"), "{error}");
 }

@@ -17,11 +17,11 @@ pub(super) fn forward(run: &CpuRun<'_>) {
 
 pub(super) fn gradient(run: &CpuRun<'_>) {
     let live = run.live_input(0) * run.input_spec(0).elements_per_row();
-    let (dy, y) = (run.input::<f32>(0), run.input::<f32>(1));
+    let (dy, x) = (run.input::<f32>(0), run.input::<f32>(1));
     let (dx, device) = (&mut run.output::<f32>(0)[..live], run.device());
     device.pool.map_chunks(dx, CHUNK, |chunk, dx| {
         let part = chunk * CHUNK..chunk * CHUNK + dx.len();
-        slope(device.isa, &dy[part.clone()], &y[part], dx);
+        slope(device.isa, &dy[part.clone()], &x[part], dx);
     });
 }
 
@@ -30,8 +30,11 @@ dispatch! {
         y.iter_mut().zip(x).for_each(|(y, &x)| *y = vector::tanh(x));
     }
 
-    fn slope(dy: &[f32], y: &[f32], dx: &mut [f32]) {
-        let terms = dx.iter_mut().zip(dy.iter().zip(y));
-        terms.for_each(|(dx, (&dy, &y))| *dx = dy * (-y).mul_add(y, 1.0));
+    fn slope(dy: &[f32], x: &[f32], dx: &mut [f32]) {
+        let terms = dx.iter_mut().zip(dy.iter().zip(x));
+        terms.for_each(|(dx, (&dy, &x))| {
+            let y = vector::tanh(x);
+            *dx = dy * (-y).mul_add(y, 1.0);
+        });
     }
 }

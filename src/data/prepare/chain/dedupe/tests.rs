@@ -114,7 +114,7 @@ fn any_number_of_threads_leaves_the_same() {
     assert_eq!((gone(0, "contaminated"), gone(1, "contaminated")), (1, 0));
     // The first thousand of the second source stand in the first one; 9 and 19 copy copies.
     assert!(gone(0, "exact_duplicate") == 0 && gone(1, "exact_duplicate") >= 1000, "{report}");
-    assert!(gone(0, "near_duplicate") > 1500 && gone(1, "near_duplicate") > 300, "{report}");
+    assert!(gone(0, "near_duplicate") > 1000 && gone(1, "near_duplicate") > 200, "{report}");
     assert!(step(0)["changed"].as_u64().unwrap() > 250, "{report}");
     let touch: serde_json::Value = serde_json::from_slice(&one[3]).unwrap();
     assert_eq!((&touch["file"], &touch["sequences"]), (&"a.jsonl".into(), &3.into()));
@@ -165,7 +165,7 @@ fn a_preparation_takes_repetition_out_and_says_so_in_its_key() {
         |cache, dedupe: &str| prepared(cache, dedupe).unwrap().sources[0].counts.documents;
     assert_eq!(documents("plain", ""), 4000);
     let left = documents("near", &near);
-    assert!((1800..2600).contains(&left), "{left}");
+    assert!((2400..3000).contains(&left), "{left}");
     assert!(folder.join("near/dedupe.json").is_file());
     assert!(prepared("near", &near).unwrap().reused);
     // The same data again are all there already.

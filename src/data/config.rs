@@ -44,8 +44,8 @@ pub struct DataConfig {
     pub bad_records_max: f64,
     /// What a bad JSON line in a folder is; in a file that is named directly it is an error.
     pub bad_lines: BadLines,
-    /// `"bytes"` (default), `"characters"`, `"bpe:N"`, or the path of a `tokenizer.json` or a
-    /// `.tiktoken` file.
+    /// `"bytes"` (default), `"characters"`, `"bpe:N"`, or the path of a `tokenizer.json`, a
+    /// `.tiktoken` file, a SentencePiece `.model` or a vocabulary of WordPiece.
     pub tokenizer: String,
     /// How a `.tiktoken` file cuts text into words, where its name does not say: `"gpt2"`,
     /// `"cl100k"`, `"llama3"`, `"qwen2"`, `"o200k"`, or a regular expression.

@@ -18,6 +18,10 @@ use super::source::parts::Part;
 use super::tokenize::Tokenizer;
 use super::window::WindowRows;
 
+mod cpu;
+
+pub use cpu::{CpuSpeeds, cpu_speeds};
+
 /// Bytes that are copied to find the speed of copying: far more than a cache holds.
 const COPY_BYTES: usize = 64 << 20;
 /// Samples that a thread takes at once.

@@ -22,6 +22,7 @@ pub mod bpe;
 mod byte_pairs;
 mod characters;
 mod classes;
+mod foreign_files;
 mod hugging_face;
 mod merges;
 pub mod pattern;
@@ -105,8 +106,8 @@ impl Tokenizer {
         Self::from_json(&name, json, Some(end))
     }
 
-    /// Reads a `tokenizer.json`, a file of ranks, or a folder that holds a `tokenizer.json` or
-    /// what [`Tokenizer::save`] wrote.
+    /// Reads a `tokenizer.json`, a file of ranks, a SentencePiece `.model`, a vocabulary of
+    /// WordPiece, or a folder that holds a `tokenizer.json` or what [`Tokenizer::save`] wrote.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] if there is none or it makes no sense, [`DataError::Io`].
@@ -132,7 +133,14 @@ impl Tokenizer {
                 format!("expected only beside a file of ranks; {} is none", path.display());
             return Err(DataError::Config { key: "data.split", problem });
         }
-        Self::from_json(&path, file, options.end_of_document)
+        let json = match foreign_files::to_json(&file) {
+            Some(json) => json.map_err(|reason| {
+                let path = path.clone();
+                DataError::Tokenizer { path, reason }
+            })?,
+            None => file,
+        };
+        Self::from_json(&path, json, options.end_of_document)
     }
 
     /// Reads the bytes of a `tokenizer.json`; the path is for errors only. `end` is

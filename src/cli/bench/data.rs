@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Args;
 use octet::config::Config;
-use octet::data::measure::{copy_bandwidth, fill_speed, stage_times};
+use octet::data::measure::{copy_bandwidth, cpu_speeds, fill_speed, stage_times};
 use octet::data::{DataError, WindowRows, prepare};
 use octet::failure::Failure;
 use octet::text::Text;
@@ -74,6 +74,17 @@ fn measure(config: &Config, folder: &std::path::Path) -> Result<(), Failure> {
         out!("{name:<16} {speed:>14.1} {:>14.2} %", speed * 1e8 / copy);
     }
     out!("           ({cores} cores; prepare also hashes the files and makes the tokenizer)");
+    let speeds = cpu_speeds(&config.data, &prepared.tokenizer, folder)?;
+    out!("by the processor's time of one thread   MB/s of text");
+    for (name, speed) in [
+        ("tokenize", speeds.tokenize),
+        ("tokenize, crate tokenizers", speeds.library),
+        ("exact duplicates, fingerprints", speeds.exact),
+        ("near duplicates, keys", speeds.near),
+    ] {
+        out!("{name:<36} {speed:>15.1}");
+    }
+    out!("           (documents whose tokens differ between the two: {})", speeds.differing);
     let text = Text::open(config, prepared)?;
     let length = config.batch.sequence_length;
     let samples = (FILLED_TOKENS / length).max(1) as u64;

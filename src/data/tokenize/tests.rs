@@ -226,3 +226,42 @@ fn a_saved_tokenizer_says_all_itself() {
         assert!(refused.starts_with(key), "{refused}");
     }
 }
+
+#[test]
+fn ids_are_those_of_the_published_encoders_on_all_data() {
+    // Made by scripts/token_ids.
+    let golden = include_str!("../../../tests/golden/token_ids.json");
+    let golden: serde_json::Value = serde_json::from_str(golden).unwrap();
+    let mut files = Vec::new();
+    for folder in ["text", "lang"] {
+        let folder = Path::new("../shared/data").join(folder);
+        let Ok(entries) = fs::read_dir(&folder) else {
+            writeln!(std::io::stderr(), "skipped: {} is not there", folder.display()).unwrap();
+            return;
+        };
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|end| end == "txt"));
+        paths.sort();
+        files.extend(paths);
+    }
+    assert_eq!(golden["files"], files.len());
+    for (name, expected) in golden["encoders"].as_object().unwrap() {
+        let (file, split) =
+            name.split_once(' ').map_or((name.as_str(), None), |(a, b)| (a, Some(b)));
+        let Some(path) = shared(&format!("vocab/{file}")) else { return };
+        let options = TokenizerOptions { split, end_of_document: None };
+        let tokenizer = Tokenizer::from_file(&path, options).unwrap();
+        let (mut encoder, mut tokens) = (tokenizer.encoder(), Vec::new());
+        let (mut hasher, mut count) = (blake3::Hasher::new(), 0);
+        for file in &files {
+            tokens.clear();
+            encoder.encode(&fs::read_to_string(file).unwrap(), &mut tokens).unwrap();
+            for token in &tokens {
+                hasher.update(&token.to_le_bytes());
+            }
+            count += tokens.len();
+        }
+        assert_eq!(expected["tokens"], count, "{name}");
+        assert_eq!(expected["blake3"], hasher.finalize().to_hex().as_str(), "{name}");
+    }
+}

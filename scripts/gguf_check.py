@@ -7,9 +7,11 @@ greedy tokens that llama.cpp has equal to transformers' up to the first place wh
 best two are nearer to each other than that band.
 """
 
+import json
 import math
 import pathlib
 import sys
+import urllib.request
 
 import gguf
 import numpy as np
@@ -22,6 +24,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hub_runs import GPT2, PROMPT, RECIPE, octet
 
 GREEDY = 24
+# Log-probabilities below this are not compared.
+LIKELY = -5.0
+TEXT = "The 7th line; don't,  and 日本語 👩‍👩‍👧 fn main() {\n\treturn <|endoftext|>;\n}\n"
 MODELS = {
     "gpt2": GPT2,
     "llama": ["kv_heads=2", "tied=false"],
@@ -80,18 +85,22 @@ def hugging_face(name, theirs):
 
 
 def of_llama_cpp(file, tokens):
-    """The first place's best tokens with log-probabilities, and the greedy tokens."""
+    """The first place's best tokens with log-probabilities, the greedy tokens, those of a text."""
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.n_ctx, params.n_batch, params.warmup = 96, 96, False
     params.cpuparams.n_threads = 1
     server = xllamacpp.Server(params)
+    asked = json.dumps(dict(content=TEXT, add_special=False, parse_special=False)).encode()
+    request = urllib.request.Request(f"{server.listening_address}/tokenize", asked,
+                                     {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as reply:
+        read = json.load(reply)
     answer = server.handle_completions(dict(
-        prompt=tokens, n_predict=GREEDY, temperature=0.0, n_probs=5, top_k=0, cache_prompt=False,
-        return_tokens=True, repeat_penalty=1.0))
-    places = answer["completion_probabilities"]
+        prompt=tokens, max_tokens=GREEDY, temperature=0.0, logprobs=5, cache_prompt=False))
+    places = answer["choices"][0]["logprobs"]["content"]
     best = {entry["id"]: entry["logprob"] for entry in places[0]["top_logprobs"]}
-    return best, [place["id"] for place in places]
+    return best, [place["id"] for place in places], read["tokens"]
 
 
 def compare(name, kind, folder, file):
@@ -99,13 +108,15 @@ def compare(name, kind, folder, file):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokens = tokenizer(PROMPT)["input_ids"]
-    best, greedy = of_llama_cpp(file, tokens)
+    best, greedy, read = of_llama_cpp(file, tokens)
+    equal = read == tokenizer(TEXT, split_special_tokens=True)["input_ids"]
     error, same, near = 0.0, 0, False
     with torch.no_grad():
         for place, token in enumerate(greedy):
-            scores = model(torch.tensor([tokens])).logits[0, -1, :len(tokenizer)].log_softmax(-1)
+            scores = model(torch.tensor([tokens])).logits[0, -1].log_softmax(-1)
             if place == 0:
-                error = max(abs(scores[i].item() - value) for i, value in best.items())
+                error = max(abs(scores[i].item() - value) for i, value in best.items()
+                            if value > LIKELY)
             two = scores.topk(2)
             if two.indices[0].item() != token:
                 near = (two.values[0] - two.values[1]).item() <= 2 * logits
@@ -113,9 +124,9 @@ def compare(name, kind, folder, file):
             same += 1
             tokens.append(token)
     distance = errors(file, folder)
-    good = distance <= tensors and error <= logits and (same == len(greedy) or near)
+    good = equal and distance <= tensors and error <= logits and (same == len(greedy) or near)
     print(f"{name:<16} {kind:<5} tensors {distance:.1e}  log-probabilities {error:.1e}  greedy "
-          f"{same}/{len(greedy)}{' (near)' if near else ''}  {'ok' if good else 'FAILED'}", flush=True)
+          f"{same}/{len(greedy)}{' (near)' if near else ''}  text {'equal' if equal else 'DIFFERS'}  {'ok' if good else 'FAILED'}", flush=True)
     return good
 
 

@@ -9,6 +9,7 @@ use super::table::{Line, Row, rows};
 use super::{gpt2, llama, mistral, qwen2, qwen3};
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::models::parts::MAIN;
 use crate::models::{DenseConfig, FamilyConfig, ModelSize, Scope};
 
 /// A family of models as `transformers` knows it.
@@ -71,7 +72,16 @@ pub(super) fn dense(config: &Config) -> Result<&DenseConfig, Failure> {
 /// # Errors
 /// Bad input: none computes what it computes.
 pub(super) fn family_of(config: &Config) -> Result<&'static Family, Failure> {
-    if config.objective.get().writes().is_some_and(|writes| writes.softcap.is_some()) {
+    let tracks = config.tracks();
+    let own = tracks.iter().filter(|track| track.model == MAIN);
+    let writes: Vec<_> = own.filter_map(|track| track.objective.get().writes()).collect();
+    if writes.is_empty() {
+        return Err(Failure::user(
+            "no objective of this run teaches its model to go on with a text, and the families of \
+             transformers that this program knows do nothing else",
+        ));
+    }
+    if writes.iter().any(|writes| writes.softcap.is_some()) {
         return Err(Failure::user(
             "objective.logit_softcap bounds the logits, and in no family of transformers that \
              this program knows they are bounded",

@@ -12,11 +12,11 @@ use octet_actors::checkpoint::{About, Store, StoreSettings};
 use octet_actors::contract::Workload;
 use octet_actors::outside::{Clock, Disk, LocalDisk, SystemClock};
 use octet_actors::snapshot::{Slot, SlotFacts, SnapshotLayout, SnapshotSlots};
-use octet_actors::transfer::initialise_rest;
+use octet_actors::transfer::{initialise, initialise_rest};
 use octet_kernels::dtype::DType;
 use serde_json::json;
 
-use super::families::dense;
+use super::families::{dense, parameters};
 use super::matching;
 use super::record::{FOLDER, RECORD, Record, computed_keys, digest};
 use super::source::{self, Found};
@@ -77,21 +77,24 @@ pub fn import(job: &Import, stop: &dyn Fn() -> bool) -> Result<Imported, Failure
     let mut found = source::find(&job.from)?;
     let words = Words::of(&mut found, &job.tokens)?;
     let config = configuration(&found, &words, job)?;
+    let parameters = parameters(&config)?;
+    let rows = rows_of(&found, &parameters, &config)?;
+    matching::check(&found, &rows)?;
     let experiment = {
-        let parameters = super::families::parameters(&config)?;
-        let rows = rows_of(&found, &parameters, &config)?;
-        matching::check(&found, &rows)?;
         // Chosen for a run's machine; here nothing runs.
         let mut config = config.clone();
         config.model.recompute = RecomputeConfig::default();
         config.model.recompute_budget = None;
         Experiment::new(&config, words.rows, None)?
     };
-    let rows = rows_of(&found, experiment.variables().parameters(), &config)?;
     let layout = Arc::new(SnapshotLayout::new(experiment.variables(), experiment.layout()));
     let slots = SnapshotSlots::create(layout.bytes())?;
     let mut slot = slots.slot(0, &layout);
-    initialise_rest(&experiment, &slot);
+    // A recipe may have other models beside the one that is imported.
+    match experiment.variables().parameters().len() == parameters.len() {
+        true => initialise_rest(&experiment, &slot),
+        false => initialise(&experiment, &slot),
+    }
     for row in &rows {
         fill(&found, &words, row, &mut slot, stop)?;
     }
@@ -101,7 +104,7 @@ pub fn import(job: &Import, stop: &dyn Fn() -> bool) -> Result<Imported, Failure
     let digest = publish(job, &found, &words, &config, &slot)?;
     Ok(Imported {
         kind: found.kind,
-        parameters: experiment.variables().parameters().iter().map(|p| p.elements()).sum(),
+        parameters: parameters.iter().map(|p| p.elements()).sum(),
         vocabulary: words.rows,
         tokens: words.tokenizer.as_ref().map(Tokenizer::vocabulary),
         digest,

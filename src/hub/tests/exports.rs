@@ -150,6 +150,12 @@ fn a_model_that_no_family_computes_is_refused_with_what_it_is() {
     let refused = export_to(&run, &target).unwrap_err();
     assert_eq!(refused.code, USER);
     assert!(refused.what.contains("qwen3 (it has no biases)"), "{refused}");
+    let next_token = ["z_loss = 0.0", "label_smoothing = 0.0"];
+    let masked = config.replace("kind = \"next_token\"", "kind = \"masked\"");
+    let masked: Vec<&str> = masked.lines().filter(|line| !next_token.contains(line)).collect();
+    fs::write(run.join("config.toml"), masked.join("\n")).unwrap();
+    let refused = export_to(&run, &target).unwrap_err();
+    assert!(refused.what.starts_with("no objective of this run teaches"), "{refused}");
     let capped =
         format!("{config}\n").replace("[objective]\n", "[objective]\nlogit_softcap = 30.0\n");
     fs::write(run.join("config.toml"), capped).unwrap();

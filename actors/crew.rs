@@ -50,7 +50,7 @@ impl Crew {
         input: &StepInput<'_>,
     ) -> Result<(), Fault> {
         let Self { worker, reducer, optimizer } = self;
-        engine.wait(entry.stream, &entry.after);
+        engine.wait(entry.stream, &entry.after).map_err(|e| engine.fault(e))?;
         match &entry.work {
             Work::Begin => worker.begin(engine),
             Work::Zero { buffer, parameters } => worker.zero(engine, *buffer, parameters),
@@ -70,14 +70,16 @@ impl Crew {
                 optimizer.update(engine, &input.settings, input.step, *bucket)
             }
         }
-        .map_err(|e| engine.fault(e))?;
-        engine.mark(entry.stream, entry.mark);
-        Ok(())
+        .and_then(|()| engine.mark(entry.stream, entry.mark))
+        .map_err(|e| engine.fault(e))
     }
 
     /// Only sets the mark of an entry that is left out.
-    pub fn skip(&self, engine: &Engine, entry: &Entry) {
-        engine.mark(entry.stream, entry.mark);
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn skip(&self, engine: &Engine, entry: &Entry) -> Result<(), Fault> {
+        engine.mark(entry.stream, entry.mark).map_err(|e| engine.fault(e))
     }
 
     /// Runs a whole program outside a step's micro-batches, for this step.

@@ -83,21 +83,27 @@ impl Engine {
     }
 
     /// Lets a stream wait for marks of other ones.
-    pub fn wait(&self, stream: Stream, marks: &[Mark]) {
-        marks.iter().for_each(|mark| self.device.wait(stream, mark.event()));
+    ///
+    /// # Errors
+    /// From the device.
+    pub fn wait(&self, stream: Stream, marks: &[Mark]) -> Result<()> {
+        marks.iter().try_for_each(|mark| self.device.wait(stream, mark.event()))
     }
 
     /// Sets a mark where a stream stands.
-    pub fn mark(&self, stream: Stream, mark: Option<Mark>) {
-        if let Some(mark) = mark {
-            self.device.record(mark.event(), stream);
-        }
+    ///
+    /// # Errors
+    /// From the device.
+    pub fn mark(&self, stream: Stream, mark: Option<Mark>) -> Result<()> {
+        mark.map_or(Ok(()), |mark| self.device.record(mark.event(), stream))
     }
 
     /// Lets compute wait for all parameters of the last update.
-    pub fn wait_for_parameters(&self) {
-        for bucket in 0..self.workload.layout().buckets.len() {
-            self.wait(Stream::Compute, &[Mark::fresh(bucket)]);
-        }
+    ///
+    /// # Errors
+    /// From the device.
+    pub fn wait_for_parameters(&self) -> Result<()> {
+        let mut buckets = 0..self.workload.layout().buckets.len();
+        buckets.try_for_each(|bucket| self.wait(Stream::Compute, &[Mark::fresh(bucket)]))
     }
 }

@@ -216,19 +216,21 @@ impl Rank {
         let settings = engine.workload.update(step);
         let input = StepInput { step, settings, record: &|record| batch.record(record) };
         let mut stepped = Stepped::default();
-        let mut number = 0;
+        // Runs below it are begun, with records that come in while an earlier one goes on.
+        let mut end = usize::MAX;
         for entry in &plan.entries {
-            if let Work::Load(_) = entry.work {
-                stepped.abandoned |= !self.agreement.begins(ticket, number);
-                number += 1;
+            if let Work::Load(load) = &entry.work {
+                if !self.agreement.begins(ticket, load.row as u16) {
+                    end = end.min(load.row);
+                }
             } else if let Work::Squares = entry.work {
-                stepped.abandoned |= !self.agreement.begins(ticket, UPDATE);
+                stepped.abandoned = end < usize::MAX || !self.agreement.begins(ticket, UPDATE);
                 if stepped.abandoned {
                     return Ok(stepped);
                 }
             }
-            if stepped.abandoned && entry.work.is_of_micro_batch() {
-                self.crew.skip(engine, entry);
+            if entry.work.row().is_some_and(|row| row >= end) {
+                self.crew.skip(engine, entry)?;
             } else if entry.stream == Stream::Communication {
                 beat(&self.pulse, Activity::WaitingForRanks);
                 let start = seconds(clock);
@@ -265,10 +267,12 @@ impl Rank {
 
     /// What the step that was just taken gave. It is the report that takes memory, not the step.
     pub(crate) fn outcome(&mut self, ready: Ready, stepped: Stepped) -> Result<RankReply, Fault> {
-        self.hand_back(ready.batch);
         let Stepped { decision, abandoned, reduce_ms } = stepped;
+        // What is read back comes behind the copies of all records: only then is the slot free.
+        let runs = self.scalars(&ready.plan)?;
+        self.hand_back(ready.batch);
         Ok(RankReply::Stepped(Box::new(StepOutcome {
-            runs: self.scalars(&ready.plan)?,
+            runs,
             norm: decision.norm,
             skipped: decision.skip != 0,
             overflow: decision.skip & OVERFLOW != 0,
@@ -368,7 +372,7 @@ impl Rank {
         let drive = (self.engine.memory.rank == 0).then(|| self.engine.workload.drive(step));
         let Some(Some(mut drive)) = drive else { return Ok(RankReply::Drove) };
         let programs = self.engine.workload.programs();
-        let bytes = self.engine.memory.input.bytes.next_multiple_of(64);
+        let bytes = self.engine.memory.input[0].bytes.next_multiple_of(64);
         let mut record = vec![[0u64; 8]; bytes / 64];
         let mut last = None;
         loop {
@@ -412,7 +416,8 @@ impl Actor for Rank {
             RankMessage::Snapshot { slot } => {
                 beat(&self.pulse, Activity::Saving);
                 let start = seconds(&*self.clock);
-                self.engine.wait_for_parameters();
+                let waits = self.engine.wait_for_parameters();
+                waits.map_err(|e| self.engine.fault(e))?;
                 save(&self.engine, &self.slots[slot])?;
                 RankReply::Snapped { ms: (seconds(&*self.clock) - start) * 1e3 }
             }

@@ -37,6 +37,9 @@ impl Zero {
     }
 }
 
+/// Records that a rank's device holds: one is read while the next comes in.
+pub const INPUTS: usize = 2;
+
 /// Scalars are kept in words of four bytes, `F32` or `I32`.
 pub const METRIC_BYTES: usize = 4;
 
@@ -76,7 +79,7 @@ pub struct RankMemory {
     pub(crate) gradients: Vec<Span>,
     pub(crate) states: Span,
     pub(crate) step: Span,
-    pub(crate) input: Span,
+    pub(crate) input: [Span; INPUTS],
     pub(crate) activations: Span,
     /// Where libraries of the device work; nothing on the CPU.
     pub libraries: Span,
@@ -86,7 +89,7 @@ pub struct RankMemory {
     pub(crate) decision: Span,
     pub(crate) fingerprints: Span,
     pub(crate) metrics: Span,
-    pub(crate) arguments: Span,
+    pub(crate) arguments: [Span; INPUTS],
 }
 
 impl RankMemory {
@@ -148,7 +151,8 @@ impl RankMemory {
                 .collect(),
             states: arena.reserve("states", layout.state_bytes),
             step: arena.reserve("step buffers", layout.step_bytes),
-            input: arena.reserve("input record", largest(|p| p.input_bytes)),
+            input: [0, 1]
+                .map(|i| arena.reserve(format!("input record {i}"), largest(|p| p.input_bytes))),
             activations: arena.reserve("activations", largest(|p| p.activation_bytes)),
             libraries: arena.reserve("library workspace", largest(|p| p.target.library_bytes())),
             staging: arena.reserve("staging", staging_bytes(workload, &tree, rank)),
@@ -157,7 +161,7 @@ impl RankMemory {
             decision: arena.reserve("decision", size_of::<Decision>()),
             fingerprints: arena.reserve("fingerprints", (layout.buckets.len() + 1) * 8),
             metrics: arena.reserve("metrics", rows * columns * METRIC_BYTES),
-            arguments: arena.reserve("run arguments", ARGUMENT_BYTES),
+            arguments: [0, 1].map(|i| arena.reserve(format!("run arguments {i}"), ARGUMENT_BYTES)),
             norm,
             arena,
         })

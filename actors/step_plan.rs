@@ -84,13 +84,10 @@ impl StepPlan {
         self.entries.iter().filter_map(|e| if let Work::Keep(k) = &e.work { Some(k) } else { None })
     }
 
-    /// What ranks do together, in order, each with the number of records loaded before.
-    pub fn meetings(&self) -> impl Iterator<Item = (usize, &Work)> {
-        let mut loads = 0;
-        self.entries.iter().filter_map(move |entry| {
-            loads += usize::from(matches!(entry.work, Work::Load(_)));
-            (entry.stream == Stream::Communication).then_some((loads, &entry.work))
-        })
+    /// What ranks do together, in order.
+    pub fn meetings(&self) -> impl Iterator<Item = &Work> {
+        let met = |entry: &&Entry| entry.stream == Stream::Communication;
+        self.entries.iter().filter(met).map(|entry| &entry.work)
     }
 }
 

@@ -200,7 +200,31 @@ pub fn train(
 /// # Errors
 /// The first fault of any rank.
 pub fn train_in_legs(workload: &Arc<dyn Workload>, legs: &[Leg]) -> Result<Trial, Fault> {
-    train_watched(workload, legs, &(Arc::new(|_, _| ()) as Watch))
+    train_with(workload, legs, &at_once)
+}
+
+/// Opens the devices of so many ranks.
+pub type Devices<'d> = &'d dyn Fn(usize) -> Vec<Open>;
+
+/// The CPU, which does everything at once.
+fn at_once(ranks: usize) -> Vec<Open> {
+    Backend::Cpu { threads: 1 }.open(ranks, Duration::from_secs(60)).expect("the CPU is there")
+}
+
+fn nobody() -> Watch {
+    Arc::new(|_, _| ())
+}
+
+/// As [`train_in_legs`], on other devices.
+///
+/// # Errors
+/// The first fault of any rank.
+pub fn train_with(
+    workload: &Arc<dyn Workload>,
+    legs: &[Leg],
+    devices: Devices<'_>,
+) -> Result<Trial, Fault> {
+    run_legs(workload, &|_, _| (), legs, (devices, &nobody()))
 }
 
 /// Changes the first values of a parameter, given its name; values are `f32` master weights.
@@ -215,7 +239,7 @@ pub fn train_from(
     first_values: FirstValues<'_>,
     legs: &[Leg],
 ) -> Result<Trial, Fault> {
-    run_legs(workload, first_values, legs, &(Arc::new(|_, _| ()) as Watch))
+    run_legs(workload, first_values, legs, (&at_once, &nobody()))
 }
 
 /// Called on a rank's thread at the two ends of what may not take memory: when plan and batch are
@@ -240,14 +264,14 @@ pub fn train_watched(
     legs: &[Leg],
     watch: &Watch,
 ) -> Result<Trial, Fault> {
-    run_legs(workload, &|_, _| (), legs, watch)
+    run_legs(workload, &|_, _| (), legs, (&at_once, watch))
 }
 
 fn run_legs(
     workload: &Arc<dyn Workload>,
     first_values: FirstValues<'_>,
     legs: &[Leg],
-    watch: &Watch,
+    (devices, watch): (Devices<'_>, &Watch),
 ) -> Result<Trial, Fault> {
     let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
@@ -263,7 +287,7 @@ fn run_legs(
     let (mut reports, mut attempts) = (Vec::new(), Vec::new());
     for leg in legs {
         let first = reports.len() as u64;
-        let by_rank = run_leg(workload, leg, &slot, first, watch)?;
+        let by_rank = run_leg(workload, leg, &slot, first, (devices, watch))?;
         for step in 0..leg.steps {
             let of_step = |rank: &Vec<Tried>| rank[step as usize].outcome.clone();
             let outcomes: Vec<StepOutcome> = by_rank.iter().map(of_step).collect();
@@ -294,12 +318,11 @@ fn run_leg(
     leg: &Leg,
     slot: &Slot,
     first: u64,
-    watch: &Watch,
+    (devices, watch): (Devices<'_>, &Watch),
 ) -> Result<Vec<Vec<Tried>>, Fault> {
     let Leg { ranks, zero, steps } = *leg;
     let mut stands = Vec::new();
-    let devices = Backend::Cpu { threads: 1 }.open(ranks, Duration::from_secs(60));
-    for (rank, open) in devices.expect("the CPU is there").into_iter().enumerate() {
+    for (rank, open) in devices(ranks).into_iter().enumerate() {
         let (workload, slot, watch) = (workload.clone(), slot.clone(), watch.clone());
         stands.push(thread::spawn(move || {
             let mut stand = Stand::new(&workload, open, rank, ranks, zero, slot);
@@ -398,7 +421,8 @@ impl Stand {
 /// buffer that was not written before.
 fn poison(engine: &Engine) {
     let memory = &engine.memory;
-    for span in [memory.activations, memory.input, memory.step, memory.staging] {
+    let [one, other] = memory.input;
+    for span in [memory.activations, one, other, memory.step, memory.staging] {
         // SAFETY: nobody else has the memory yet.
         unsafe { engine.device.upload(&vec![0xFF; span.bytes], engine.slice(span)) }
             .expect("memory");

@@ -13,12 +13,13 @@ use octet_kernels::device::RunArguments;
 use octet_kernels::dtype::DType;
 use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{Bindings, ParameterId, Program, RunContext, StateUse};
-use octet_kernels::memory::DeviceSlice;
+use octet_kernels::memory::{DeviceSlice, HostSlice};
+use octet_kernels::ops::Stream;
 
 use crate::contract::{ProgramId, Results};
 use crate::engine::Engine;
 use crate::fault::Fault;
-use crate::rank_memory::METRIC_BYTES;
+use crate::rank_memory::{INPUTS, METRIC_BYTES};
 use crate::step_plan::{Keep, Load, Run};
 
 /// The way to other ranks, for nodes that meet them.
@@ -44,19 +45,19 @@ impl Worker {
         }
     }
 
-    /// What a program's run is given; gradients go to `buffer`.
-    fn bindings(&self, engine: &Engine, buffer: usize) -> Bindings<'_> {
+    /// What a program's run is given; gradients go to `buffer`, records come as run `row` of a step.
+    fn bindings(&self, engine: &Engine, buffer: usize, row: usize) -> Bindings<'_> {
         let memory = &engine.memory;
         Bindings {
             parameters: &self.parameters,
             gradients: &self.gradients[buffer],
             states: engine.slice(memory.states),
             step: engine.slice(memory.step),
-            input: engine.slice(memory.input),
+            input: engine.slice(memory.input[row % INPUTS]),
             activations: engine.slice(memory.activations),
             libraries: engine.slice(memory.libraries),
             overflow: engine.slice(memory.overflow()),
-            arguments: engine.slice(memory.arguments),
+            arguments: engine.slice(memory.arguments[row % INPUTS]),
         }
     }
 
@@ -94,8 +95,15 @@ impl Worker {
         step: u64,
     ) -> Result<()> {
         let first_sample = engine.workload.first_sample(step, load.micro_batch);
-        let program = &engine.workload.programs()[load.program.0];
-        upload(engine, program, Some(record), RunArguments { step, first_sample })
+        let bytes = engine.workload.programs()[load.program.0].input_bytes;
+        let (device, memory) = (&engine.device, &engine.memory);
+        let input = engine.slice(memory.input[load.row % INPUTS].part(0, bytes));
+        let arguments = engine.slice(memory.arguments[load.row % INPUTS]);
+        // SAFETY: as in `begin`; the record stays as it is until the step is over.
+        unsafe {
+            device.copy_in(Stream::Copy, HostSlice::of(&record[..bytes]), input)?;
+            device.set_arguments(Stream::Copy, RunArguments { step, first_sample }, arguments)
+        }
     }
 
     /// Runs nodes.
@@ -107,7 +115,7 @@ impl Worker {
             first_in_lane: &run.first_in_lane,
             communicator: Some(way),
         };
-        let bindings = self.bindings(engine, run.buffer);
+        let bindings = self.bindings(engine, run.buffer, run.row);
         // SAFETY: as in `begin`; the regions are those that all programs were compiled for.
         unsafe { engine.device.run(program, &bindings, &context, run.nodes.clone()) }
     }
@@ -115,7 +123,7 @@ impl Worker {
     /// Keeps the scalars that a run fetched.
     pub(crate) fn keep(&self, engine: &Engine, keep: &Keep) -> Result<()> {
         let program = &engine.workload.programs()[keep.program.0];
-        let (memory, bindings) = (&engine.memory, self.bindings(engine, 0));
+        let (memory, bindings) = (&engine.memory, self.bindings(engine, 0, keep.row));
         let scalars = program.fetches().filter(|(_, spec)| spec.bytes() == METRIC_BYTES);
         for (column, (name, _)) in scalars.enumerate() {
             let value = program.fetched(name, &bindings, keep.slice)?;
@@ -161,10 +169,10 @@ impl Worker {
             first_in_lane: &[],
             communicator: Some(way),
         };
-        engine.wait_for_parameters();
+        engine.wait_for_parameters()?;
         let nodes = 0..program.nodes();
         // SAFETY: as in `run`.
-        unsafe { engine.device.run(program, &self.bindings(engine, 0), &context, nodes) }
+        unsafe { engine.device.run(program, &self.bindings(engine, 0, 0), &context, nodes) }
     }
 }
 
@@ -175,13 +183,13 @@ fn upload(
     arguments: RunArguments,
 ) -> Result<()> {
     let (device, memory) = (&engine.device, &engine.memory);
-    let input = engine.slice(memory.input.part(0, program.input_bytes));
+    let input = engine.slice(memory.input[0].part(0, program.input_bytes));
     // SAFETY: as in `begin`.
     unsafe {
         if let Some(record) = record {
             device.upload(&record[..program.input_bytes], input)?;
         }
-        device.upload(bytemuck::bytes_of(&arguments), engine.slice(memory.arguments))
+        device.upload(bytemuck::bytes_of(&arguments), engine.slice(memory.arguments[0]))
     }
 }
 
@@ -211,7 +219,7 @@ impl Fetched<'_> {
 impl Results for Fetched<'_> {
     fn read(&self, name: &str, into: &mut Vec<f32>) -> Result<(), Fault> {
         let program = &self.engine.workload.programs()[self.program.0];
-        let found = program.fetched(name, &self.worker.bindings(self.engine, 0), 0);
+        let found = program.fetched(name, &self.worker.bindings(self.engine, 0, 0), 0);
         let slice = found.map_err(|e| Fault::ours(self.engine.name(), e))?;
         let dtype = program.fetches().find(|(of, _)| *of == name).map_or(DType::F32, |f| f.1.dtype);
         let elements = slice.bytes() / dtype.bytes();

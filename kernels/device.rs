@@ -4,10 +4,12 @@
 //! owned by the thread that opened it; it owns streams, events and scratch, never tensors.
 //! Prohibitions: it decides nothing, and allocates nothing after [`Device::allocate`].
 //!
-//! Two streams: calls below put work on [`Stream::Compute`], a rank's [`Communicator`] puts its own
-//! on [`Stream::Communication`]. Work of one stream runs in the order of the calls; between streams
-//! there is only the order that [`Device::record`] and [`Device::wait`] make. A device that
-//! computes at once (the CPU) has finished a call when it returns, and needs no events.
+//! Three streams: copies between host and device name theirs, other calls below put work on
+//! [`Stream::Compute`], a rank's [`Communicator`] puts its own on [`Stream::Communication`]. Work of
+//! one stream runs in the order of the calls; between streams there is only the order that
+//! [`Device::record`] and [`Device::wait`] make, and host memory is read and written when a copy's
+//! turn comes. A device that computes at once (the CPU) has finished a call when it returns, and
+//! needs no events.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,9 +22,12 @@ use crate::cpu;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext};
-use crate::memory::{Arena, ArenaPlan, DeviceSlice};
+use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostSlice};
 use crate::ops::Stream;
 use crate::ops::adamw::AdamW;
+
+/// Streams of a device.
+pub const STREAMS: usize = 3;
 
 /// An event of a device, by number: below the count given to [`Device::allocate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,29 +102,89 @@ pub trait Device {
     /// [`Error::Device`] when there is not enough.
     fn allocate(&self, plan: &ArenaPlan, events: usize) -> Result<Arena>;
 
-    /// Marks the place that a stream has reached.
-    fn record(&self, event: Event, stream: Stream);
-
-    /// Lets a stream go on only behind the last place marked by `event`, if there is one.
-    fn wait(&self, stream: Stream, event: Event);
-
-    /// Copies host memory in. The host may change it when the call returns.
-    ///
-    /// # Safety
-    /// See the trait.
+    /// Marks the place that a stream has been given work up to.
     ///
     /// # Errors
     /// [`Error::Device`], as of every call below, from this or earlier work.
-    unsafe fn upload(&self, from: &[u8], to: DeviceSlice) -> Result<()>;
+    fn record(&self, event: Event, stream: Stream) -> Result<()>;
 
-    /// Copies out to host memory; everything put on either stream before is done on return.
+    /// Lets a stream go on only behind the last place marked by `event`, if there is one.
+    ///
+    /// # Errors
+    /// See [`Self::record`].
+    fn wait(&self, stream: Stream, event: Event) -> Result<()>;
+
+    /// Whether the last place marked by `event` has been passed. Does not wait.
+    ///
+    /// # Errors
+    /// See [`Self::record`].
+    fn reached(&self, event: Event) -> Result<bool>;
+
+    /// Waits until everything that any stream was given is done.
+    ///
+    /// # Errors
+    /// See [`Self::record`].
+    fn finish(&self) -> Result<()>;
+
+    /// Copies host memory in when the stream comes to it.
+    ///
+    /// # Safety
+    /// See the trait; the host memory stays as it is until then.
+    ///
+    /// # Errors
+    /// See [`Self::record`].
+    unsafe fn copy_in(&self, stream: Stream, from: HostSlice, to: DeviceSlice) -> Result<()>;
+
+    /// Copies out to host memory when the stream comes to it.
+    ///
+    /// # Safety
+    /// See the trait; nobody touches the host memory until then.
+    ///
+    /// # Errors
+    /// See [`Self::record`].
+    unsafe fn copy_out(&self, stream: Stream, from: DeviceSlice, to: HostSlice) -> Result<()>;
+
+    /// Writes the arguments of runs, given by value, when the stream comes to it.
     ///
     /// # Safety
     /// See the trait.
     ///
     /// # Errors
-    /// See [`Self::upload`].
-    unsafe fn download(&self, from: DeviceSlice, to: &mut [u8]) -> Result<()>;
+    /// See [`Self::record`].
+    unsafe fn set_arguments(
+        &self,
+        stream: Stream,
+        arguments: RunArguments,
+        to: DeviceSlice,
+    ) -> Result<()>;
+
+    /// Copies host memory in, behind everything that any stream was given, and waits for it.
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// See [`Self::record`].
+    unsafe fn upload(&self, from: &[u8], to: DeviceSlice) -> Result<()> {
+        self.finish()?;
+        // SAFETY: the caller vouches for `to`; `from` is borrowed until the copy is done.
+        unsafe { self.copy_in(Stream::Compute, HostSlice::of(from), to) }?;
+        self.finish()
+    }
+
+    /// Copies out, behind everything that any stream was given, and waits for it.
+    ///
+    /// # Safety
+    /// See the trait.
+    ///
+    /// # Errors
+    /// See [`Self::record`].
+    unsafe fn download(&self, from: DeviceSlice, to: &mut [u8]) -> Result<()> {
+        self.finish()?;
+        // SAFETY: the caller vouches for `from`; `to` is borrowed until the copy is done.
+        unsafe { self.copy_out(Stream::Compute, from, HostSlice::of_mut(to)) }?;
+        self.finish()
+    }
 
     /// Copies within the device.
     ///
@@ -127,7 +192,7 @@ pub trait Device {
     /// See the trait.
     ///
     /// # Errors
-    /// See [`Self::upload`].
+    /// See [`Self::record`].
     unsafe fn copy(&self, from: DeviceSlice, to: DeviceSlice) -> Result<()>;
 
     /// Writes zeros.
@@ -136,7 +201,7 @@ pub trait Device {
     /// See the trait.
     ///
     /// # Errors
-    /// See [`Self::upload`].
+    /// See [`Self::record`].
     unsafe fn clear(&self, slice: DeviceSlice) -> Result<()>;
 
     /// Runs nodes of a program, in order. Nodes of [`Stream::Communication`] run there; whoever
@@ -146,7 +211,7 @@ pub trait Device {
     /// See the trait; the bindings are the regions that the program was compiled for.
     ///
     /// # Errors
-    /// See [`Self::upload`]; [`Error::Collective`] from a node that meets other devices.
+    /// See [`Self::record`]; [`Error::Collective`] from a node that meets other devices.
     unsafe fn run(
         &self,
         program: &Program,
@@ -161,7 +226,7 @@ pub trait Device {
     /// See the trait.
     ///
     /// # Errors
-    /// See [`Self::upload`].
+    /// See [`Self::record`].
     unsafe fn add_into(&self, into: DeviceSlice, from: DeviceSlice) -> Result<()>;
 
     /// The sum of squares of each block of `block_elements` gradients (`f32`) into `sums` (`f64`).
@@ -170,7 +235,7 @@ pub trait Device {
     /// See the trait.
     ///
     /// # Errors
-    /// See [`Self::upload`].
+    /// See [`Self::record`].
     unsafe fn block_sums(
         &self,
         gradient: DeviceSlice,
@@ -184,7 +249,7 @@ pub trait Device {
     /// See the trait.
     ///
     /// # Errors
-    /// See [`Self::upload`].
+    /// See [`Self::record`].
     unsafe fn decide(
         &self,
         sums: &BlockSums<'_>,
@@ -200,7 +265,7 @@ pub trait Device {
     /// See the trait.
     ///
     /// # Errors
-    /// See [`Self::upload`].
+    /// See [`Self::record`].
     unsafe fn adamw(
         &self,
         settings: &AdamW,

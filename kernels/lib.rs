@@ -12,7 +12,7 @@
 //! | [`memory`] | the arena and its plan |
 //! | [`random`] | counter-based random numbers |
 //! | [`shape`], [`dtype`], [`f8`], [`error`] | what everything speaks in |
-//! | [`testing`] | how ops are tested |
+//! | [`testing`], [`lazy`] | how ops are tested; a device that does its work late, for tests |
 
 pub mod collectives;
 pub mod cpu;
@@ -22,6 +22,7 @@ pub mod error;
 pub mod f8;
 pub mod graph;
 pub mod launch;
+pub mod lazy;
 pub mod memory;
 pub mod operands;
 pub mod ops;

@@ -114,8 +114,8 @@ impl DeviceSlice {
     /// The part that starts `offset` bytes in and is `bytes` long. Panics if it sticks out.
     pub fn part(self, offset: usize, bytes: usize) -> Self {
         assert!(offset + bytes <= self.bytes, "part {offset}+{bytes} of {} bytes", self.bytes);
-        // SAFETY: the offset lies inside the allocation, as just checked.
-        Self { pointer: unsafe { self.pointer.add(offset) }, bytes }
+        // Not `add`: an address of a device is none of this process's allocations.
+        Self { pointer: self.pointer.wrapping_add(offset), bytes }
     }
 
     /// Reads it as elements.
@@ -136,6 +136,46 @@ impl DeviceSlice {
         debug_assert!((self.pointer as usize).is_multiple_of(align_of::<T>()));
         // SAFETY: the caller vouches for the memory; `Pod` accepts every bit pattern.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.cast(), self.bytes / size_of::<T>()) }
+    }
+}
+
+/// A range of host memory by address: what copies between host and device read and write when
+/// their turn comes, which may be after the call that asked for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostSlice(DeviceSlice);
+
+impl HostSlice {
+    /// Bytes that are read later: they must stay, unchanged, until then.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(DeviceSlice { pointer: bytes.as_ptr().cast_mut(), bytes: bytes.len() })
+    }
+
+    /// Bytes that are written later: they must stay, untouched, until then.
+    pub fn of_mut(bytes: &mut [u8]) -> Self {
+        Self(DeviceSlice::from_host(bytes))
+    }
+
+    /// Length in bytes.
+    pub fn bytes(self) -> usize {
+        self.0.bytes
+    }
+
+    /// Reads it.
+    ///
+    /// # Safety
+    /// The memory is alive, and nobody writes it meanwhile.
+    pub unsafe fn as_slice<'a>(self) -> &'a [u8] {
+        // SAFETY: the caller vouches for it.
+        unsafe { self.0.as_slice() }
+    }
+
+    /// Writes it.
+    ///
+    /// # Safety
+    /// As [`Self::as_slice`], nobody reads it meanwhile, and it was made of bytes that may change.
+    pub unsafe fn as_mut_slice<'a>(self) -> &'a mut [u8] {
+        // SAFETY: the caller vouches for it.
+        unsafe { self.0.as_mut_slice() }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use octet_kernels::device::Event;
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{
     Goal, Granularity, Graph, Init, Layout, Parameter, Policy, Program, Variables,
 };
+use octet_kernels::lazy;
 use octet_kernels::ops::activation::gelu;
 use octet_kernels::ops::cross_entropy::cross_entropy;
 use octet_kernels::ops::embedding::embedding;
@@ -13,7 +15,8 @@ use octet_kernels::ops::linear::linear;
 
 use crate::contract::{Batch, Phase, ProgramId, Purpose, StepShape, Workload};
 use crate::rank_memory::Zero;
-use crate::testing::{Toy, Trial, train};
+use crate::step_plan::StepPlan;
+use crate::testing::{Leg, Toy, Trial, train, train_with};
 
 const SYMBOLS: usize = 11;
 const WIDTH: usize = 24;
@@ -134,4 +137,47 @@ fn lanes_are_part_of_the_identity_and_the_seed_of_everything_else() {
     assert_ne!(four.digest, eight.digest);
     let close = (four.reports[2].loss - eight.reports[2].loss).abs();
     assert!(close < 1e-5, "{close}");
+}
+
+/// Trains on devices whose streams run late, in any legal order; one of their waits may be missing.
+fn train_late(
+    workload: &Arc<dyn Workload>,
+    leg: Leg,
+    seed: u64,
+    missing: Option<Event>,
+) -> Result<Trial, crate::fault::Fault> {
+    let devices = |ranks| lazy::open(ranks, seed, missing);
+    train_with(workload, &[leg], &devices)
+}
+
+#[test]
+fn streams_that_run_late_in_any_order_give_the_same_bits() {
+    let workload = toy(DType::F32, 4);
+    for (ranks, zero) in [(1, Zero::Zero1), (2, Zero::Zero0), (2, Zero::Zero1), (3, Zero::Zero1)] {
+        let leg = Leg { ranks, zero, steps: 3 };
+        let at_once = train(&workload, ranks, zero, 3).unwrap();
+        for seed in 0..6 {
+            let late = train_late(&workload, leg, seed, None).unwrap();
+            assert_eq!(late, at_once, "{ranks} ranks, {zero:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_wait_that_a_device_leaves_out_changes_the_bits() {
+    let workload = toy(DType::F32, 4);
+    let leg = Leg { ranks: 2, zero: Zero::Zero1, steps: 3 };
+    let right = train(&workload, 2, Zero::Zero1, 3).unwrap();
+    let plan = StepPlan::new(&*workload, &workload.shape(0, 0), 2, 0, Zero::Zero1).unwrap();
+    let waited = |mark: &usize| plan.entries.iter().any(|e| e.after.iter().any(|m| m.0 == *mark));
+    let noticed = |mark: usize| {
+        let wrong = |seed| train_late(&workload, leg, seed, Some(Event(mark))) != Ok(right.clone());
+        (0..40).any(wrong)
+    };
+    // Marks that last are passed when a step ends: what it gave is read behind all of its work.
+    let lasting = workload.layout().buckets.len();
+    let marks: Vec<usize> = (lasting..plan.marks).filter(waited).collect();
+    let unnoticed: Vec<usize> = marks.iter().copied().filter(|&mark| !noticed(mark)).collect();
+    assert!(marks.len() > 10, "{marks:?}");
+    assert!(unnoticed.is_empty(), "{unnoticed:?} of {marks:?}");
 }

@@ -77,20 +77,20 @@ pub(super) fn check_sharing(
     Ok(())
 }
 
-/// Ranks meet in the same order; inside programs after the same number of records, since a step is
-/// given up between records.
+/// Ranks meet in the same order; inside programs in runs of the same number, since a step is given up
+/// between runs.
 ///
 /// # Errors
 /// [`Error::Plan`] that names the first difference to what another rank does.
 pub fn check_meetings(mine: &StepPlan, other: &StepPlan) -> Result<()> {
-    let same = |(mine, other): &((usize, &Work), (usize, &Work))| match (mine, other) {
-        ((loads, Work::Run(a)), (loads_other, Work::Run(b))) => {
-            loads == loads_other && a.program == b.program && a.nodes == b.nodes
+    let same = |(mine, other): &(&Work, &Work)| match (mine, other) {
+        (Work::Run(a), Work::Run(b)) => {
+            a.row == b.row && a.program == b.program && a.nodes == b.nodes
         }
-        ((_, mine), (_, other)) => mine == other,
+        (mine, other) => mine == other,
     };
     let mut pairs = mine.meetings().zip(other.meetings());
-    if let Some(((_, mine), (_, other))) = pairs.find(|pair| !same(pair)) {
+    if let Some((mine, other)) = pairs.find(|pair| !same(pair)) {
         return Err(Error::Plan(format!(
             "ranks would not meet: one comes to {mine:?} where another comes to {other:?}"
         )));

@@ -5,13 +5,12 @@
 //! ([`Memory::touches`]): whoever touches what another stream writes, or writes what it touches,
 //! waits for it.
 
+use octet_kernels::device::STREAMS;
 use octet_kernels::ops::Stream;
 
 use crate::step_plan::step::Listed;
 use crate::step_plan::touches::{Memory, Touch};
 use crate::step_plan::work::{Entry, Mark, Run, Work};
-
-const STREAMS: usize = 2;
 
 /// The plan of a step: who runs what, behind which marks; and how many marks there are.
 pub(super) fn schedule(list: Vec<Listed>, memory: &Memory<'_>) -> (Vec<Entry>, usize) {
@@ -23,20 +22,26 @@ pub(super) fn schedule(list: Vec<Listed>, memory: &Memory<'_>) -> (Vec<Entry>, u
 }
 
 /// The list with runs in pieces, and what may come early as early as what it touches allows.
-/// Works that are brought forward keep their order.
+/// What is brought forward to one stream keeps its order.
 fn bring_forward(list: Vec<Listed>, memory: &Memory<'_>) -> Vec<Work> {
     let mut stays: Vec<Work> = Vec::new();
     let mut moves: Vec<(usize, Work)> = Vec::new();
     // By position in the list: where it is among what stays.
     let mut places = Vec::with_capacity(list.len());
     let mut last = vec![Last::default(); memory.cells()];
+    let mut floors = [0; STREAMS];
     for Listed { work, earliest } in list {
         places.push(stays.len());
         if let Some(earliest) = earliest {
-            let floor = places[earliest].max(moves.last().map_or(0, |m| m.0));
-            let needs = memory.touches(&work).into_iter();
-            let needs = needs.map(|t| last[memory.index(t.cell)].before(t.writes));
-            moves.push((needs.fold(floor, usize::max), work));
+            let (floor, touches) =
+                (&mut floors[memory.stream(&work) as usize], memory.touches(&work));
+            let needs = touches.iter().map(|t| last[memory.index(t.cell)].before(t.writes));
+            let place = needs.fold(places[earliest].max(*floor), usize::max);
+            *floor = place;
+            for touch in touches {
+                last[memory.index(touch.cell)].note(touch.writes, place);
+            }
+            moves.push((place, work));
             continue;
         }
         for piece in pieces(work, memory) {
@@ -47,6 +52,7 @@ fn bring_forward(list: Vec<Listed>, memory: &Memory<'_>) -> Vec<Work> {
             }
         }
     }
+    moves.sort_by_key(|m| m.0);
     let mut moves = moves.into_iter().peekable();
     let mut works = Vec::with_capacity(places.len());
     for (place, work) in stays.into_iter().enumerate() {
@@ -120,9 +126,9 @@ impl<'m, 'w> Streams<'m, 'w> {
             memory,
             entries: Vec::new(),
             marks: memory.buckets(),
-            issued: [Vec::new(), Vec::new()],
+            issued: [const { Vec::new() }; STREAMS],
             behind: [[0; STREAMS]; STREAMS],
-            last: [vec![Last { read: 1, write: 1 }; memory.cells()], never()],
+            last: [vec![Last { read: 1, write: 1 }; memory.cells()], never(), never()],
         };
         for bucket in memory.fresh_from_before() {
             let touches = memory.touches(&Work::GatherParameters { bucket });
@@ -135,14 +141,11 @@ impl<'m, 'w> Streams<'m, 'w> {
         let stream = self.memory.stream(&work);
         let touches = self.memory.touches(&work);
         let mut after = Vec::new();
-        for other in (0..STREAMS).filter(|&other| other != stream as usize) {
-            let needed = self.needed(other, &touches);
-            if needed > self.behind[stream as usize][other] {
-                after.push(self.mark(other, needed));
-                let passed = self.issued[other][needed - 1].clock;
-                let behind = &mut self.behind[stream as usize];
-                (0..STREAMS).for_each(|i| behind[i] = behind[i].max(passed[i]));
-            }
+        for (other, number) in self.waits(stream as usize, &touches) {
+            after.push(self.mark(other, number));
+            let passed = self.issued[other][number - 1].clock;
+            let behind = &mut self.behind[stream as usize];
+            (0..STREAMS).for_each(|i| behind[i] = behind[i].max(passed[i]));
         }
         if after.is_empty() && stream == Stream::Compute && self.extends_last(&work) {
             self.touch(stream, &touches);
@@ -154,6 +157,23 @@ impl<'m, 'w> Streams<'m, 'w> {
         };
         self.entries.push(Entry { work, stream, after, mark: lasting });
         self.note(stream, Some(self.entries.len() - 1), lasting, &touches);
+    }
+
+    /// The works of other streams, by number, that a stream must wait for; none that comes with
+    /// another of them.
+    fn waits(&self, stream: usize, touches: &[Touch]) -> Vec<(usize, usize)> {
+        let others = (0..STREAMS).filter(|&other| other != stream);
+        let mut waits: Vec<(usize, usize)> =
+            others.map(|other| (other, self.needed(other, touches))).collect();
+        waits.retain(|&(other, number)| number > self.behind[stream][other]);
+        let clock = |(other, number): (usize, usize)| self.issued[other][number - 1].clock;
+        let all = waits.clone();
+        waits.retain(|&(other, number)| {
+            let comes_with =
+                |wait: &(usize, usize)| wait.0 != other && clock(*wait)[other] >= number;
+            !all.iter().any(comes_with)
+        });
+        waits
     }
 
     /// How far along stream `other` the last work is that clashes with these touches.

@@ -169,11 +169,15 @@ impl<'w> Share<'w> {
         folds.map(move |f| Work::Fold { into: f.into, from: f.from, elements: elements.clone() })
     }
 
+    fn row(&self, run: usize) -> usize {
+        self.mine.binary_search(&run).expect("a run of this rank")
+    }
+
     pub(super) fn load(&self, run: usize) -> Work {
         let Whole { program, micro_batch, .. } = self.runs[run];
         let found = find_record(self.workload.programs(), &self.records, micro_batch, program);
         let record = found.expect("every run has a record");
-        Work::Load(Load { program, micro_batch, record })
+        Work::Load(Load { program, micro_batch, record, row: self.row(run) })
     }
 
     /// All nodes of it.
@@ -184,7 +188,8 @@ impl<'w> Share<'w> {
             Some(lane) => (self.lanes[lane].buffer, self.first_in_lane(lane, run)),
             None => (0, Arc::default()),
         };
-        Work::Run(Run { program, micro_batch, slice, buffer, first_in_lane, nodes })
+        let row = self.row(run);
+        Work::Run(Run { program, micro_batch, slice, buffer, first_in_lane, row, nodes })
     }
 
     fn first_in_lane(&self, lane: usize, run: usize) -> Arc<[bool]> {
@@ -199,8 +204,7 @@ impl<'w> Share<'w> {
 
     pub(super) fn keep(&self, run: usize) -> Work {
         let Whole { program, micro_batch, slice, .. } = self.runs[run];
-        let row = self.mine.iter().position(|&mine| mine == run).expect("its own run");
-        Work::Keep(Keep { program, micro_batch, slice, row })
+        Work::Keep(Keep { program, micro_batch, slice, row: self.row(run) })
     }
 
     /// All slices of the group, by the rank whose they are.

@@ -24,7 +24,7 @@ pub(super) fn step(share: &Share<'_>) -> Vec<Listed> {
             Phase::Each { .. } | Phase::Once { .. } => {
                 for run in share.runs_of(number) {
                     list.add(share.zero_before(run));
-                    list.add([share.load(run)]);
+                    list.add_early(Some(1), [share.load(run)]);
                     if share.is_final(run) {
                         final_from.get_or_insert(list.0.len());
                     }

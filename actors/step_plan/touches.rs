@@ -8,7 +8,7 @@ use octet_kernels::graph::{Access, ParameterId, Program};
 use octet_kernels::ops::Stream;
 
 use crate::contract::{ProgramId, Workload};
-use crate::rank_memory::Zero;
+use crate::rank_memory::{INPUTS, Zero};
 use crate::step_plan::work::{Run, Work};
 
 /// Memory of one rank, as finely as works tell it apart.
@@ -16,7 +16,8 @@ use crate::step_plan::work::{Run, Work};
 pub(super) enum Cell {
     States,
     Step,
-    Input,
+    /// Two records: one is read while the next comes in.
+    Input(usize),
     Activations,
     Metrics,
     Staging,
@@ -41,6 +42,10 @@ pub(super) enum Cell {
 pub(super) struct Touch {
     pub(super) cell: Cell,
     pub(super) writes: bool,
+}
+
+fn input(row: usize) -> Cell {
+    Cell::Input(row % INPUTS)
 }
 
 fn read(cell: Cell) -> Touch {
@@ -120,18 +125,18 @@ impl<'w> Memory<'w> {
 
     /// A cell's number, below [`Self::cells`].
     pub(super) fn index(&self, cell: Cell) -> usize {
-        let of_bucket = |kind: usize, bucket| 10 + kind * self.buckets() + bucket;
+        let of_bucket = |kind: usize, bucket| 9 + INPUTS + kind * self.buckets() + bucket;
         match cell {
             Cell::States => 0,
             Cell::Step => 1,
-            Cell::Input => 2,
-            Cell::Activations => 3,
-            Cell::Metrics => 4,
-            Cell::Staging => 5,
-            Cell::OwnSums => 6,
-            Cell::OtherSums => 7,
-            Cell::Decision => 8,
-            Cell::Fingerprints => 9,
+            Cell::Activations => 2,
+            Cell::Metrics => 3,
+            Cell::Staging => 4,
+            Cell::OwnSums => 5,
+            Cell::OtherSums => 6,
+            Cell::Decision => 7,
+            Cell::Fingerprints => 8,
+            Cell::Input(buffer) => 9 + buffer,
             Cell::OwnParameters(bucket) => of_bucket(0, bucket),
             Cell::OtherParameters(bucket) => of_bucket(1, bucket),
             Cell::Kept(bucket) => of_bucket(2, bucket),
@@ -149,6 +154,7 @@ impl<'w> Memory<'w> {
             | Work::GatherSquares
             | Work::GatherParameters { .. } => Stream::Communication,
             Work::Run(run) if self.meets(run) => Stream::Communication,
+            Work::Load(_) => Stream::Copy,
             _ => Stream::Compute,
         }
     }
@@ -167,9 +173,12 @@ impl<'w> Memory<'w> {
                 let buckets = parameters.iter().flat_map(|id| self.buckets_of[id.0].clone());
                 buckets.map(|bucket| write(gradient(*buffer, bucket))).collect()
             }
-            Work::Load(_) => vec![write(Cell::Input)],
+            Work::Load(load) => vec![write(input(load.row))],
             Work::Run(run) => self.touches_of_run(run),
-            Work::Keep(_) => vec![read(Cell::Activations), write(Cell::Metrics)],
+            Work::Keep(keep) => {
+                let from = [input(keep.row), Cell::Activations, Cell::States, Cell::Step].map(read);
+                from.into_iter().chain([write(Cell::Metrics)]).collect()
+            }
             Work::Fold { into, from, elements } => {
                 let both = |b| [write(gradient(*into, b)), read(gradient(*from, b))];
                 self.buckets_in(elements).flat_map(both).collect()
@@ -210,7 +219,7 @@ impl<'w> Memory<'w> {
     /// says so.
     fn touches_of_run(&self, run: &Run) -> Vec<Touch> {
         let regions = [Cell::Activations, Cell::States, Cell::Step, Cell::OwnSums].map(write);
-        let mut touches: Vec<Touch> = regions.into_iter().chain([read(Cell::Input)]).collect();
+        let mut touches: Vec<Touch> = regions.into_iter().chain([read(input(run.row))]).collect();
         for access in self.accesses(run) {
             for bucket in self.buckets_of[access.parameter.0].clone() {
                 if access.gradient {

@@ -37,6 +37,8 @@ pub struct Load {
     pub micro_batch: usize,
     /// Which record of the rank's slot it is.
     pub record: usize,
+    /// Position among the rank's runs of the step: which buffer takes it.
+    pub row: usize,
 }
 
 /// A stretch of one program over one micro-batch.
@@ -52,6 +54,8 @@ pub struct Run {
     pub buffer: usize,
     /// By parameter: whether this run is the lane's first to write that gradient.
     pub first_in_lane: Arc<[bool]>,
+    /// Position among the rank's runs of the step: which buffer holds its record.
+    pub row: usize,
     /// The nodes to run.
     pub nodes: Range<usize>,
 }
@@ -134,9 +138,15 @@ pub enum Work {
 }
 
 impl Work {
-    /// Whether it belongs to a micro-batch, and is left out if that does not begin.
-    pub fn is_of_micro_batch(&self) -> bool {
-        matches!(self, Self::Load(_) | Self::Run(_) | Self::Keep(_))
+    /// The run that it belongs to, by position among those of the rank: left out if that does not
+    /// begin.
+    pub fn row(&self) -> Option<usize> {
+        match self {
+            Self::Load(load) => Some(load.row),
+            Self::Run(run) => Some(run.row),
+            Self::Keep(keep) => Some(keep.row),
+            _ => None,
+        }
     }
 }
 

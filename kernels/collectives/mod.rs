@@ -47,7 +47,7 @@ pub const RANKS_MAX: usize = LANES_MAX;
 /// Slices within one call do not overlap, except where a method says so. The local implementation
 /// checks this last point and the agreement of sizes; a call that fails may leave anything in what
 /// is received.
-pub trait Communicator: Send {
+pub trait Communicator {
     /// This rank, from 0.
     fn rank(&self) -> usize;
 

@@ -10,12 +10,13 @@ use crate::collectives::{Communicator, LocalGroup};
 use crate::cpu::pool::Pool;
 use crate::cpu::{CpuDevice, CpuRun};
 use crate::device::{
-    BlockSums, Decision, Device, Event, NOT_FINITE, OVERFLOW, Open, Opened, UpdateSlice,
+    BlockSums, Decision, Device, Event, NOT_FINITE, OVERFLOW, Open, Opened, RunArguments,
+    UpdateSlice,
 };
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext, Target};
-use crate::memory::{Arena, ArenaPlan, DeviceSlice};
+use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostSlice};
 use crate::operands::Operands;
 use crate::ops::Stream;
 use crate::ops::adamw::{self, AdamW, adamw};
@@ -42,19 +43,43 @@ impl Device for CpuDevice {
         Arena::in_host_memory(plan)
     }
 
-    fn record(&self, _event: Event, _stream: Stream) {}
-
-    fn wait(&self, _stream: Stream, _event: Event) {}
-
-    unsafe fn upload(&self, from: &[u8], to: DeviceSlice) -> Result<()> {
-        // SAFETY: the caller vouches for `to`.
-        unsafe { to.as_mut_slice::<u8>() }.copy_from_slice(from);
+    fn record(&self, _event: Event, _stream: Stream) -> Result<()> {
         Ok(())
     }
 
-    unsafe fn download(&self, from: DeviceSlice, to: &mut [u8]) -> Result<()> {
-        // SAFETY: the caller vouches for `from`.
-        to.copy_from_slice(unsafe { from.as_slice() });
+    fn wait(&self, _stream: Stream, _event: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn reached(&self, _event: Event) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+
+    unsafe fn copy_in(&self, _stream: Stream, from: HostSlice, to: DeviceSlice) -> Result<()> {
+        // SAFETY: the caller vouches for both.
+        unsafe { to.as_mut_slice::<u8>().copy_from_slice(from.as_slice()) };
+        Ok(())
+    }
+
+    unsafe fn copy_out(&self, _stream: Stream, from: DeviceSlice, to: HostSlice) -> Result<()> {
+        // SAFETY: the caller vouches for both.
+        unsafe { to.as_mut_slice().copy_from_slice(from.as_slice()) };
+        Ok(())
+    }
+
+    unsafe fn set_arguments(
+        &self,
+        _stream: Stream,
+        arguments: RunArguments,
+        to: DeviceSlice,
+    ) -> Result<()> {
+        // SAFETY: the caller vouches for `to`.
+        let to = unsafe { to.as_mut_slice::<RunArguments>() };
+        to[0] = arguments;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use crate::ops::{Io, Op};
 use crate::random::Site;
 use crate::shape::Spec;
 
+mod access;
 pub mod cost;
 mod fuse;
 mod gradient;
@@ -23,10 +24,11 @@ pub mod target;
 mod tests;
 pub mod variables;
 
+pub use access::Access;
 pub use cost::{Cost, Peaks};
 pub use gradient::Backward;
 pub use layout::{Granularity, Layout};
-pub use program::{ARGUMENT_BYTES, Access, Bindings, Goal, Policy, Program, RunContext, Shared};
+pub use program::{ARGUMENT_BYTES, Bindings, Goal, Policy, Program, RunContext, Shared};
 pub use recompute::{Mix, Recompute, Region};
 pub use target::Target;
 pub use variables::{

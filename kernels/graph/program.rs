@@ -11,6 +11,7 @@ use crate::collectives::Communicator;
 use crate::device::RunArguments;
 use crate::dtype::{DType, Precision};
 use crate::error::{Error, Result};
+use crate::graph::access::{Access, accesses};
 use crate::graph::cost::Cost;
 use crate::graph::fuse::fuse;
 use crate::graph::gradient::differentiate;
@@ -156,17 +157,6 @@ pub struct Shared {
     pub parameters: Vec<ParameterId>,
     /// Step buffers of which it reads or writes the running micro-batch's slice.
     pub slices: Vec<StepBufferId>,
-}
-
-/// A node's use of a parameter that travels between ranks, or of its gradient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Access {
-    /// The node.
-    pub node: usize,
-    /// Whose.
-    pub parameter: ParameterId,
-    /// Its gradient is read or written; otherwise the parameter is read.
-    pub gradient: bool,
 }
 
 /// A compiled graph.
@@ -471,25 +461,6 @@ fn shared(graph: &Graph<'_>) -> Shared {
     shared.parameters.dedup();
     shared.slices.dedup();
     shared
-}
-
-fn accesses(graph: &Graph<'_>) -> Vec<Access> {
-    let mut accesses = Vec::new();
-    for (node, about) in graph.nodes.iter().enumerate() {
-        let first = accesses.len();
-        for tensor in about.inputs.iter().copied().chain(about.outputs.iter().map(|o| o.0)) {
-            let (parameter, gradient) = match graph.tensors[graph.root(tensor).0].kind {
-                Kind::Parameter(id) => (id, false),
-                Kind::Gradient(id) => (id, true),
-                _ => continue,
-            };
-            let access = Access { node, parameter, gradient };
-            if !accesses[first..].contains(&access) {
-                accesses.push(access);
-            }
-        }
-    }
-    accesses
 }
 
 fn last_gradient_writes(graph: &Graph<'_>) -> Vec<(ParameterId, usize)> {

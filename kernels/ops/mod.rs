@@ -103,6 +103,8 @@ pub enum Stream {
     Compute,
     /// Beside it: collectives inside a graph. Operands stay untouched until a compute node waits.
     Communication,
+    /// Beside both: copies between host memory and the device. No node runs there.
+    Copy,
 }
 
 /// An operation on tensors.

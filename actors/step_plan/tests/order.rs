@@ -5,15 +5,14 @@
 
 use std::collections::HashMap;
 
+use octet_kernels::device::STREAMS;
 use octet_kernels::ops::Stream;
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
-use crate::rank_memory::Zero;
+use crate::rank_memory::{INPUTS, Zero};
 use crate::step_plan::tests::random_steps::{Case, case_of, plans_of};
 use crate::step_plan::touches::Memory;
-use crate::step_plan::{Entry, Mark, StepPlan, Work};
-
-const STREAMS: usize = 2;
+use crate::step_plan::{Entry, Load, Mark, StepPlan, Work};
 
 type Clock = [usize; STREAMS];
 
@@ -166,6 +165,22 @@ fn every_mark_that_is_set_too_late_is_found() {
         marked(plan).filter_map(later).collect()
     });
     assert!(planted > 300, "{planted} marks");
+    assert!(unnoticed.is_empty(), "{} of {planted}: {:#?}", unnoticed.len(), unnoticed[0]);
+}
+
+#[test]
+fn a_slot_of_the_device_that_is_reused_early_is_found() {
+    let (planted, unnoticed) = unnoticed(|plan| {
+        let early = |i: usize| {
+            let Work::Load(load) = &plan.entries[i].work else { return None };
+            let mut wrong = plan.clone();
+            // The record comes where the run before it has its own.
+            wrong.entries[i].work = Work::Load(Load { row: load.row + 1, ..load.clone() });
+            (load.row > 0 && INPUTS == 2).then_some(wrong)
+        };
+        (0..plan.entries.len()).filter_map(early).collect()
+    });
+    assert!(planted > 50, "{planted} records");
     assert!(unnoticed.is_empty(), "{} of {planted}: {:#?}", unnoticed.len(), unnoticed[0]);
 }
 

@@ -285,11 +285,15 @@ impl Case {
         let lanes = self.tree().lanes_of(rank);
         let records = records(&self.workload, &self.shape, &lanes);
         let mine = self.runs().into_iter().filter(|run| owned.contains(&run.1));
-        let mut works =
-            plan.entries.iter().map(|entry| &entry.work).filter(|w| w.is_of_micro_batch());
+        let all = || plan.entries.iter().map(|entry| &entry.work);
+        let mut loads = all().filter(|work| matches!(work, Work::Load(_)));
+        let mut works = all().filter(|work| matches!(work, Work::Run(_) | Work::Keep(_)));
         let mut rows = 0;
         for (program, micro_batch, slice) in mine {
-            let Some(Work::Load(Load { record, .. })) = works.next() else { panic!("no record") };
+            let Some(Work::Load(Load { record, row, .. })) = loads.next() else {
+                panic!("no record")
+            };
+            assert_eq!(*row, rows);
             let (of, like) = records[*record];
             let fields = |id: ProgramId| self.workload.programs[id.0].fields();
             assert_eq!((of, fields(like)), (micro_batch, fields(program)));
@@ -302,6 +306,7 @@ impl Case {
                 };
                 let is = (piece.program, piece.micro_batch, piece.slice, piece.nodes.start);
                 assert_eq!(is, (program, micro_batch, slice, done));
+                assert_eq!(piece.row, rows);
                 assert!(piece.nodes.end > done);
                 done = piece.nodes.end;
             }
@@ -311,7 +316,7 @@ impl Case {
             assert_eq!(is, (program, micro_batch, slice, rows));
             rows += 1;
         }
-        assert!(works.next().is_none() && plan.rows == rows);
+        assert!(works.next().is_none() && loads.next().is_none() && plan.rows == rows);
         let distinct = records.iter().enumerate().all(|(i, a)| !records[..i].contains(a));
         assert!(distinct, "a record is filled twice");
     }
@@ -444,7 +449,9 @@ fn the_next_forward_waits_for_each_bucket_only_where_it_reads_it() {
         _ => None,
     });
     let runs = plan.entries.iter().filter(|entry| matches!(entry.work, Work::Run(_)));
-    let waits: Vec<usize> = runs.flat_map(|run| run.after.iter().map(|mark| mark.0)).collect();
+    let waits = runs.flat_map(|run| run.after.iter().map(|mark| mark.0));
+    let buckets = case.workload.layout.buckets.len();
+    let waits: Vec<usize> = waits.filter(|&mark| mark < buckets).collect();
     // What is read first is gathered first, and waited for first; padding is never waited for.
     assert!(waits.len() > 1);
     assert_eq!(gathered.take(waits.len()).collect::<Vec<usize>>(), waits);

@@ -67,8 +67,8 @@ impl Reducer {
                     receive[piece.rank] = *place;
                 }
             }
-            // SAFETY: the bucket is final, so nobody writes it; staging is this rank's alone; the own
-            // part is already in place.
+            // SAFETY: the bucket is final, so nobody writes it; staging is this rank's alone; the
+            // own part is already in place.
             unsafe { communicator.all_to_all(&send[..ranks], &receive[..ranks]) }?;
         }
         let output = places[own_piece(0).expect("a rank is left with at least one piece")];
@@ -135,7 +135,8 @@ impl Reducer {
         for (peer, slice) in parts[..ranks].iter_mut().enumerate() {
             *slice = part(peer);
         }
-        // SAFETY: in the order of the step plan nobody touches the parts until the gather is complete.
+        // SAFETY: in the order of the step plan nobody touches the parts until the gather is
+        // complete.
         unsafe { self.communicator.borrow_mut().all_gather(parts[rank], &parts[..ranks]) }
     }
 }

@@ -1,8 +1,8 @@
 //! The worker: one device's programs. It runs nodes and folds gradient buffers.
 //!
-//! Ownership: what programs run in, parameters and gradients by unit, states, step buffers, records,
-//! activations and the table of what they fetched. It decides nothing: the step plan says what runs,
-//! in which order, on which record.
+//! Ownership: what programs run in, parameters and gradients by unit, states, step buffers,
+//! records, activations and the table of what they fetched. It decides nothing: the step plan says
+//! what runs, in which order, on which record.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -45,7 +45,8 @@ impl Worker {
         }
     }
 
-    /// What a program's run is given; gradients go to `buffer`, records come as run `row` of a step.
+    /// What a program's run is given; gradients go to `buffer`, records come as run `row` of a
+    /// step.
     fn bindings(&self, engine: &Engine, buffer: usize, row: usize) -> Bindings<'_> {
         let memory = &engine.memory;
         Bindings {

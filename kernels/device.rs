@@ -5,8 +5,8 @@
 //! Prohibitions: it decides nothing, and allocates nothing after [`Device::allocate`].
 //!
 //! Three streams: copies between host and device name theirs, other calls below put work on
-//! [`Stream::Compute`], a rank's [`Communicator`] puts its own on [`Stream::Communication`]. Work of
-//! one stream runs in the order of the calls; between streams there is only the order that
+//! [`Stream::Compute`], a rank's [`Communicator`] puts its own on [`Stream::Communication`]. Work
+//! of one stream runs in the order of the calls; between streams there is only the order that
 //! [`Device::record`] and [`Device::wait`] make, and host memory is read and written when a copy's
 //! turn comes. A device that computes at once (the CPU) has finished a call when it returns, and
 //! needs no events.

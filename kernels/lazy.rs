@@ -2,7 +2,8 @@
 //! host memory is read and written when a copy's turn comes. So a wait that is missing, or host
 //! memory that is reused too early, changes results, as it would on a GPU.
 //!
-//! It computes with the CPU's kernels. The streams themselves ([`streams`]) know nothing of devices.
+//! It computes with the CPU's kernels. The streams themselves ([`streams`]) know nothing of
+//! devices.
 
 use std::cell::RefCell;
 use std::ops::Range;

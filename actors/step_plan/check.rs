@@ -77,8 +77,8 @@ pub(super) fn check_sharing(
     Ok(())
 }
 
-/// Ranks meet in the same order; inside programs in runs of the same number, since a step is given up
-/// between runs.
+/// Ranks meet in the same order; inside programs in runs of the same number, since a step is given
+/// up between runs.
 ///
 /// # Errors
 /// [`Error::Plan`] that names the first difference to what another rank does.

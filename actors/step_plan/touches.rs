@@ -56,8 +56,8 @@ fn write(cell: Cell) -> Touch {
     Touch { cell, writes: true }
 }
 
-/// All buckets in the order in which a step first reads their parameters, as far as the order of the
-/// programs tells. Fresh ones travel in this order, on all ranks and in steps of any shape.
+/// All buckets in the order in which a step first reads their parameters, as far as the order of
+/// the programs tells. Fresh ones travel in this order, on all ranks and in steps of any shape.
 pub(super) fn buckets_by_first_read(workload: &dyn Workload) -> Vec<usize> {
     let mut seen = vec![false; workload.layout().buckets.len()];
     let mut order = Vec::with_capacity(seen.len());

@@ -6,7 +6,7 @@ use crate::graph::{Graph, Kind};
 /// A node's use of a parameter that travels between ranks, or of its gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
-    /// The node.
+    /// By its place in the program.
     pub node: usize,
     /// Whose.
     pub parameter: ParameterId,

@@ -127,8 +127,8 @@ pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn describe(status: ExitStatus, kills: &MemoryKills) -> String {
     match status.signal() {
         Some(libc::SIGKILL) if kills.has_grown() => {
-            "the engine was killed for want of memory (signal 9 of the kernel; octet plan says what \
-             a run takes)"
+            "the engine was killed for want of memory (signal 9 of the kernel; octet plan says \
+             what a run takes)"
                 .to_owned()
         }
         Some(signal) => format!("the engine died of signal {signal}"),

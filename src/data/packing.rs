@@ -30,8 +30,8 @@ struct Piece {
 }
 
 impl WholeDocuments {
-    /// Lays a stream into windows of `sequence_length` tokens; `opened` says that the token before a
-    /// document opens it.
+    /// Lays a stream into windows of `sequence_length` tokens; `opened` says that the token before
+    /// a document opens it.
     ///
     /// # Errors
     /// [`DataError::Chunk`] if a shard is damaged.

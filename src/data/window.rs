@@ -40,8 +40,8 @@ pub struct WindowRows<'a> {
 }
 
 /// Fills the rows of the window that begins with token `start`; returns the number of labels
-/// that are not ignored. Behind the end of the stream stand `padding` and no labels, in a segment of
-/// their own.
+/// that are not ignored. Behind the end of the stream stand `padding` and no labels, in a segment
+/// of their own.
 ///
 /// # Errors
 /// [`DataError::OutOfRange`] if the stream ends before the first label, or [`DataError::Chunk`] if

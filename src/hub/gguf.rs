@@ -130,8 +130,8 @@ pub(super) fn export_one(
     Ok(exported)
 }
 
-/// A matrix has the type that was asked for, where its rows are whole blocks; vectors are small, and
-/// positions are added to what they must be as exact as.
+/// A matrix has the type that was asked for, where its rows are whole blocks; vectors are small,
+/// and positions are added to what they must be as exact as.
 fn place(part: &Part, kind: GgmlType) -> Placed {
     let matrix = part.shape.len() == 2 && !part.name.starts_with("position_embd");
     let kind = if matrix { kind.for_rows(part.shape[1]) } else { GgmlType::F32 };

@@ -58,8 +58,10 @@ fn a_reader_who_has_gone_ends_a_command_as_it_ends_others() {
     place.train("run", &[]);
     for line in COMMANDS {
         let mut command = command(&place, line);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        drop(child.stdout.take());
+        let (reader, writer) = std::io::pipe().unwrap();
+        // Gone before the command writes anything.
+        drop(reader);
+        let child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.signal(), Some(libc::SIGPIPE), "{line}: {:?}", output.status);
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{line}");

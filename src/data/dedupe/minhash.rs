@@ -36,8 +36,8 @@ pub(super) struct MinHash {
     functions: Vec<Functions>,
 }
 
-/// Some functions of the two halves of a shingle's hash: high * one + low * other, modulo 2^32. With
-/// one factor only, functions whose factors have a simple ratio would agree too often.
+/// Some functions of the two halves of a shingle's hash: high * one + low * other, modulo 2^32.
+/// With one factor only, functions whose factors have a simple ratio would agree too often.
 #[derive(Clone)]
 struct Functions {
     high: [u32; BLOCK],

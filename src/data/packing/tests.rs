@@ -155,7 +155,8 @@ proptest! {
             }
         }
         let tokens: u64 = lengths.iter().sum();
-        prop_assert_eq!(window_of.keys().copied().collect::<Vec<_>>(), (0..tokens as i32).collect::<Vec<_>>());
+        let seen: Vec<i32> = window_of.keys().copied().collect();
+        prop_assert_eq!(seen, (0..tokens as i32).collect::<Vec<_>>());
         let mut begins = 0;
         for document in lengths {
             let places: std::collections::HashSet<_> =

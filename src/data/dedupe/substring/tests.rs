@@ -48,7 +48,10 @@ fn no_character_is_cut() {
 
 proptest! {
     #[test]
-    fn nothing_is_left_twice(texts in proptest::collection::vec("[ab]{0,30}", 1..6), length in 3..8usize) {
+    fn nothing_is_left_twice(
+        texts in proptest::collection::vec("[ab]{0,30}", 1..6),
+        length in 3..8usize,
+    ) {
         // What is left of a text may meet where something was cut out, so each passage that stood
         // whole in what is left is looked for in the texts before as they were.
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

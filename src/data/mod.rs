@@ -39,6 +39,7 @@ pub use packing::WholeDocuments;
 pub use pairs::Pair;
 pub use prepare::{
     Counts, Prepared, PreparedSource, Progress, Stage, Watcher, of_shard, prepare, reopen,
+    tokenizer_ahead,
 };
 pub use samples::{Cut, SampleRule, Samples};
 pub use shard::{Shard, ShardSummary, ShardWriter};

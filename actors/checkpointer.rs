@@ -192,9 +192,8 @@ impl Checkpointer {
             Err(e) => {
                 let what = format!("going back to step {step}: {e}");
                 let fault = match e {
-                    ResumeError::NothingEarlier { .. } | ResumeError::NothingGood { .. } => {
-                        Fault::lasting(self.name(), what)
-                    }
+                    ResumeError::NothingEarlier { .. } => Fault::decided(self.name(), what),
+                    ResumeError::NothingGood { .. } => Fault::lasting(self.name(), what),
                     _ => Fault::world(self.name(), what),
                 };
                 CheckpointerReply::NotRewound { fault }

@@ -354,9 +354,15 @@ pub trait Workload: Debug + Send + Sync + 'static {
         None
     }
 
-    /// Samples of all steps before this one: a pure function, which does not decrease.
+    /// Number of the first sample of a step with the batch number `step`: a pure function, which
+    /// does not decrease.
     fn samples_before(&self, step: u64) -> u64 {
         self.batch().first_sample(step, 0)
+    }
+
+    /// Samples of a step with the batch number `step`.
+    fn samples_of(&self, step: u64) -> u64 {
+        self.samples_before(step + 1) - self.samples_before(step)
     }
 
     /// Number of the first sample of a micro-batch within the run.

@@ -16,6 +16,8 @@ use crate::worker::{Fetched, Worker};
 pub struct StepInput<'s> {
     /// The step, from 0.
     pub step: u64,
+    /// Updates of all steps before, those that were skipped not counted.
+    pub updates: u64,
     /// Numbers of its update.
     pub settings: UpdateSettings,
     /// A record by its place in the rank's slot.
@@ -67,7 +69,7 @@ impl Crew {
             Work::Squares => optimizer.squares(engine),
             Work::Decide => optimizer.decide(engine, input.settings.clip_norm),
             Work::Update { bucket } => {
-                optimizer.update(engine, &input.settings, input.step, *bucket)
+                optimizer.update(engine, &input.settings, input.updates, *bucket)
             }
         }
         .and_then(|()| engine.mark(entry.stream, entry.mark))

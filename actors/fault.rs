@@ -11,8 +11,12 @@ use thiserror::Error;
 pub enum Blame {
     /// Disk, memory, network, a device: restart what failed, or stop with a saved state.
     World,
-    /// The run has decided to stop, saved: trying again would come to the same end.
+    /// The run stops: another engine would find the world as it is. Once that is mended, another
+    /// try may help.
     Lasting,
+    /// The run has decided to stop, saved: the same command comes to the same end, so that somebody
+    /// has to change it. Exit code 2.
+    Decided,
     /// A broken assertion of ours: stop, dump, exit code 70.
     Ours,
 }
@@ -35,9 +39,14 @@ impl Fault {
         Self { actor, blame: Blame::World, what: what.to_string() }
     }
 
-    /// The run stops, and another try would too.
+    /// The run stops, since another engine would too.
     pub fn lasting(actor: ActorName, what: impl fmt::Display) -> Self {
         Self { actor, blame: Blame::Lasting, what: what.to_string() }
+    }
+
+    /// The run stops, and the same command would come to the same end.
+    pub fn decided(actor: ActorName, what: impl fmt::Display) -> Self {
+        Self { actor, blame: Blame::Decided, what: what.to_string() }
     }
 
     /// We failed.

@@ -42,12 +42,13 @@ impl Optimizer {
         Self { segments }
     }
 
-    /// Updates what is kept of a bucket, unless it was decided not to.
+    /// Updates what is kept of a bucket, unless it was decided not to. The averages of gradients
+    /// are made of so many updates before.
     pub(crate) fn update(
         &self,
         engine: &Engine,
         settings: &UpdateSettings,
-        step: u64,
+        updates: u64,
         bucket: usize,
     ) -> Result<()> {
         let (rank, ranks) = (engine.memory.rank, engine.memory.ranks);
@@ -62,7 +63,7 @@ impl Optimizer {
                     beta2: settings.beta2,
                     eps: settings.epsilon,
                     weight_decay: segment.group.weight_decay,
-                    step: step + 1,
+                    step: updates + 1,
                     gradient_scale: 1.0,
                 };
                 // The fingerprint of a bucket is that of the own shard.

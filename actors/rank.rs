@@ -53,6 +53,8 @@ pub enum RankMessage {
         step: u64,
         /// The batch that it learns from.
         batch: u64,
+        /// Updates of all steps before, those that were skipped not counted.
+        updates: u64,
         /// How often it overflowed before.
         attempt: usize,
     },
@@ -204,17 +206,18 @@ impl Rank {
         }
     }
 
-    /// The whole step: every entry of the plan in order. It takes no memory. What a micro-batch
-    /// would do is left out once the step is given up; ranks still meet in what is between them.
+    /// The whole step, behind so many updates: every entry of the plan in order. It takes no
+    /// memory. What a micro-batch would do is left out once the step is given up; ranks still meet
+    /// in what is between them.
     pub(crate) fn step(
         &mut self,
         plan: &StepPlan,
         batch: &BatchSlot,
-        step: u64,
+        (step, updates): (u64, u64),
     ) -> Result<Stepped, Fault> {
         let (engine, clock, ticket) = (&self.engine, &*self.clock, batch.ticket);
         let settings = engine.workload.update(step);
-        let input = StepInput { step, settings, record: &|record| batch.record(record) };
+        let input = StepInput { step, updates, settings, record: &|record| batch.record(record) };
         let mut stepped = Stepped::default();
         // Runs below it are begun, with records that come in while an earlier one goes on.
         let mut end = usize::MAX;
@@ -406,9 +409,9 @@ impl Actor for Rank {
                 restore(&self.engine, &self.slots[slot])?;
                 RankReply::Restored
             }
-            RankMessage::Step { ticket, step, batch, attempt } => {
+            RankMessage::Step { ticket, step, batch, updates, attempt } => {
                 let ready = self.make_ready(ticket, batch, attempt)?;
-                let stepped = self.step(&ready.plan, &ready.batch, step)?;
+                let stepped = self.step(&ready.plan, &ready.batch, (step, updates))?;
                 self.outcome(ready, stepped)?
             }
             RankMessage::Evaluate { ticket, task, step } => self.evaluate(ticket, task, step)?,

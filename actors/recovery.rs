@@ -32,6 +32,10 @@ pub const ROLLBACKS_MAX: u32 = 64;
 /// no spike of rounding.
 const SPREAD_MIN: f64 = 1e-3;
 
+/// No spread is taken for less than this, in nats and in gradient norms: where both are next to
+/// nothing, a text is learned by heart, and what stands out among them is next to nothing too.
+const SPREAD_FLOOR: f64 = 1e-3;
+
 /// What a run does about bad updates.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
@@ -265,7 +269,7 @@ fn z_score(value: f64, window: &VecDeque<f64>, length: usize) -> Option<f64> {
     let count = window.len() as f64;
     let mean = window.iter().sum::<f64>() / count;
     let variance = window.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / count;
-    let spread = variance.sqrt().max(SPREAD_MIN * mean.abs()).max(f64::MIN_POSITIVE);
+    let spread = variance.sqrt().max(SPREAD_MIN * mean.abs()).max(SPREAD_FLOOR);
     Some((value - mean) / spread)
 }
 

@@ -74,6 +74,8 @@ pub struct FirstState {
     pub on_disk: bool,
     /// What decisions about bad updates depend on, as it was saved with the state.
     pub recovery: Value,
+    /// Where the run stood in its data, and what it had counted; null for the first state.
+    pub cursor: Value,
     /// What a person should know: damaged checkpoints that were passed over, accepted differences.
     pub notes: Vec<String>,
 }
@@ -113,20 +115,22 @@ fn find(
     if let Some(good) = in_memory.good
         && newest_on_disk.is_none_or(|step| step <= good.head.step)
     {
-        let SlotHead { step, digest, facts: left, .. } = good.head;
+        let SlotHead { step, digest, cursor, facts: left, .. } = good.head;
         // The file of the configuration, or the text, may have changed since.
         notes.extend(compare(&left.identity, facts, accept_new_numerics)?);
         let recovery = left.recovery;
         let on_disk = newest_on_disk == Some(step) && digest.is_some() && digest == saved_digest;
-        return Ok(FirstState { slot: good.slot, step, digest, on_disk, recovery, notes });
+        let slot = good.slot;
+        return Ok(FirstState { slot, step, digest, on_disk, recovery, cursor, notes });
     }
     let Some(found) = search.newest else {
         if let Some(first) = search.damaged.first() {
             return Err(nothing_good(store, first));
         }
         initialise(workload, &slots.slot(0, layout));
-        let (slot, recovery) = (0, Value::Null);
-        return Ok(FirstState { slot, step: 0, digest: None, on_disk: false, recovery, notes });
+        let (slot, step, recovery, cursor) = (0, 0, Value::Null, Value::Null);
+        let (digest, on_disk) = (None, false);
+        return Ok(FirstState { slot, step, digest, on_disk, recovery, cursor, notes });
     };
     let was = &found.manifest;
     notes.extend(compare(&was.identity, facts, accept_new_numerics)?);
@@ -139,8 +143,9 @@ fn find(
         let damage = loaded.damaged.first().map(ToString::to_string);
         return Err(nothing_good(store, damage.as_deref().unwrap_or("it is gone")));
     }
-    let Manifest { step, digest, recovery, .. } = found.manifest;
-    Ok(FirstState { slot: 0, step, digest: Some(digest), on_disk: true, recovery, notes })
+    let Manifest { step, digest, recovery, cursor, .. } = found.manifest;
+    let (slot, digest, on_disk) = (0, Some(digest), true);
+    Ok(FirstState { slot, step, digest, on_disk, recovery, cursor, notes })
 }
 
 /// The state to go back to: the newest good one of at most `step` steps. Whatever lies after, in

@@ -16,15 +16,27 @@ pub struct Times {
     pub checkpoint_ms: f64,
 }
 
+/// Where a run stands before a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepAt {
+    /// The step, from 0.
+    pub step: u64,
+    /// The batch that it learns from.
+    pub batch: u64,
+    /// Tokens of all steps before.
+    pub tokens: u64,
+}
+
 /// The report of a step. A program's `loss` adds up to the loss; the mean of `loss_sum` over
 /// `targets` is named for the program, that of `NAME.loss_sum` over `NAME.targets` for NAME. Means
 /// are reported where there are several.
 pub fn step_report(
     workload: &dyn Workload,
-    step: u64,
+    at: StepAt,
     outcomes: &[StepOutcome],
     times: Times,
 ) -> StepReport {
+    let StepAt { step, batch, tokens: before } = at;
     let mut runs: Vec<&RunScalars> = outcomes.iter().flat_map(|o| &o.runs).collect();
     runs.sort_by_key(|run| run.micro_batch);
     let mut loss = 0.0;
@@ -54,8 +66,7 @@ pub fn step_report(
         named.clear();
     }
     let mean = |&(name, sum, targets): &(&str, f64, u64)| (name.to_string(), mean(sum, targets));
-    let samples = workload.samples_before(step + 1);
-    let of_step = samples - workload.samples_before(step);
+    let of_step = workload.samples_of(batch);
     let tokens = of_step * workload.tokens_per_sample();
     let longest = |ms: fn(&StepOutcome) -> f64| outcomes.iter().map(ms).fold(0.0, f64::max);
     let mut fingerprint = vec![0u64; workload.layout().buckets.len()];
@@ -65,8 +76,8 @@ pub fn step_report(
     }
     StepReport {
         step: step + 1,
-        batch: None,
-        tokens: samples * workload.tokens_per_sample(),
+        batch: (batch != step).then_some(batch),
+        tokens: before + tokens,
         loss,
         targets,
         losses: named.iter().map(mean).collect(),

@@ -76,12 +76,14 @@ pub struct RunEnd {
     pub step: u64,
     /// Digest of the last checkpoint, if one was written.
     pub digest: Option<String>,
+    /// The batch that would come next.
+    pub batch: u64,
 }
 
 impl RunEnd {
     /// A run that ended before it could say where it stood.
     pub fn failed(fault: Fault) -> Self {
-        Self { ending: Ending::Failed(fault), step: 0, digest: None }
+        Self { ending: Ending::Failed(fault), step: 0, digest: None, batch: 0 }
     }
 }
 
@@ -129,6 +131,10 @@ pub struct Supervisor {
     parent: Option<String>,
     /// What decisions about bad updates depend on.
     recovery: Recovery,
+    /// Tokens of the steps that are done.
+    tokens: u64,
+    /// Their updates, those that were skipped not counted.
+    updates: u64,
     /// On the way back to an earlier state, until ranks are told to take it.
     back: Option<RollBack>,
     /// The last save has found no space, and is tried again.
@@ -171,6 +177,8 @@ impl Supervisor {
             digest: None,
             parent: None,
             recovery: Recovery::default(),
+            tokens: 0,
+            updates: 0,
             back: None,
             space: None,
             stopping: None,
@@ -183,9 +191,12 @@ impl Supervisor {
 
     /// Goes on from a state: at the start of the engine, or back to an earlier one.
     fn start(&mut self, state: FirstState, first: Vec<Work>) -> Result<(), Fault> {
-        let FirstState { slot, step, digest, on_disk, recovery, .. } = state;
+        let FirstState { slot, step, digest, on_disk, recovery, cursor, .. } = state;
         let recovery = Recovery::from_value(&recovery);
         self.recovery = recovery.map_err(|e| Fault::ours(ActorName::Supervisor, e))?;
+        let nominal = || self.workload.samples_before(step) * self.workload.tokens_per_sample();
+        self.tokens = cursor["tokens"].as_u64().unwrap_or_else(nominal);
+        self.updates = cursor["updates"].as_u64().unwrap_or(step);
         self.done = step;
         self.planned = step;
         self.saved_step = on_disk.then_some(step);
@@ -266,7 +277,8 @@ impl Supervisor {
         let message = match work {
             Work::Step { step, attempt } => {
                 let batch = self.recovery.batch(step);
-                RankMessage::Step { ticket, step, batch, attempt }
+                let updates = self.updates;
+                RankMessage::Step { ticket, step, batch, updates, attempt }
             }
             Work::Evaluate { task, step } => {
                 self.report = None;
@@ -396,7 +408,8 @@ impl Supervisor {
         self.ended = true;
         let failed = matches!(ending, Ending::Failed(_));
         self.show(if failed { RunState::Failed } else { RunState::Finished });
-        let end = RunEnd { ending, step: self.done, digest: self.digest.clone() };
+        let batch = self.recovery.batch(self.done);
+        let end = RunEnd { ending, step: self.done, digest: self.digest.clone(), batch };
         self.ports.end.tell(end);
     }
 }

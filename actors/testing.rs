@@ -27,7 +27,7 @@ use crate::rank::{DataPath, Rank, RankEnds, RankMessage, RankReply, StepOutcome}
 use crate::rank_memory::{RankMemory, Zero};
 use crate::report::StepReport;
 use crate::snapshot::{LogicalTensor, Slot, SnapshotLayout, SnapshotSlots};
-use crate::step_report::{Times, step_report};
+use crate::step_report::{StepAt, Times, step_report};
 use crate::transfer::initialise;
 
 /// Fills a record for a purpose and a program.
@@ -291,7 +291,9 @@ fn run_legs(
         for step in 0..leg.steps {
             let of_step = |rank: &Vec<Tried>| rank[step as usize].outcome.clone();
             let outcomes: Vec<StepOutcome> = by_rank.iter().map(of_step).collect();
-            let mut report = step_report(&**workload, first + step, &outcomes, times);
+            let tokens = workload.samples_before(first + step) * workload.tokens_per_sample();
+            let at = StepAt { step: first + step, batch: first + step, tokens };
+            let mut report = step_report(&**workload, at, &outcomes, times);
             report.wait_ms = crate::report::WaitMs::default();
             reports.push(report);
             attempts.push(by_rank[0][step as usize].attempts);
@@ -408,7 +410,7 @@ impl Stand {
         // What the message `Step` does, in its three parts.
         let ready = self.rank.make_ready(ticket, step, attempt)?;
         (self.watch)(step, Moment::Before);
-        let stepped = self.rank.step(&ready.plan, &ready.batch, step)?;
+        let stepped = self.rank.step(&ready.plan, &ready.batch, (step, step))?;
         (self.watch)(step, Moment::After);
         match self.rank.outcome(ready, stepped)? {
             RankReply::Stepped(outcome) => Ok(*outcome),

@@ -60,6 +60,9 @@ pub struct Experiment {
 struct TrackStream {
     /// Steps that leave it out.
     zeros: Vec<(u64, u64)>,
+    /// Numbers of samples are later by so many than the batches before them say: some of those were
+    /// cut otherwise.
+    shift: i64,
     /// `None` without text.
     inputs: Option<Box<dyn Inputs>>,
     targets: Targets,
@@ -67,7 +70,7 @@ struct TrackStream {
 
 impl TrackStream {
     fn samples_before(&self, batch: &BatchConfig, step: u64) -> u64 {
-        samples_before(&self.zeros, batch, step)
+        samples_before(&self.zeros, batch, step).saturating_add_signed(self.shift)
     }
 
     fn is_in(&self, step: u64) -> bool {
@@ -170,7 +173,7 @@ impl Experiment {
             let source = self.text.as_ref().and_then(|text| text.training(number));
             let inputs = source.map(|source| track.objective.get().inputs(source)).transpose()?;
             let (zeros, targets) = (track.weight.zeros(), Targets::default());
-            self.streams.push(TrackStream { zeros, inputs, targets });
+            self.streams.push(TrackStream { zeros, shift: 0, inputs, targets });
         }
         Ok(())
     }
@@ -286,9 +289,22 @@ impl Experiment {
         self.text.as_ref().map_or("", Text::identity)
     }
 
-    /// What each source of text has given to the first `step` steps; nothing without text.
-    pub fn consumed(&self, step: u64) -> Vec<Consumed> {
-        let samples = self.config.samples_before(step);
+    /// Goes on where a state says that sample number `sample` is the first of batch number `batch`:
+    /// batches before may have been cut otherwise. False if it cannot, as one number says nothing
+    /// of several tracks: then samples are numbered as if all batches had been cut like this.
+    pub fn go_on_with(&mut self, batch: u64, sample: u64) -> bool {
+        let shift = sample.wrapping_sub(self.samples_before(batch)).cast_signed();
+        match &mut self.streams[..] {
+            [stream] => stream.shift += shift,
+            _ => return shift == 0,
+        }
+        true
+    }
+
+    /// What each source of text gives to the batches before this one; nothing without text.
+    pub fn consumed(&self, batch: u64) -> Vec<Consumed> {
+        let samples = |stream: &TrackStream| stream.samples_before(&self.config.batch, batch);
+        let samples: Vec<u64> = self.streams.iter().map(samples).collect();
         self.text.as_ref().map_or(vec![], |text| text.consumed(&samples))
     }
 

@@ -11,7 +11,7 @@ use octet_actors::web::WebError;
 use crate::config::ConfigError;
 use crate::data::DataError;
 
-/// Exit code of bad input.
+/// Exit code of bad input, and of a run that comes to the same end until somebody changes it.
 pub const USER: u8 = 2;
 /// Exit code of a broken assertion of ours.
 pub const OURS: u8 = 70;
@@ -115,6 +115,7 @@ impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
         match fault.blame {
             Blame::World | Blame::Lasting => Self::world(fault),
+            Blame::Decided => Self::user(fault),
             Blame::Ours => Self::ours(fault),
         }
     }

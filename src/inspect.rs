@@ -14,9 +14,12 @@ use octet_actors::run_folder::log::for_each_line;
 use octet_actors::telemetry::totals::{Summary, Totals};
 use serde::Serialize;
 
+use crate::composition::Composition;
+use crate::config::Config;
 use crate::data::{ShardSummary, shard};
 use crate::failure::Failure;
 use crate::look::Run;
+use crate::models::ModelSize;
 use crate::run_data::DataPlace;
 use crate::text::{Consumed, Text};
 use crate::train::LOG;
@@ -73,6 +76,8 @@ pub struct ConfigSummary {
     pub tokenizer: String,
     /// `data.text`.
     pub text: String,
+    /// Elements of all parameters, if the vocabulary is known.
+    pub parameters: Option<usize>,
     /// Where the prepared data lie and what they are, if the run says so.
     pub data: Option<DataPlace>,
 }
@@ -138,6 +143,7 @@ fn of_run(folder: &Path) -> Result<RunSummary, Failure> {
         vocabulary: config.model.vocabulary,
         tokenizer: config.data.tokenizer.clone(),
         text: config.data.text.to_string(),
+        parameters: parameters(config),
         data: DataPlace::read(folder),
     };
     let checkpoints = checkpoints(&run)?;
@@ -148,15 +154,30 @@ fn of_run(folder: &Path) -> Result<RunSummary, Failure> {
             .map_err(Failure::user)?;
     }
     let log = totals.summary(totals.wall_time_s(), digest);
-    let sources = consumed(&run, log.steps);
+    let newest = checkpoints.last().map(|newest| run.store().folder(newest.step));
+    let newest = newest.and_then(|folder| checkpoint::inspect(&LocalDisk, &folder).ok());
+    let samples = match newest.and_then(|newest| newest.cursor["samples"].as_u64()) {
+        Some(samples) if run.config.tracks().len() == 1 => vec![samples],
+        _ => run.config.samples_before(log.steps),
+    };
+    let sources = consumed(&run, &samples);
     Ok(RunSummary { path: folder.to_owned(), config, log, sources, checkpoints })
 }
 
-/// What each source has given to so many steps; nothing if that is not known.
-fn consumed(run: &Run, steps: u64) -> Vec<Consumed> {
+/// Elements of all parameters of a run.
+fn parameters(config: &Config) -> Option<usize> {
+    let max_positions = config.batch.sequence_length;
+    let size = ModelSize { vocabulary: config.model.vocabulary?, max_positions };
+    let composition = Composition::new(config, size).ok()?;
+    let parameters = composition.variables.parameters().iter();
+    Some(parameters.map(|parameter| parameter.elements()).sum())
+}
+
+/// What each source has given, by the samples of every track; nothing if that is not known.
+fn consumed(run: &Run, samples: &[u64]) -> Vec<Consumed> {
     let prepared = DataPlace::read(&run.folder).and_then(|place| place.open());
     let text = prepared.and_then(|prepared| Text::open(&run.config, prepared).ok());
-    text.map_or(vec![], |text| text.consumed(&run.config.samples_before(steps)))
+    text.map_or(vec![], |text| text.consumed(samples))
 }
 
 /// The checkpoints of a run, by step.

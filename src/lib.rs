@@ -20,6 +20,7 @@
 //! | [`provenance`] | what program, instructions and libraries numbers come from |
 //! | [`failure`] | how a command ends when it does not end well |
 
+pub mod beginning;
 pub mod bench;
 pub mod composition;
 pub mod config;

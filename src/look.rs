@@ -286,6 +286,7 @@ fn look(
         digest: None,
         on_disk: true,
         recovery: serde_json::Value::Null,
+        cursor: serde_json::Value::Null,
         notes: Vec::new(),
     };
     let begin = Begin { state, first, restarted: None };

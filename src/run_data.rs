@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::data::{DataConfig, Prepared, Tokenizer, reopen};
+use crate::data::{Counts, DataConfig, Prepared, Tokenizer, reopen};
 use crate::failure::Failure;
 use crate::text::Consumed;
 
@@ -26,6 +26,9 @@ pub struct DataPlace {
     pub folder: PathBuf,
     /// What the data are, wherever they lie.
     pub identity: String,
+    /// How much all sources hold together; earlier versions did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
 }
 
 impl DataPlace {
@@ -35,7 +38,9 @@ impl DataPlace {
     /// A failure of the world: there is no current directory.
     pub fn of(prepared: &Prepared) -> Result<Self, Failure> {
         let folder = std::path::absolute(&prepared.folder).map_err(Failure::world)?;
-        Ok(Self { folder, identity: prepared.identity.clone() })
+        let mut counts = Counts::default();
+        prepared.sources.iter().for_each(|source| counts.add(&source.counts));
+        Ok(Self { folder, identity: prepared.identity.clone(), counts: Some(counts) })
     }
 
     /// What a run folder says; `None` if it says nothing.

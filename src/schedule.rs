@@ -152,6 +152,18 @@ impl ScheduleConfig {
         joints.into_iter().map(|step| (step, self.rate(step, steps))).collect()
     }
 
+    /// What a person should know of it in a run of `steps` steps.
+    pub fn caution(&self, steps: u64) -> Option<String> {
+        let (end, warmup) = (self.steps.unwrap_or(steps), self.warmup);
+        let most = self.rate(end.max(1) - 1, steps);
+        (warmup > end).then(|| {
+            format!(
+                "schedule.warmup = {warmup} is longer than the {end} steps of the schedule: the \
+                 learning rate comes to {most:.3e} at most"
+            )
+        })
+    }
+
     /// What `octet plan` says of a run of `steps` steps.
     pub fn describe(&self, steps: u64) -> String {
         let shape = match self.shape {

@@ -175,14 +175,7 @@ impl Text {
     /// [`DataError`]: a shard that is gone or damaged, a split that is too short, or sources that
     /// end before the run does.
     pub fn open(config: &Config, prepared: Prepared) -> Result<Self, DataError> {
-        let (tokens, special) = (prepared.tokenizer.vocabulary(), config.special_tokens());
-        if let Some(rows) = config.model.vocabulary.filter(|&rows| rows < tokens + special) {
-            let problem = format!(
-                "expected at least {}, {tokens} tokens and {special} of the objective, got {rows}",
-                tokens + special
-            );
-            return Err(DataError::Config { key: "model.vocabulary", problem });
-        }
+        check_rows(config, prepared.tokenizer.vocabulary())?;
         let open = |track: &TrackConfig| {
             let training = Training::open(config, track, &prepared)?;
             let training = Some(Which::Training(Arc::new(training)));
@@ -297,6 +290,23 @@ impl Text {
         }
         all
     }
+}
+
+/// Whether `model.vocabulary`, if it is given, is enough for so many tokens and those of
+/// objectives.
+///
+/// # Errors
+/// [`DataError::Config`].
+pub(crate) fn check_rows(config: &Config, tokens: usize) -> Result<(), DataError> {
+    let special = config.special_tokens();
+    let Some(rows) = config.model.vocabulary.filter(|&rows| rows < tokens + special) else {
+        return Ok(());
+    };
+    let problem = format!(
+        "expected at least {}, {tokens} tokens and {special} of the objective, got {rows}",
+        tokens + special
+    );
+    Err(DataError::Config { key: "model.vocabulary", problem })
 }
 
 impl Training {

@@ -29,6 +29,7 @@ use octet_actors::topology::{Begin, Finished, RunSetup, run};
 use octet_actors::web::{Web, WebSetup};
 use octet_kernels::device::Backend;
 
+use crate::beginning::{Beginning, go_on};
 use crate::config::{Config, Device};
 use crate::data::{DataError, Prepared, Progress, Tokenizer, prepare};
 use crate::experiment::{Experiment, Talk};
@@ -87,6 +88,8 @@ pub struct Sample {
 pub struct Watchers {
     /// Sees the preparation of data.
     pub preparing: Box<dyn FnMut(Progress)>,
+    /// Sees what the run begins with, once.
+    pub beginning: Box<dyn FnMut(&Beginning)>,
     /// Makes an observer of log lines; a restarted telemetry asks again.
     pub observer: Box<dyn FnMut() -> Observer + Send>,
     /// Sees every sample.
@@ -126,7 +129,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     if let Some(parent) = job.parent {
         folder.name_parent(parent)?;
     }
-    let experiment = match decoder.zip(request) {
+    let mut experiment = match decoder.zip(request) {
         Some(what) => experiment.with_talk(talk(what, folder.samples(), watchers.sampled.clone())),
         None => experiment,
     };
@@ -142,14 +145,18 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let accept = job.accept_new_numerics;
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
+    go_on(&mut experiment, &mut state)?;
     let begins = job.restarted.is_none();
-    state.notes.extend(textless);
+    state.notes.extend(textless.into_iter().chain(config.schedule.caution(config.run.steps)));
     // A resume that is refused leaves the folder as it was.
     for path in store.set_aside_after(state.step).map_err(Failure::world)? {
         state.notes.push(format!("put aside: {}", path.display()));
     }
     folder.write_config(&config.to_toml())?;
     run_data::store(folder.path(), &tokenizer, &place)?;
+    if begins {
+        (watchers.beginning)(&Beginning::of(&experiment, &place));
+    }
     let first = missed(&config, experiment.evaluations(), state.step, &folder);
     let place = Place { folder: folder.path().to_owned(), disk, web: Some(folder.web()), begins };
     let begin = Begin { state, first, restarted: job.restarted };
@@ -158,7 +165,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let setup = setup(&config, experiment.clone(), place, saving, begin, watchers.observer)?;
     let finished = run(RunSetup { interrupts: watchers.interrupts, ..setup })?;
     if !config.data.sources.is_empty() && finished.summary.is_some() {
-        let consumed = experiment.consumed(finished.end.step);
+        let consumed = experiment.consumed(finished.end.batch);
         run_data::add_sources(&folder.path().join(SUMMARY), &consumed)?;
     }
     Ok(Some(finished))

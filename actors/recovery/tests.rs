@@ -164,3 +164,20 @@ fn what_is_saved_decides_alike() {
     let damaged = serde_json::json!({ "losses": "no number" });
     assert!(Recovery::from_value(&damaged).unwrap_err().contains("recovery"));
 }
+
+#[test]
+fn what_is_next_to_nothing_makes_no_spike() {
+    // As a model that knows its text by heart reports: a loss of 2e-8 after some of 1e-9.
+    let mut recovery = Recovery::default();
+    let by_heart = |step: u64, times: f64| {
+        let wave = 1.0 + 0.1 * (step % 3) as f64;
+        Update { step, loss: 1e-9 * wave * times, norm: 1e-7 * wave * times, skipped: false }
+    };
+    for step in 0..8 {
+        assert_eq!(judge(&mut recovery, by_heart(step, 1.0)), Verdict::Good);
+    }
+    assert_eq!(judge(&mut recovery, by_heart(8, 20.0)), Verdict::Good);
+    // What is more than nothing still stands out.
+    let spike = Update { loss: 0.01, ..by_heart(9, 1.0) };
+    assert!(matches!(judge(&mut recovery, spike), Verdict::Bad(_)));
+}

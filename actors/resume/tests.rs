@@ -96,8 +96,9 @@ impl Bench {
 fn a_new_run_is_a_resume_from_the_first_state() {
     let bench = bench();
     let first = bench.first().unwrap();
-    let (recovery, notes) = (serde_json::Value::Null, vec![]);
-    let wanted = FirstState { slot: 0, step: 0, digest: None, on_disk: false, recovery, notes };
+    let (recovery, cursor, notes) = (serde_json::Value::Null, serde_json::Value::Null, vec![]);
+    let wanted =
+        FirstState { slot: 0, step: 0, digest: None, on_disk: false, recovery, cursor, notes };
     assert_eq!(first, wanted);
     assert_eq!(bench.value(&first), 0.0);
 }

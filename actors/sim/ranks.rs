@@ -162,7 +162,7 @@ impl ModelRank {
                 self.restore(slot, history);
                 self.ends.supervisor.tell(RankReply::Restored);
             }
-            RankMessage::Step { ticket, step, batch, attempt } => {
+            RankMessage::Step { ticket, step, batch, attempt, .. } => {
                 assert_eq!(step, self.step, "rank {} is told to skip or repeat", self.rank);
                 self.doing = Doing::Batch { ticket, step, batch, attempt };
             }

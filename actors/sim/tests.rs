@@ -69,7 +69,7 @@ fn lines(world: &World) -> Vec<Line> {
 fn reference() -> Reference {
     let mut world = world();
     let death = Life::start(&mut world, 1, Fate::default(), Random::new(0)).live();
-    let Death::Ended(RunEnd { ending: Ending::Finished, step: STEPS, digest }) = death else {
+    let Death::Ended(RunEnd { ending: Ending::Finished, step: STEPS, digest, .. }) = death else {
         panic!("{death:?}")
     };
     let lines = lines(&world);

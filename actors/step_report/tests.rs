@@ -6,7 +6,7 @@ use crate::contract::Workload;
 use crate::rank::{RunScalars, StepOutcome};
 use crate::report::StepReport;
 use crate::sim::toy::{Random, Tiny, tiny};
-use crate::step_report::{Times, step_report};
+use crate::step_report::{StepAt, Times, step_report};
 
 const TIMES: Times = Times { seconds: 0.5, checkpoint_ms: 7.0 };
 
@@ -29,8 +29,12 @@ fn outcome(runs: Vec<RunScalars>, fingerprint: u64) -> StepOutcome {
     }
 }
 
+fn at(step: u64) -> StepAt {
+    StepAt { step, batch: step, tokens: step * 16 }
+}
+
 fn report(outcomes: &[StepOutcome]) -> StepReport {
-    step_report(&tiny(&Tiny::default()), 4, outcomes, TIMES)
+    step_report(&tiny(&Tiny::default()), at(4), outcomes, TIMES)
 }
 
 proptest! {
@@ -91,6 +95,15 @@ fn it_says_what_a_step_was_and_how_long_it_took() {
     assert_eq!(report.wait_ms.loader, 15.0, "the longest, not the sum");
     // Shards' fingerprints are added up, wrapping.
     assert!(report.fingerprint.iter().all(|&f| f == 4) && !report.fingerprint.is_empty());
-    let nothing = step_report(&tiny(&Tiny::default()), 0, &[], TIMES);
+    let nothing = step_report(&tiny(&Tiny::default()), at(0), &[], TIMES);
     assert!(nothing.grad_norm.is_nan() && nothing.loss == 0.0);
+}
+
+#[test]
+fn tokens_and_rates_are_those_of_the_batch_that_a_step_learns_from() {
+    // Some batches were passed over, and some steps before were of another size.
+    let at = StepAt { step: 4, batch: 6, tokens: 1000 };
+    let report = step_report(&tiny(&Tiny::default()), at, &[], TIMES);
+    assert_eq!((report.step, report.batch, report.tokens), (5, Some(6), 1016));
+    assert_eq!(report.tokens_per_s, 32.0);
 }

@@ -30,11 +30,16 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Where the run stands in its data: all that a resume needs, since order is a pure function.
+    /// Where the run stands: the number of the next sample, which is all that a resume needs of its
+    /// data, since order is a pure function; and what it has counted.
     fn cursor(&self, step: u64) -> serde_json::Value {
         let samples = self.workload.samples_before(self.recovery.batch(step));
-        let tokens = self.workload.samples_before(step) * self.workload.tokens_per_sample();
-        serde_json::json!({ "step": step, "samples": samples, "tokens": tokens })
+        let mut cursor =
+            serde_json::json!({ "step": step, "samples": samples, "tokens": self.tokens });
+        if self.updates != step {
+            cursor["updates"] = self.updates.into();
+        }
+        cursor
     }
 
     /// The checkpointer answers.

@@ -7,7 +7,7 @@ use crate::recovery::{RollBack, Update, Verdict};
 use crate::report::{RollBackReport, StepReport};
 use crate::resume::FirstState;
 use crate::schedule::Work;
-use crate::step_report::{Times, step_report};
+use crate::step_report::{StepAt, Times, step_report};
 use crate::supervisor::Supervisor;
 use crate::telemetry::TelemetryMessage;
 
@@ -40,8 +40,10 @@ impl Supervisor {
             seconds: self.clock.seconds() - self.work_began,
             checkpoint_ms: self.slots.take_wait_ms(),
         };
-        let mut report = step_report(&*self.workload, step, &outcomes, times);
-        report.batch = self.recovery.skips().other_batch(step);
+        let at = StepAt { step, batch: self.recovery.batch(step), tokens: self.tokens };
+        let report = step_report(&*self.workload, at, &outcomes, times);
+        self.tokens = report.tokens;
+        self.updates += u64::from(!report.skipped);
         self.judge(&report);
     }
 
@@ -85,7 +87,7 @@ impl Supervisor {
                 "{reason}; {spent} roll-backs are spent, so the run stops, saved at step {to}: \
                  see recovery.rollbacks, or change what it learns from or how fast"
             );
-            self.stopping = Some(Fault::lasting(ActorName::Supervisor, what));
+            self.stopping = Some(Fault::decided(ActorName::Supervisor, what));
         }
         self.start(state, Vec::new())?;
         if back.goes_on {

@@ -9,6 +9,7 @@ use crate::fault::{ActorName, Blame, Fault};
 use crate::loader::orders_max;
 use crate::rank::{RankReply, StepOutcome};
 use crate::schedule::Schedule;
+use crate::snapshot::SLOTS;
 use crate::telemetry::TelemetryMessage;
 
 mod bench;
@@ -125,6 +126,11 @@ fn updates_may_be_bad_but_not_too_many_in_a_row() {
     bench.skips = vec![0, 2];
     bench.play();
     assert_eq!(bench.ending().0, &Ending::Finished);
+    // Those that were skipped do not count, and the state says so.
+    assert_eq!(bench.updates, [0, 0, 1, 1]);
+    let heads = (0..SLOTS).filter_map(|i| bench.slots.slot(i, &bench.layout).head().ok());
+    let newest = heads.max_by_key(|head| head.step).unwrap();
+    assert_eq!((newest.step, &newest.cursor["updates"]), (4, &2.into()));
     let mut bench = Bench::begun();
     bench.skips = vec![1, 2];
     bench.play();
@@ -152,7 +158,7 @@ fn roll_backs_are_spent_and_the_run_stops_with_its_state_saved() {
     let (Ending::Failed(fault), 2, Some("digest 2")) = bench.ending() else {
         panic!("{:?}", bench.ending());
     };
-    assert_eq!(fault.blame, Blame::Lasting);
+    assert_eq!(fault.blame, Blame::Decided);
     assert!(fault.what.starts_with("2 bad updates in a row, the last at step 3"), "{fault}");
     assert!(fault.what.contains("1 roll-backs are spent"), "{fault}");
     let end = bench.works.iter().rposition(|work| work == "rewind 2").unwrap();

@@ -85,7 +85,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         output::complain(format_args!("octet: {note}"));
     }
     if diverged.load(Ordering::Relaxed) {
-        return Err(Failure::world("the text ends early: the model gives no finite logit"));
+        // The model stays what it is.
+        return Err(Failure::user("the text ends early: the model gives no finite logit"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use octet::inspect::{Inspected, RunSummary, inspect};
 use octet_actors::checkpoint::Summary;
 
 use crate::cli::output::out;
-use crate::cli::units::{grouped, short, size};
+use crate::cli::units::{grouped, short, size, text};
 
 /// Where to look.
 #[derive(Debug, Args)]
@@ -91,6 +91,13 @@ fn print_run(run: &RunSummary) {
         config.tokenizer,
         config.vocabulary.map_or("unknown".to_string(), grouped)
     );
+    let held = config.data.as_ref().and_then(|data| data.counts);
+    if let Some(counts) = held {
+        out!("text        {}", text(&counts));
+    }
+    if let Some(parameters) = config.parameters {
+        out!("parameters  {}", grouped(parameters));
+    }
     out!(
         "batch       {} tokens a step, sequences of {}, {} ranks",
         grouped(config.tokens_per_step),

@@ -38,7 +38,8 @@ mod verify;
   octet generate runs/quickstart --prompt \"/// Returns\"
 
 Any key of a configuration can be set: --set section.key=value. Exit codes: 0 done, 1 a check \
-failed, 2 bad input, 70 a defect of this program, 75 the world failed and another try may help.
+failed, 2 bad input or a run that stops until it is changed, 70 a defect of this program, 75 the \
+world failed, and another try may help.
 Each command has examples: octet COMMAND --help"
 )]
 struct Arguments {

@@ -114,7 +114,7 @@ fn answer(arguments: &Arguments, config: &Config) -> Result<ExitCode, Failure> {
         out!("{}", serde_json::to_string_pretty(&plan).map_err(Failure::ours)?);
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(note) = note {
+    for note in note.into_iter().chain(config.schedule.caution(config.run.steps)) {
         out!("note: {note}");
     }
     print_memory(&plan);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use octet::beginning::Beginning;
 use octet::data::{Progress, Stage};
 use octet::train::Sample;
 use octet_actors::report::StepReport;
@@ -10,9 +11,16 @@ use octet_actors::telemetry::Observer;
 
 use crate::cli::output::say;
 use crate::cli::parent::handover::Reached;
+use crate::cli::units::{grouped, text};
 
 /// Between two lines about steps.
 const PERIOD: Duration = Duration::from_secs(2);
+
+/// Prints what a run begins with.
+pub(crate) fn beginning(beginning: &Beginning) {
+    let parameters = grouped(beginning.parameters);
+    say(&format!("{}; {parameters} parameters", text(&beginning.counts)));
+}
 
 /// An observer that prints to stdout, and lets the parent know how far the run is. `steps` is the
 /// length of the run.

@@ -65,6 +65,7 @@ pub(crate) fn engine() -> Result<ExitCode, Failure> {
     let reached = inherited.progress();
     let watchers = Watchers {
         preparing: progress::preparing(),
+        beginning: Box::new(progress::beginning),
         observer: Box::new(move || progress::observer(steps, reached.clone())),
         sampled: Arc::new(progress::sampled),
         interrupts: signals::interrupts("saving; once more ends at once")?,

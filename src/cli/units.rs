@@ -1,5 +1,7 @@
 //! Numbers as a person reads them.
 
+use octet::data::Counts;
+
 /// `1234567` as `1,234,567`.
 pub(crate) fn grouped(number: usize) -> String {
     let digits = number.to_string();
@@ -26,6 +28,22 @@ pub(crate) fn duration(seconds: f64) -> String {
         }
     }
     format!("{seconds:.1} s")
+}
+
+/// How much text there is, and what was passed over, in one line.
+pub(crate) fn text(counts: &Counts) -> String {
+    let number = |count: u64| grouped(count as usize);
+    let skipped = match counts.skipped == Default::default() {
+        true => String::new(),
+        false => format!("; {}", counts.skipped),
+    };
+    format!(
+        "{} documents in {} files, {} tokens to learn from, {} held out{skipped}",
+        number(counts.documents),
+        number(counts.files),
+        number(counts.train_tokens),
+        number(counts.validation_tokens),
+    )
 }
 
 /// The beginning of a digest, enough to tell two apart.

@@ -160,7 +160,8 @@ impl RecoveryConfig {
 pub struct EvaluateConfig {
     /// Steps between evaluations, with one more at the end; 0 for none.
     pub every: u64,
-    /// At most so many micro-batches; by default the whole held-out split.
+    /// At most so many micro-batches of `batch.micro` windows, evenly spread over the held-out
+    /// split; by default all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batches: Option<u64>,
 }

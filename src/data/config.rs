@@ -173,7 +173,8 @@ pub enum BadLines {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Packing {
-    /// One stream of documents, cut anywhere.
+    /// One stream of documents, cut anywhere. An epoch leaves one window out, so that the borders
+    /// of the others move from epoch to epoch.
     #[default]
     Concatenate,
     /// A document that fits into a window is never cut; padding has no loss.

@@ -104,7 +104,7 @@ pub struct PreparedSource {
 }
 
 /// How much a source holds.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Counts {
     /// Tokens of the training split.
     pub train_tokens: u64,
@@ -123,6 +123,17 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Adds what another source holds.
+    pub fn add(&mut self, other: &Self) {
+        self.train_tokens += other.train_tokens;
+        self.validation_tokens += other.validation_tokens;
+        self.train_bytes += other.train_bytes;
+        self.validation_bytes += other.validation_bytes;
+        self.documents += other.documents;
+        self.files += other.files;
+        self.skipped.add(&other.skipped);
+    }
+
     /// UTF-8 bytes per token of the validation split (of training if there is none), for bits
     /// per byte: `loss / ln(2) / bytes_per_token`.
     pub fn bytes_per_token(&self) -> f64 {
@@ -233,6 +244,44 @@ struct Sources<'a> {
     texts: &'a [SourceConfig],
     corpora: &'a [Corpus],
     found: &'a [Found],
+}
+
+/// Text that is read for [`tokenizer_ahead`], at most.
+const AHEAD_BYTES: u64 = 32 << 20;
+
+/// The tokenizer that [`prepare`] would load or make of the text, without preparing anything;
+/// `None` if its text is not there, or too large to be read for that.
+///
+/// # Errors
+/// What [`prepare`] would refuse.
+pub fn tokenizer_ahead(
+    config: &DataConfig,
+    vocabulary_limit: Option<usize>,
+) -> Result<Option<Tokenizer>, DataError> {
+    config.validate()?;
+    let spec = TokenizerSpec::parse(&config.tokenizer)?;
+    let mut corpora = Vec::new();
+    if matches!(spec, TokenizerSpec::Characters | TokenizerSpec::Bpe(_)) {
+        let mut before = 0;
+        for text in config.texts() {
+            let scanned = Corpus::scan(&text, config.bad_lines, &mut |done| {
+                if before + done > AHEAD_BYTES { Err(DataError::Interrupted) } else { Ok(()) }
+            });
+            match scanned {
+                Ok(corpus) => {
+                    before += corpus.bytes;
+                    corpora.push(corpus);
+                }
+                Err(DataError::Interrupted) => return Ok(None),
+                Err(missing) if missing.is_no_text() => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    let mut goes_on = |_| ControlFlow::Continue(());
+    let tokenizer = learn::tokenizer(&spec, config, &corpora, &mut Watch(&mut goes_on))?;
+    check_vocabulary(config, &tokenizer, vocabulary_limit)?;
+    Ok(Some(tokenizer))
 }
 
 /// Prepared data that is in `folder` and has this identity, though its text may be gone.

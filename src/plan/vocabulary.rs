@@ -1,46 +1,42 @@
 //! How many rows a model's embedding will have, before any data are prepared.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-
 use crate::config::Config;
-use crate::data::{Tokenizer, TokenizerOptions, TokenizerSpec};
+use crate::data::{TokenizerSpec, tokenizer_ahead};
 use crate::failure::Failure;
+use crate::text::check_rows;
 
-/// Distinct characters to plan with when the text is not there.
+/// Distinct characters to plan with when the text is not read.
 const CHARACTERS_ASSUMED: usize = 256;
 
-/// Rows of the embedding, without preparing data, and what was assumed.
+/// Rows of the embedding, without preparing data, and what was assumed: the tokenizer is loaded, or
+/// made of the text, as the run will do it, unless that text is not there or large.
 ///
 /// # Errors
-/// [`Failure`] for a tokenizer or a text that cannot be read.
+/// [`Failure`] for a tokenizer or a text that a run would refuse.
 pub fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Failure> {
-    if let Some(given) = config.model.vocabulary {
-        return Ok((given, None));
+    let (data, given) = (&config.data, config.model.vocabulary);
+    let spec = TokenizerSpec::parse(&data.tokenizer)?;
+    if let (TokenizerSpec::File(path), Some(rows)) = (&spec, given)
+        && !path.exists()
+    {
+        let path = path.display();
+        let note = format!("{path} is not there: planned for model.vocabulary = {rows}");
+        return Ok((rows, Some(note)));
     }
-    let (tokens, note) = match TokenizerSpec::parse(&config.data.tokenizer)? {
-        TokenizerSpec::Bytes => (Tokenizer::bytes().vocabulary(), None),
-        TokenizerSpec::Bpe(size) => (size, None),
-        TokenizerSpec::File(path) => {
-            let options = TokenizerOptions {
-                split: config.data.split.as_deref(),
-                end_of_document: config.data.end_of_document.as_deref(),
-            };
-            (Tokenizer::from_file(&path, options)?.vocabulary(), None)
-        }
-        TokenizerSpec::Characters => match config.data.text.0.as_slice() {
-            [path] if Path::new(path).is_file() => {
-                let text = std::fs::read_to_string(path).map_err(Failure::user)?;
-                (text.chars().collect::<BTreeSet<_>>().len(), None)
-            }
-            _ => {
-                let note = format!(
-                    "the text is not there: planned for {CHARACTERS_ASSUMED} characters; \
-                     set data.text or model.vocabulary"
-                );
-                (CHARACTERS_ASSUMED, Some(note))
-            }
-        },
+    if let Some(tokenizer) = tokenizer_ahead(data, given)? {
+        check_rows(config, tokenizer.vocabulary())?;
+        return Ok((config.padded_vocabulary(tokenizer.vocabulary()), None));
+    }
+    let (tokens, what) = match spec {
+        TokenizerSpec::Bpe(size) => (size, "tokens, the most that it makes"),
+        _ => (CHARACTERS_ASSUMED, "characters"),
     };
-    Ok((config.padded_vocabulary(tokens), note))
+    let rows = config.padded_vocabulary(tokens);
+    let note = given.is_none().then(|| {
+        format!(
+            "the text is not there, or too large to be read for a plan: planned for {tokens} \
+             {what}; set data.text or model.vocabulary"
+        )
+    });
+    Ok((rows, note))
 }

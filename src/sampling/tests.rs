@@ -10,7 +10,7 @@ use octet_kernels::graph::{Layout, Policy, Program, Variables};
 
 use super::{Conversation, Decoder, Heard, Place, Request, Sampler, read_prompt, unfinished};
 use crate::composition::Writer;
-use crate::data::Tokenizer;
+use crate::data::{Tokenizer, TokenizerOptions};
 use crate::models::{DenseConfig, Family, ModelSize, Part, Scope};
 use crate::objectives::Writes;
 
@@ -252,4 +252,48 @@ fn a_model_without_a_finite_logit_says_so_once() {
     let broken = Certain(vec![f32::NAN; 260]);
     assert_eq!(conversation.next(&programs, Some(&broken), &mut record).unwrap(), None);
     assert_eq!(diverged.load(Ordering::Relaxed), 1);
+}
+
+/// A tokenizer file with a token for each byte of what it does not know.
+const BYTE_FALLBACK: &str = r#"{
+    "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+    "normalizer": { "type": "Replace", "pattern": { "String": " " }, "content": "\u2581" },
+    "pre_tokenizer": null, "post_processor": null,
+    "decoder": { "type": "Sequence", "decoders": [
+        { "type": "Replace", "pattern": { "String": "\u2581" }, "content": " " },
+        { "type": "ByteFallback" }, { "type": "Fuse" }
+    ] },
+    "model": {
+        "type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true,
+        "vocab": { "<unk>": 0, "a": 1, "\u2581": 2 BYTES }, "merges": []
+    }
+}"#;
+
+#[test]
+fn characters_of_several_tokens_are_told_whole() {
+    let bytes: String = (0..256).map(|b| format!(", \"<0x{b:02X}>\": {}", 3 + b)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::write(&path, BYTE_FALLBACK.replace(" BYTES", &bytes)).unwrap();
+    let fallback = Tokenizer::from_file(&path, TokenizerOptions::default()).unwrap();
+    let text = "a \u{e9}\u{4e2d}\u{6587}a \u{1f600}";
+    for tokenizer in [fallback, Tokenizer::bytes()] {
+        let mut tokens = Vec::new();
+        tokenizer.encode(text, &mut tokens).unwrap();
+        assert!(tokens.len() > text.chars().count());
+        let (mut told, mut pieces) = (0, Vec::new());
+        for end in 1..=tokens.len() {
+            let bytes = tokenizer.decode_bytes(&tokens[..end]);
+            let whole = bytes.len() - unfinished(&bytes);
+            pieces.push(String::from_utf8(bytes[told..whole].to_vec()).unwrap());
+            told = whole;
+        }
+        assert_eq!(pieces.concat(), text);
+        assert!(pieces.iter().all(|piece| piece.chars().count() < 2), "{pieces:?}");
+        assert_eq!(
+            tokenizer.decode(&tokens[..tokens.len() - 1]),
+            text.replace('\u{1f600}', "\u{FFFD}")
+        );
+    }
 }

@@ -201,3 +201,14 @@ fn keys_of_wsd_are_refused_elsewhere_and_out_of_range() {
     assert_ne!(digest(""), digest("decay_steps = 5"));
     assert_ne!(digest("decay_steps = 5"), digest("decay_steps = 5\ndecay_shape = \"linear\""));
 }
+
+#[test]
+fn a_warm_up_that_outlasts_the_run_is_said() {
+    let schedule = ScheduleConfig { warmup: 500, ..ScheduleConfig::default() };
+    let said = schedule.caution(300).unwrap();
+    assert!(said.contains("warmup = 500 is longer than the 300 steps"), "{said}");
+    assert!(said.ends_with("comes to 6.000e-4 at most"), "{said}");
+    assert_eq!(schedule.caution(500), None);
+    // A part of a longer run.
+    assert_eq!(ScheduleConfig { steps: Some(9000), ..schedule }.caution(300), None);
+}

@@ -155,3 +155,21 @@ fn held_out_targets_know_the_bytes_of_their_text() {
     }
     assert!(seen.iter().all(|&count| count > 0), "{seen:?}");
 }
+
+#[test]
+fn a_run_goes_on_with_the_next_sample_whatever_batches_were_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, text) = open(folder.path());
+    let fresh = Experiment::new(&config, 257, Some(text)).unwrap();
+    // Two steps of four samples each were done where there are eight now.
+    let mut changed = experiment(folder.path());
+    assert!(changed.go_on_with(2, 8));
+    let at = |experiment, step, micro_batch| {
+        fill(experiment, Purpose::Train { step, attempt: 0, micro_batch })
+    };
+    assert_eq!(changed.first_sample(2, 0), 8);
+    for micro_batch in 0..4 {
+        let (tokens, labels, scale) = at(&changed, 2, micro_batch);
+        assert_eq!((tokens, labels, scale), at(&fresh, 1, micro_batch));
+    }
+}

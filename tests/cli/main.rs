@@ -8,4 +8,5 @@ mod output;
 mod planning;
 mod prepare;
 mod reading;
+mod recipes;
 mod sampling;

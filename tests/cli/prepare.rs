@@ -157,3 +157,25 @@ fn a_mistake_in_a_source_is_pinned_to_its_line() {
     assert!(said.contains(&format!("two.toml:{line}: data.sources")), "{said}");
     assert!(said.contains("`wieght`"), "{said}");
 }
+
+#[test]
+fn what_was_passed_over_in_a_folder_is_told_by_train_and_inspect() {
+    let place = Place::new();
+    fs::create_dir(place.path("folder")).unwrap();
+    fs::copy(place.path("text.txt"), place.path("folder/text.txt")).unwrap();
+    fs::write(place.path("folder/latin.txt"), b"caf\xe9 au lait").unwrap();
+    fs::write(place.path("folder/picture.png"), "not a text").unwrap();
+    let printed = place.train("run", &["data.text=folder", "sample.every=0"]);
+    let line = printed.lines().find(|line| line.contains(" parameters")).unwrap();
+    for words in ["1 documents in 1 files", "held out", "1 not UTF-8", "1 without a text extension"]
+    {
+        assert!(line.contains(words), "{words} is not in: {line}");
+    }
+    let (text, parameters) = line.rsplit_once("; ").unwrap();
+    let shown = place.prints(&["inspect", "run"]);
+    assert!(shown.contains(&format!("text        {text}\n")), "{shown}");
+    let parameters = parameters.strip_suffix(" parameters").unwrap();
+    assert!(shown.contains(&format!("parameters  {parameters}\n")), "{shown}");
+    let planned = place.json(&["plan", "tiny.toml", "--json"])["parameters"].to_string();
+    assert_eq!(parameters.replace(',', ""), planned);
+}

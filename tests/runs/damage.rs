@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Home, checkpoints, flip_bit, log_lines, notes, reference};
+use crate::harness::{Home, RunResult, checkpoints, flip_bit, log_lines, notes, reference};
 
 /// A run that was interrupted after three checkpoints.
 fn interrupted(home: &Home) {
@@ -108,4 +108,42 @@ fn a_resume_with_other_numerics_is_refused_until_it_is_accepted() {
     let notes = notes(&folder);
     let logged = notes.iter().any(|n| n.contains("accepted: optimizer.beta2 is 0.9 and was 0.95"));
     assert!(logged, "{notes:?}");
+}
+
+#[test]
+fn after_an_accepted_change_of_the_batch_no_sample_is_skipped_or_learned_twice() {
+    let home = Home::new();
+    let (horizon, quiet) = ("schedule.steps=20", "evaluate.every=0");
+    let accept = |name: &str, sets: &[&str]| {
+        let mut command = home.command("train", &[sets, &[horizon, quiet]].concat());
+        command.args(["--run", name, "--accept-new-numerics"]);
+        let end = crate::harness::Running::start(command, home.path(name)).wait();
+        assert!(end.success(), "{end:?}");
+        RunResult::of(&home.path(name))
+    };
+    let cursor = |name: &str, step: u64| -> serde_json::Value {
+        let path = format!("{name}/checkpoints/step-{step:08}/manifest.json");
+        let manifest = fs::read(home.path(&path)).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&manifest).unwrap()["cursor"].clone()
+    };
+    for name in ["runs/whole", "runs/parts"] {
+        home.train(name, &["run.steps=10", horizon, quiet]);
+        assert_eq!(cursor(name, 10)["samples"], 160);
+    }
+    // From here on steps are twice as large, and the second run stops once more between.
+    let whole = accept("runs/whole", &["run.steps=20", "batch.global=32"]);
+    let last = cursor("runs/whole", 20);
+    assert_eq!((&last["samples"], &last["tokens"]), (&480.into(), &(480 * 32).into()));
+    let lines = log_lines(&home.path("runs/whole"));
+    let tokens: Vec<u64> = lines
+        .iter()
+        .filter(|line| line["kind"] == "step")
+        .map(|line| line["tokens"].as_u64().unwrap())
+        .collect();
+    let expected = (1..=20u64).map(|step| 32 * (16 * step + 16 * step.saturating_sub(10)));
+    assert_eq!(tokens, expected.collect::<Vec<_>>());
+    accept("runs/parts", &["run.steps=15", "batch.global=32"]);
+    assert_eq!(cursor("runs/parts", 15)["samples"], 320);
+    let sets = ["run.steps=20", "batch.global=32", horizon, quiet];
+    assert_eq!(home.train("runs/parts", &sets), whole);
 }

@@ -58,3 +58,45 @@ fn tokens_and_cursor_follow_the_ramp() {
     let last = &read("checkpoints/step-00000030/manifest.json")["cursor"];
     assert_eq!(last["samples"], samples);
 }
+
+#[test]
+fn tokens_are_those_of_the_batches_that_were_learned_from() {
+    let home = Home::new();
+    // Hardly anything is learned, so that some losses stand out by chance, and data is passed over
+    // while the ramp goes on.
+    let touchy = [
+        "recovery.bad_updates=1",
+        "recovery.loss_z=1.2",
+        "recovery.window=3",
+        "recovery.rollbacks=64",
+        "checkpoint.memory_every=1",
+        "schedule.learning_rate=1e-7",
+        "schedule.minimum=1e-8",
+        "batch.ramp=[[8, 4], [16, 8]]",
+    ];
+    let one = train(&home, "runs/one", &touchy);
+    assert_eq!(train(&home, "runs/two", &[&touchy[..], &["run.ranks=2"]].concat()), one);
+    let mut tokens = 0;
+    let mut others = 0;
+    let lines = log_lines(&home.path("runs/one"));
+    for line in lines.iter().filter(|line| line["kind"] == "step") {
+        let step = line["step"].as_u64().unwrap() - 1;
+        let batch = line["batch"].as_u64().unwrap_or(step);
+        let size = |batch: u64| {
+            if batch < 8 {
+                4
+            } else if batch < 16 {
+                8
+            } else {
+                16
+            }
+        };
+        others += u64::from(size(batch) != size(step));
+        tokens += size(batch) * LENGTH;
+        assert_eq!(line["tokens"], tokens, "{line}");
+    }
+    assert!(others > 0, "no step had another size than its own");
+    let manifest = home.path("runs/one/checkpoints/step-00000030/manifest.json");
+    let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    assert_eq!(manifest["cursor"]["tokens"], tokens);
+}

@@ -75,7 +75,7 @@ fn a_run_whose_roll_backs_are_spent_stops_saved_and_goes_on_with_more() {
     let home = Home::new();
     let whole = home.train("runs/whole", &with(&[]));
     let end = home.start("runs/spent", &with(&["recovery.rollbacks=1"])).wait();
-    assert_eq!(end.code(), Some(75), "{end:?}");
+    assert_eq!(end.code(), Some(2), "{end:?}");
     let told = end.stderr.contains("1 roll-backs are spent, so the run stops, saved at step ");
     assert!(told && end.stderr.contains("recovery.rollbacks"), "{}", end.stderr);
     assert!(!end.stderr.contains("starting it again"), "{}", end.stderr);
@@ -86,7 +86,7 @@ fn a_run_whose_roll_backs_are_spent_stops_saved_and_goes_on_with_more() {
     // The same command comes to the same end; with a larger budget the run goes on as if it had
     // had it from the start.
     let again = home.start("runs/spent", &with(&["recovery.rollbacks=1"])).wait();
-    assert_eq!(again.code(), Some(75), "{again:?}");
+    assert_eq!(again.code(), Some(2), "{again:?}");
     assert_eq!(home.train("runs/spent", &with(&[])), whole);
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Bench {
     pub(super) skips: Vec<u64>,
     /// What rank 0 was told, in order.
     pub(super) works: Vec<String>,
+    /// By step that rank 0 was told to take: the updates before.
+    pub(super) updates: Vec<u64>,
     pub(super) orders: usize,
     pub(super) orders_most: usize,
     pub(super) telemetry: Vec<TelemetryMessage>,
@@ -136,6 +138,7 @@ impl Bench {
             overflows: vec![],
             skips: vec![],
             works: vec![],
+            updates: vec![],
             orders: 0,
             orders_most: 0,
             telemetry: vec![],
@@ -196,6 +199,9 @@ impl Bench {
             Told::Rank(rank, message) => {
                 if rank == 0 {
                     self.works.push(name(&message));
+                    if let RankMessage::Step { updates, .. } = message {
+                        self.updates.push(updates);
+                    }
                     let ordered =
                         matches!(message, RankMessage::Step { .. } | RankMessage::Evaluate { .. });
                     self.orders -= usize::from(ordered);
@@ -303,8 +309,8 @@ impl Bench {
 
 /// As it is found, with nothing known of bad updates.
 fn state(step: u64, digest: Option<String>, on_disk: bool) -> FirstState {
-    let (recovery, notes) = (serde_json::Value::Null, vec![]);
-    FirstState { slot: 0, step, digest, on_disk, recovery, notes }
+    let (recovery, cursor, notes) = (serde_json::Value::Null, serde_json::Value::Null, vec![]);
+    FirstState { slot: 0, step, digest, on_disk, recovery, cursor, notes }
 }
 
 fn name(message: &RankMessage) -> String {

@@ -30,6 +30,8 @@ pub(super) struct HuggingFace {
     end_of_document: Option<(String, u32)>,
     /// Bytes of each id, where the decoder is byte-level.
     token_bytes: Option<Vec<Vec<u8>>>,
+    /// The byte that each id stands for, where characters without a token fall back to bytes.
+    fallback: HashMap<u32, u8>,
     /// The fast encoder, if it gives the same tokens as the crate.
     fast: Option<BytePairs>,
     dropout: bool,
@@ -66,8 +68,20 @@ impl HuggingFace {
         let byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
         let end_id = end_of_document.as_ref().map(|&(_, id)| id);
         let token_bytes = byte_level.then(|| token_bytes(&tokenizer, &ids, vocabulary, end_id));
+        let byte = |byte: u8| Some((tokenizer.token_to_id(&format!("<0x{byte:02X}>"))?, byte));
+        let fallback = (0..=255).map(byte).collect::<Option<HashMap<u32, u8>>>();
+        let fallback = fallback.filter(|_| !byte_level).unwrap_or_default();
         let fast = BytePairs::of_json(&json);
-        Ok(Self { tokenizer, json, vocabulary, end_of_document, token_bytes, fast, dropout })
+        Ok(Self {
+            tokenizer,
+            json,
+            vocabulary,
+            end_of_document,
+            token_bytes,
+            fallback,
+            fast,
+            dropout,
+        })
     }
 
     /// Whether the file asks for dropout, which is not done.
@@ -140,24 +154,45 @@ impl HuggingFace {
         }
         let end = self.end_of_document.as_ref().map(|&(_, id)| id);
         let shown: Vec<u32> = tokens.iter().copied().filter(|&token| Some(token) != end).collect();
-        // The decoder fails on no sequence of ids that this file knows.
-        self.tokenizer.decode(&shown, false).unwrap_or_default().into_bytes()
+        let byte = |token: &u32| self.fallback.get(token).copied();
+        let mut bytes = Vec::new();
+        // The crate shows a run of bytes as nothing but replacements until it is whole characters.
+        for run in shown.chunk_by(|a, b| byte(a).is_some() == byte(b).is_some()) {
+            if byte(&run[0]).is_some() {
+                bytes.extend(run.iter().filter_map(byte));
+            } else if bytes.is_empty() {
+                bytes.extend(self.decode(run));
+            } else {
+                bytes.extend(self.decode_inside(run));
+            }
+        }
+        bytes
+    }
+
+    /// Text of tokens as the decoder spells it at the begin of a text.
+    fn decode(&self, tokens: &[u32]) -> Vec<u8> {
+        // It fails on no sequence of ids that this file knows.
+        self.tokenizer.decode(tokens, false).unwrap_or_default().into_bytes()
+    }
+
+    /// Text of tokens as the decoder spells it behind another one.
+    fn decode_inside(&self, tokens: &[u32]) -> Vec<u8> {
+        let Some(&first) = tokens.first() else { return Vec::new() };
+        let before = self.decode(&[first]).len();
+        let mut both = self.decode(&[&[first], tokens].concat());
+        both.drain(..before.min(both.len()));
+        both
     }
 
     /// Bytes of text that a token stands for behind another one.
     pub(super) fn bytes_inside(&self, token: u32) -> usize {
-        if self.token_bytes.is_some() {
-            return self.decode_bytes(&[token]).len();
+        let end = self.end_of_document.as_ref().map(|&(_, id)| id);
+        match &self.token_bytes {
+            Some(table) => table[token as usize].len(),
+            None if Some(token) == end => 0,
+            None if self.fallback.contains_key(&token) => 1,
+            None => self.decode_inside(&[token]).len(),
         }
-        let spelled = self.tokenizer.id_to_token(token).unwrap_or_default();
-        let byte = spelled.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
-        if byte.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok()) {
-            // A byte of a character for which there is no token.
-            return 1;
-        }
-        let before = self.decode_bytes(&[token]);
-        let both = self.decode_bytes(&[token, token]);
-        both.len().saturating_sub(before.len())
     }
 }
 

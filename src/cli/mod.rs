@@ -23,6 +23,7 @@ mod prepare;
 mod progress;
 mod signals;
 mod train;
+mod train_filter;
 mod units;
 mod verify;
 
@@ -51,6 +52,8 @@ struct Arguments {
 enum Command {
     /// Turn text into shards of tokens, once; train does it by itself.
     Prepare(prepare::Arguments),
+    /// Make the classifier of the cleaning step "quality" from good and bad documents.
+    TrainFilter(train_filter::Arguments),
     /// Train; resumes by itself if the run folder holds a good checkpoint.
     Train(train::Arguments),
     /// What a run will take: parameters, memory, FLOPs, time. Needs no GPU.
@@ -101,6 +104,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Train(arguments) => parent::parent(&arguments),
         Command::Prepare(arguments) => prepare::run(&arguments),
+        Command::TrainFilter(arguments) => train_filter::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),

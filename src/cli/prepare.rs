@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use octet::config::Config;
+use octet::data::report::PAGE;
 use octet::data::{Counts, Prepared, PreparedSource, prepare};
 use octet::failure::Failure;
 use serde_json::{Value, json};
@@ -72,6 +73,10 @@ fn print(prepared: &Prepared, tokenizer: &str) {
     }
     for line in repetition(&prepared.folder) {
         out!("{line}");
+    }
+    let page = prepared.folder.join(PAGE);
+    if page.exists() {
+        out!("report     {}", page.display());
     }
 }
 

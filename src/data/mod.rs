@@ -4,8 +4,8 @@
 //! Duty: everything between `data.text` and the rows of a batch, in the order of the modules:
 //! [`config`] names the sources, [`source`] reads documents, [`clean`] changes and drops some,
 //! [`dedupe`] finds what stands there twice, [`tokenize`] turns them into token ids, [`shard`]
-//! stores them, [`prepare`] runs these steps once and caches the result,
-//! [`stream`] reads shards as one sequence, [`order`] says which window is sample number i,
+//! stores them, [`prepare`] runs these steps once and caches the result, [`report`] says what came
+//! of it, [`stream`] reads shards as one sequence, [`order`] says which window is sample number i,
 //! [`window`] fills the rows of one that is cut from the stream, [`packing`] of one that holds
 //! whole documents, [`pairs`] places two texts, [`samples`] joins these for a split, and
 //! [`mixture`] says which source a sample comes from. [`measure`] times the hot paths.
@@ -24,6 +24,7 @@ mod ordered;
 pub mod packing;
 pub mod pairs;
 pub mod prepare;
+pub mod report;
 pub mod samples;
 pub mod shard;
 pub mod source;
@@ -41,6 +42,7 @@ pub use prepare::{
     Counts, Prepared, PreparedSource, Progress, Stage, Watcher, of_shard, prepare, reopen,
     tokenizer_ahead,
 };
+pub use report::Report;
 pub use samples::{Cut, SampleRule, Samples};
 pub use shard::{Shard, ShardSummary, ShardWriter};
 pub use source::{Corpus, Skipped};

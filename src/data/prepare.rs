@@ -9,18 +9,21 @@
 //! text and tokens for each core, and 16 bytes per document. Prohibition: no result may depend on
 //! the number of cores.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::config::{DataConfig, SourceConfig, TokenizerSpec};
 use super::error::DataError;
 use super::ordered::threads;
+use super::report::{Report, SourceReport, by_logarithm};
 use super::source::{Corpus, Skipped};
 use super::tokenize::{Tokenizer, TokenizerOptions};
 use chain::dedupe::Against;
 use chain::{Done, Stages};
-use encode::encode;
+use encode::{Encoded, encode};
 use place::Place;
 use record::{Record, SourceRecord};
 
@@ -176,7 +179,7 @@ pub fn prepare(
         corpora.push(scanned);
     }
     let sets = evaluation_sets(config)?;
-    let key = record::key(&texts, &corpora, config, given.as_ref());
+    let key = record::key(&texts, &corpora, config, given.as_ref())?;
     let key = record::key_with(key, &config.dedupe, sets.as_ref())?;
     let folder = match &config.cache {
         Some(folder) => folder.clone(),
@@ -193,21 +196,39 @@ pub fn prepare(
     }
     let making = place.making().to_owned();
     let mut stages = Stages::open(&making, &key);
-    let skipped: Vec<Found> = corpora.iter().map(Found::of).collect();
-    let names = |corpus: &Corpus| corpus.files.iter().map(|file| file.name.clone()).collect();
-    let files: Vec<Vec<String>> = corpora.iter().map(names).collect();
+    let found: Vec<Found> = corpora.iter().map(Found::of).collect();
+    let files: Vec<Vec<String>> = found.iter().map(|found| found.names.clone()).collect();
+    let mut clock = Clock::new();
     let cleaned = stages.run(&texts, corpora, watch)?;
     let against = Against { config: &config.dedupe, sets: sets.as_ref(), files: &files };
     let cleaned = stages.dedupe(&against, &texts, cleaned, watch)?;
     let (corpora, done): (Vec<Corpus>, Vec<Done>) = cleaned.into_iter().unzip();
-    let found: Vec<Found> = skipped.into_iter().zip(&done).map(Found::and).collect();
+    clock.lap("clean");
     let tokenizer = match given {
         Some(tokenizer) => tokenizer,
         None => learn::tokenizer(&spec, config, &corpora, watch)?,
     };
     check_vocabulary(config, &tokenizer, vocabulary_limit)?;
-    let sources = Sources { texts: &texts, corpora: &corpora, found: &found };
-    build(config, &sources, tokenizer, key, (place, stages), watch)
+    clock.lap("tokenizer");
+    let sources = Sources { texts: &texts, corpora: &corpora, found: &found, done: &done };
+    build(config, &sources, tokenizer, key, (place, stages, clock), watch)
+}
+
+/// Seconds of each stage.
+struct Clock {
+    at: Instant,
+    seconds: BTreeMap<String, f64>,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { at: Instant::now(), seconds: BTreeMap::new() }
+    }
+
+    fn lap(&mut self, stage: &str) {
+        let before = std::mem::replace(&mut self.at, Instant::now());
+        self.seconds.insert(stage.to_owned(), before.elapsed().as_secs_f64());
+    }
 }
 
 /// The evaluation sets that the data must not hold, if there are any.
@@ -220,22 +241,45 @@ fn evaluation_sets(config: &DataConfig) -> Result<Option<Corpus>, DataError> {
 }
 
 /// What was found and passed over before the text is encoded.
-#[derive(Clone, Copy)]
 struct Found {
-    files: u64,
     skipped: Skipped,
+    /// Names of the files, for the report.
+    names: Vec<String>,
+    report: SourceReport,
 }
 
 impl Found {
     fn of(corpus: &Corpus) -> Self {
-        Self { files: corpus.files.len() as u64, skipped: corpus.skipped }
+        let mut report = SourceReport { bytes: corpus.bytes, ..SourceReport::default() };
+        for file in &corpus.files {
+            *report.formats.entry(file.format.to_string()).or_default() += 1;
+        }
+        let names = corpus.files.iter().map(|file| file.name.clone()).collect();
+        Self { skipped: corpus.skipped, names, report }
     }
 
-    /// And what the stages passed over.
-    fn and((mut found, done): (Self, &Done)) -> Self {
-        found.skipped.empty += done.passed_over.empty;
-        found.skipped.bad_lines += done.passed_over.bad_lines;
-        found
+    /// And what became of the documents: what the stages did, and what encoding found.
+    fn reported(
+        &self,
+        done: &Done,
+        encoded: &Encoded,
+        counts: &Counts,
+    ) -> Result<SourceReport, DataError> {
+        let mut report = SourceReport {
+            skipped: counts.skipped,
+            steps: done.steps.clone(),
+            documents: counts.documents,
+            text_bytes: counts.train_bytes + counts.validation_bytes,
+            train_tokens: counts.train_tokens,
+            validation_tokens: counts.validation_tokens,
+            sizes: by_logarithm(encoded.text_bytes.iter().copied()),
+            lengths: by_logarithm(encoded.lengths()?.into_iter()),
+            ..self.report.clone()
+        };
+        let bad = [&done.passed_over, &encoded.passed_over];
+        let bad: Vec<_> = bad.into_iter().flat_map(|count| count.examples.clone()).collect();
+        report.name_files(&self.names, &bad);
+        Ok(report)
     }
 }
 
@@ -244,6 +288,7 @@ struct Sources<'a> {
     texts: &'a [SourceConfig],
     corpora: &'a [Corpus],
     found: &'a [Found],
+    done: &'a [Done],
 }
 
 /// Text that is read for [`tokenizer_ahead`], at most.
@@ -306,14 +351,18 @@ fn build(
     input: &Sources<'_>,
     tokenizer: Tokenizer,
     key: String,
-    (mut place, stages): (Place, Stages<'_>),
+    (mut place, stages, mut clock): (Place, Stages<'_>, Clock),
     watch: &mut Watch<'_>,
 ) -> Result<Prepared, DataError> {
-    let Sources { texts, corpora, found } = *input;
+    let Sources { texts, corpora, .. } = *input;
+    let vocabulary = tokenizer.vocabulary();
+    let mut report =
+        Report { tokenizer: config.tokenizer.clone(), vocabulary, ..Report::default() };
     let total: u64 = corpora.iter().map(|corpus| corpus.bytes).sum();
     let mut done = 0;
     let mut sources = Vec::with_capacity(corpora.len());
-    for ((text, corpus), found) in texts.iter().zip(corpora).zip(found) {
+    for (number, (text, corpus)) in texts.iter().zip(corpora).enumerate() {
+        let (found, passed_over) = (&input.found[number], &input.done[number].passed_over);
         let spool = place.file("spool");
         let watch = &mut Watch(&mut |progress: Progress| {
             let encodes = progress.stage == Stage::Encode;
@@ -324,8 +373,10 @@ fn build(
         });
         let encoded = encode(corpus, &tokenizer, &spool, threads(), watch)?;
         let mut skipped = found.skipped;
-        skipped.empty += encoded.passed_over.empty;
-        skipped.bad_lines += encoded.passed_over.bad_lines;
+        for count in [passed_over, &encoded.passed_over] {
+            skipped.empty += count.empty;
+            skipped.bad_lines += count.bad_lines;
+        }
         if encoded.text_bytes.is_empty() {
             return Err(corpus.no_text(skipped));
         }
@@ -334,12 +385,18 @@ fn build(
             &mut place,
             watch,
         )?;
-        let counts = Counts { files: found.files, skipped, ..source.counts };
+        let files = found.names.len() as u64;
+        let counts = Counts { files, skipped, ..source.counts };
+        let reported = found.reported(&input.done[number], &encoded, &counts)?;
+        report.sources.push(SourceReport { name: text.name.clone(), ..reported });
         sources.push(SourceRecord { counts, ..source });
         fs::remove_file(&spool).map_err(DataError::io(&spool, "remove"))?;
         done += corpus.bytes;
     }
     stages.remove()?;
+    clock.lap("encode");
+    report.seconds = clock.seconds;
+    report.save(place.making())?;
     tokenizer.save(place.making())?;
     let identity = record::identity(place.making(), &tokenizer, &sources)?;
     let record = Record { format: Record::FORMAT, key, identity, sources };

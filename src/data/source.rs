@@ -25,10 +25,14 @@ use read::Compression;
 pub mod format;
 mod inspect;
 mod lines;
+mod parquet;
 pub(in crate::data) mod parts;
 mod read;
-pub(in crate::data) mod records;
+mod records;
 pub(in crate::data) mod spool;
+mod tar;
+mod warc;
+mod wiki;
 
 /// The extensions, in lower case, that a file in a folder must have to be read.
 pub const TEXT_EXTENSIONS: &[&str] = &[

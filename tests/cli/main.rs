@@ -1,5 +1,6 @@
 //! The commands as a person runs them, on a model so small that each takes a moment.
 
+mod cleaning;
 mod composing;
 mod evaluating;
 mod harness;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Args;
 use octet::config::Config;
-use octet::data::measure::{copy_bandwidth, cpu_speeds, fill_speed, stage_times};
+use octet::data::measure::{clean_times, copy_bandwidth, cpu_speeds, fill_speed, stage_times};
 use octet::data::{DataError, WindowRows, prepare};
 use octet::failure::Failure;
 use octet::text::Text;
@@ -72,6 +72,10 @@ fn measure(config: &Config, folder: &std::path::Path) -> Result<(), Failure> {
     for (name, seconds) in stages {
         let speed = times.mb_per_s(seconds);
         out!("{name:<16} {speed:>14.1} {:>14.2} %", speed * 1e8 / copy);
+    }
+    for time in clean_times(&config.data)? {
+        let speed = time.bytes as f64 / time.seconds / 1e6;
+        out!("clean: {:<17} {speed:>6.1} MB/s of what came to it, by processor time", time.name);
     }
     out!("           ({cores} cores; prepare also hashes the files and makes the tokenizer)");
     let speeds = cpu_speeds(&config.data, &prepared.tokenizer, folder)?;

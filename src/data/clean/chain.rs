@@ -3,6 +3,8 @@
 //! Duty: takes every document of a part through the steps and packs what is left. Limits: one
 //! document and one part for each thread. Prohibition: no order, no threads, no files of its own.
 
+use std::cell::Cell;
+
 use super::report::StepReport;
 use super::{CleanChain, Cleaner, DOCUMENT_BYTES_MAX, Document, Verdict};
 use crate::data::error::DataError;
@@ -33,13 +35,26 @@ pub(in crate::data) struct Cleaned {
 }
 
 impl Chain {
-    /// Opens every step. An empty chain lets every document pass.
+    /// Opens every step. An empty chain lets every document pass. If the first step must see all
+    /// documents, these are those of `corpus`, and `progress` hears of every part of them.
     ///
     /// # Errors
-    /// As [`super::Step::open`].
-    pub(in crate::data) fn open(config: &CleanChain) -> Result<Self, DataError> {
-        let open = |step: &super::CleanStep| Ok((step.name(), step.get().open()?));
-        Ok(Self { steps: config.0.iter().map(open).collect::<Result<_, DataError>>()? })
+    /// As [`super::Step::open`], and reading the corpus.
+    pub(in crate::data) fn open(
+        config: &CleanChain,
+        corpus: &Corpus,
+        progress: &mut dyn FnMut() -> Result<(), DataError>,
+    ) -> Result<Self, DataError> {
+        let mut open = |step: &super::CleanStep| {
+            let opened = match step.get().survey() {
+                Some(survey) => {
+                    survey.open_after(corpus.bytes, &mut |see| show_all(corpus, see, progress))?
+                }
+                None => step.get().open()?,
+            };
+            Ok((step.name(), opened))
+        };
+        Ok(Self { steps: config.0.iter().map(&mut open).collect::<Result<_, DataError>>()? })
     }
 
     /// Reports of nothing yet, one for each step.
@@ -76,6 +91,35 @@ impl Chain {
         Ok(Cleaned { packed, block, reports, passed_over })
     }
 
+    /// Takes a part through the chain, step by step: the name of each, the bytes that came to it,
+    /// and what `clock` says that it took.
+    ///
+    /// # Errors
+    /// As [`Corpus::documents`].
+    pub(in crate::data) fn timed(
+        &self,
+        corpus: &Corpus,
+        part: &Part,
+        document: &mut Document,
+        clock: &mut dyn FnMut() -> f64,
+    ) -> Result<Vec<(String, u64, f64)>, DataError> {
+        let mut times: Vec<_> = self.steps.iter().map(|(name, _)| (name.clone(), 0, 0.0)).collect();
+        corpus.documents(part, &mut |piece| {
+            document.set(piece.text, piece.url);
+            for ((_, step), (_, bytes, seconds)) in self.steps.iter().zip(&mut times) {
+                *bytes += document.text().len() as u64;
+                let before = clock();
+                let verdict = step.apply(document);
+                *seconds += clock() - before;
+                if verdict != Verdict::Keep {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(times)
+    }
+
     /// Takes one document through the steps; whether it is kept.
     fn pass(&self, piece: &Piece<'_>, document: &mut Document, reports: &mut [StepReport]) -> bool {
         let (first, rest) = reports.split_first_mut().expect("there is one in front of all");
@@ -91,7 +135,9 @@ impl Chain {
         document.set(piece.text, piece.url);
         for ((_, step), report) in self.steps.iter().zip(rest) {
             let before = document.text().len();
-            match step.apply(document) {
+            let verdict = step.apply(document);
+            document.take_score().into_iter().for_each(|score| report.score(score));
+            match verdict {
                 Verdict::Keep => {
                     let changed = document.take_changed();
                     report.kept(before, document.text().len(), changed);
@@ -104,4 +150,28 @@ impl Chain {
         }
         true
     }
+}
+
+/// Shows the text of every document that can be held.
+fn show_all(
+    corpus: &Corpus,
+    see: &mut dyn FnMut(&str),
+    progress: &mut dyn FnMut() -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let spare: Cell<Option<Part>> = Cell::new(None);
+    corpus.for_each_part(
+        &Chain::cut,
+        &mut || Ok(spare.take().unwrap_or_default()),
+        &mut |mut part| {
+            corpus.documents(&part, &mut |piece| {
+                if piece.begins && piece.ends {
+                    see(piece.text);
+                }
+                Ok(())
+            })?;
+            part.clear();
+            spare.set(Some(part));
+            progress()
+        },
+    )
 }

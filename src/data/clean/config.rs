@@ -23,6 +23,24 @@ impl CleanChain {
         self.0.is_empty()
     }
 
+    /// Files that the steps read.
+    pub(in crate::data) fn files(&self) -> Vec<std::path::PathBuf> {
+        self.0.iter().flat_map(|step| step.get().files()).collect()
+    }
+
+    /// The chain in pieces: each piece but the first begins with a step that must see all
+    /// documents before it works.
+    pub(in crate::data) fn pieces(&self) -> Vec<Self> {
+        let mut pieces: Vec<Self> = Vec::new();
+        for step in &self.0 {
+            match pieces.last_mut().filter(|_| step.get().survey().is_none()) {
+                Some(piece) => piece.0.push(step.clone()),
+                None => pieces.push(Self(vec![step.clone()])),
+            }
+        }
+        pieces
+    }
+
     /// Checks every step.
     ///
     /// # Errors
@@ -104,8 +122,23 @@ fn step<E: Error>(table: Table) -> Result<CleanStep, E> {
     CleanStep::from_table(table)
 }
 
-/// Named chains, as `[[step]]` tables.
-const PRESETS: [(&str, &str); 0] = [];
+/// Named chains, as the value of `step`; no name is that of a step, and `c4` is one step. Lists of
+/// words and addresses are the user's to add.
+const PRESETS: [(&str, &str); 4] = [
+    ("gopher", r#"step = ["gopher_repetition", "gopher_quality"]"#),
+    // In the order of FineWeb's own script. Texts that are no pages pass the first step.
+    (
+        "fineweb",
+        r#"step = ["html", "language", "gopher_repetition", "gopher_quality",
+            {step = "c4", terminal_punctuation = false}, "fineweb_quality", "pii"]"#,
+    ),
+    (
+        "dclm",
+        r#"step = ["html", "language", {step = "gopher_quality", stop_words_distinct = false},
+            "gopher_repetition", "lines"]"#,
+    ),
+    ("code", r#"step = [{step = "unicode", form = "none", repair = false}, "code", "pii"]"#),
+];
 
 #[derive(Deserialize)]
 struct Preset {

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Examples of each reason.
 const SAMPLES_MAX: usize = 5;
+/// Places of the histogram of scores.
+pub(super) const SCORES: usize = 20;
 /// Bytes of an example's text, about.
 const SAMPLE_BYTES: usize = 400;
 
@@ -29,6 +31,10 @@ pub struct StepReport {
     pub changed: u64,
     /// What was dropped, by reason.
     pub dropped: BTreeMap<String, Dropped>,
+    /// Documents that went on, by the base-2 logarithm of their bytes, rounded down.
+    pub sizes: Vec<u64>,
+    /// Documents that came, by their score in twentieths, if the step gives one.
+    pub scores: Vec<u64>,
 }
 
 /// What was dropped for one reason.
@@ -55,6 +61,11 @@ pub struct Sample {
     pub text: String,
 }
 
+fn count(counts: &mut Vec<u64>, at: usize, more: u64) {
+    counts.resize(counts.len().max(at + 1), 0);
+    counts[at] += more;
+}
+
 impl StepReport {
     /// A report of nothing yet.
     pub fn new(name: &str) -> Self {
@@ -68,6 +79,13 @@ impl StepReport {
         self.documents_out += 1;
         self.bytes_out += bytes_out as u64;
         self.changed += u64::from(changed);
+        count(&mut self.sizes, bytes_out.max(1).ilog2() as usize, 1);
+    }
+
+    /// Counts a score.
+    pub fn score(&mut self, score: f64) {
+        let at = (score * SCORES as f64) as usize;
+        count(&mut self.scores, at.min(SCORES - 1), 1);
     }
 
     /// Counts a document that was dropped.
@@ -94,6 +112,9 @@ impl StepReport {
         self.documents_out += other.documents_out;
         self.bytes_out += other.bytes_out;
         self.changed += other.changed;
+        for (sum, other) in [(&mut self.sizes, &other.sizes), (&mut self.scores, &other.scores)] {
+            other.iter().enumerate().for_each(|(at, &more)| count(sum, at, more));
+        }
         for (reason, other) in &other.dropped {
             let dropped = self.dropped.entry(reason.clone()).or_default();
             dropped.documents += other.documents;

@@ -21,7 +21,7 @@ fn names_and_tables_are_steps_and_the_stored_form_says_everything() {
 #[test]
 fn mistakes_are_named() {
     for (text, complaint) in [
-        ("[\"lenght\"]", "expected one of \"unicode\", \"length\""),
+        ("[\"lenght\"]", "expected one of \"unicode\", \"html\""),
         ("[{step = \"size\"}]", "expected step = one of \"unicode\""),
         ("[{min = 3}]", "got a table without it"),
         ("[3]", "expected a step or a preset, by name or as a table, got 3"),
@@ -34,4 +34,25 @@ fn mistakes_are_named() {
     let chain = read("[{step = \"length\", min_characters = 9, max_characters = 1}]").unwrap();
     let problem = chain.validate().unwrap_err();
     assert_eq!(problem, "length.max_characters: expected at least 9, got 1");
+}
+
+#[test]
+fn presets_stand_for_steps() {
+    let names = |preset: &str| {
+        let chain = read(&format!("[\"{preset}\"]")).unwrap();
+        assert!(chain.validate().is_ok());
+        chain.0.iter().map(|step| step.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("gopher"), ["gopher_repetition", "gopher_quality"]);
+    assert_eq!(names("c4"), ["c4"]);
+    assert_eq!(names("fineweb").len(), 7);
+    assert_eq!(names("dclm"), ["html", "language", "gopher_quality", "gopher_repetition", "lines"]);
+    assert_eq!(names("code"), ["unicode", "code", "pii"]);
+    // What the preset sets differently is set.
+    let fineweb = toml::Value::try_from(read("[\"fineweb\"]").unwrap()).unwrap();
+    assert!(fineweb.to_string().contains("terminal_punctuation = false"));
+    // A step after one that surveys goes with it.
+    let pieces =
+        read("[\"unicode\", \"boilerplate\", \"length\", \"boilerplate\"]").unwrap().pieces();
+    assert_eq!(pieces.iter().map(|piece| piece.0.len()).collect::<Vec<_>>(), [1, 2, 1]);
 }

@@ -107,8 +107,7 @@ impl<'a> Stages<'a> {
             let bytes = corpus.bytes;
             let cleaned = match &text.clean {
                 Some(clean) if !clean.is_empty() => {
-                    let name = format!("{}-clean", text.name);
-                    self.clean(&name, clean, &corpus, &mut |done| {
+                    self.clean_all(&text.name, clean, corpus, &mut |done| {
                         watch.tell(Stage::Clean, before + done, total)
                     })?
                 }
@@ -118,6 +117,62 @@ impl<'a> Stages<'a> {
             before += bytes;
         }
         Ok(made)
+    }
+
+    /// Takes a corpus through all pieces of a chain; what all of them did.
+    fn clean_all(
+        &mut self,
+        source: &str,
+        clean: &CleanChain,
+        mut corpus: Corpus,
+        progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
+    ) -> Result<(Corpus, Done), DataError> {
+        let pieces = clean.pieces();
+        let name = |number: usize| format!("{source}-clean-{number}");
+        let there = |number: &usize| self.is_whole(&name(*number));
+        let begin = (0..pieces.len()).rev().find(there).map_or(0, |number| number + 1);
+        let mut all = Done::default();
+        for (number, piece) in pieces.iter().enumerate() {
+            let done = match number < begin {
+                true => self.state.stages.get(&name(number)).cloned().unwrap_or_default(),
+                false => {
+                    let done;
+                    (corpus, done) = self.clean(&name(number), piece, &corpus, progress)?;
+                    if number > 0 {
+                        self.discard(&name(number - 1))?;
+                    }
+                    done
+                }
+            };
+            if number + 1 == begin {
+                corpus = corpus.replaced(&self.spooled(&name(number), &done));
+            }
+            all.passed_over.add(&done.passed_over);
+            // What is in front of all is in front of the first piece only.
+            all.steps.extend(done.steps.into_iter().skip(usize::from(number > 0)));
+        }
+        Ok((corpus, all))
+    }
+
+    /// Where the output of a whole stage lies: the folder may have moved.
+    fn spooled(&self, name: &str, done: &Done) -> Spooled {
+        let spooled = done.spooled.clone().expect("a whole stage has an output");
+        Spooled { path: self.folder.join(format!("{name}.{EXTENSION}")), ..spooled }
+    }
+
+    /// Whether a stage is done and its output is there.
+    fn is_whole(&self, name: &str) -> bool {
+        self.state.stages.get(name).filter(|done| done.whole).is_some_and(|done| {
+            let spooled = self.spooled(name, done);
+            fs::metadata(&spooled.path).is_ok_and(|file| file.len() == spooled.bytes)
+        })
+    }
+
+    /// Removes the documents of a stage that another has taken up. That it is whole stays known.
+    fn discard(&self, name: &str) -> Result<(), DataError> {
+        let path = self.folder.join(format!("{name}.{EXTENSION}"));
+        let file = File::options().write(true).open(&path);
+        file.and_then(|file| file.set_len(0)).map_err(DataError::io(&path, "write"))
     }
 
     /// Takes a corpus through a chain into the file `name`; gives that as a corpus.
@@ -131,9 +186,9 @@ impl<'a> Stages<'a> {
         corpus: &Corpus,
         progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
     ) -> Result<(Corpus, Done), DataError> {
-        let chain = Chain::open(clean)?;
         let mut output = Output::open(self, name)?;
         if !output.done.whole {
+            let chain = Chain::open(clean, corpus, &mut || progress(0))?;
             if output.done.steps.is_empty() {
                 output.done.steps = chain.reports();
             }

@@ -22,6 +22,18 @@ pub(super) struct Encoded {
     pub(super) passed_over: PartCount,
 }
 
+impl Encoded {
+    /// Tokens of each document.
+    pub(super) fn lengths(&self) -> Result<Vec<u64>, DataError> {
+        let documents = self.shard.documents();
+        let end = |document| match document < documents {
+            true => self.shard.document_start(document),
+            false => Ok(self.shard.tokens()),
+        };
+        (0..documents).map(|document| Ok(end(document + 1)? - end(document)?)).collect()
+    }
+}
+
 /// Encodes every document into a shard at `spool`.
 pub(super) fn encode(
     corpus: &Corpus,

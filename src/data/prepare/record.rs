@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Counts, Prepared, PreparedSource};
+use crate::data::clean;
 use crate::data::config::{DataConfig, SourceConfig};
 use crate::data::dedupe::DedupeConfig;
 use crate::data::error::DataError;
@@ -124,12 +125,15 @@ fn whole(folder: &Path, record: &Record) -> Option<Prepared> {
 }
 
 /// Names the text and settings: contents and relative names of the files, never where they lie.
+///
+/// # Errors
+/// A file of a step that cannot be read.
 pub(super) fn key(
     texts: &[SourceConfig],
     corpora: &[Corpus],
     config: &DataConfig,
     given: Option<&Tokenizer>,
-) -> String {
+) -> Result<String, DataError> {
     let mut hasher = blake3::Hasher::new();
     let mut add = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -143,6 +147,9 @@ pub(super) fn key(
         if let Some(clean) = text.clean.as_ref().filter(|clean| !clean.is_empty()) {
             add(b"clean");
             add(&serde_json::to_vec(clean).expect("settings are valid JSON"));
+            for file in clean.files() {
+                add(&clean::digest_of(&file)?);
+            }
         }
         add(&(corpus.files.len() as u64).to_le_bytes());
         for file in &corpus.files {
@@ -162,7 +169,7 @@ pub(super) fn key(
         }
     }
     add(&config.validation_fraction.to_le_bytes());
-    hasher.finalize().to_hex().to_string()
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// The key with what takes repetition out, if anything does.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::learn::{SAMPLE_BLOCK, sample};
 use super::{Prepared, PreparedSource, Progress, Stage, Watch, prepare};
+use crate::data::clean::CleanChain;
 use crate::data::tokenize::tests::shared;
 use crate::data::{
-    BadLines, Corpus, DataConfig, DataError, SourceConfig, TextSpec, TokenStream, Tokenizer,
+    BadLines, Corpus, DataConfig, DataError, Report, SourceConfig, TextSpec, TokenStream, Tokenizer,
 };
 
 /// A folder of texts and a cache beside it.
@@ -92,6 +93,8 @@ fn two_documents_as_bytes_by_hand() {
     let expected = [
         "octet_tokenizer.json",
         "prepared.json",
+        "report.html",
+        "report.json",
         "tokenizer.json",
         "train-00000.oct",
         "validation-00000.oct",
@@ -202,7 +205,7 @@ fn a_half_written_cache_is_made_again() {
         assert!(!again.0.reused, "damage {number}");
         assert_eq!(again.0.identity, first.0.identity);
         assert!(run(&config).unwrap().0.reused);
-        assert_eq!(names(&first.0.folder).len(), 5);
+        assert_eq!(names(&first.0.folder).len(), 7);
     }
 }
 
@@ -323,6 +326,8 @@ fn sources_are_prepared_with_one_tokenizer_and_named() {
         "news-validation-00000.oct",
         "octet_tokenizer.json",
         "prepared.json",
+        "report.html",
+        "report.json",
         "tokenizer.json",
     ];
     assert_eq!(names(&prepared.folder), expected);
@@ -375,7 +380,7 @@ fn what_a_killed_preparation_left_is_removed() {
     fs::create_dir_all(place.path("made/cache/unfinished.tmp")).unwrap();
     fs::write(place.path("made/cache/unfinished.tmp/spool"), "half").unwrap();
     let prepared = run(&place.config("bytes")).unwrap();
-    assert_eq!(names(&prepared.0.folder).len(), 5);
+    assert_eq!(names(&prepared.0.folder).len(), 7);
 }
 
 #[test]
@@ -393,4 +398,77 @@ fn a_disk_that_refuses_loses_nothing() {
     assert!(!names(&other).contains(&"prepared.json".to_owned()));
     assert!(run(&place.config("bytes")).unwrap().0.reused);
     assert_eq!(tokens(&first.train).len(), 18);
+}
+
+fn chain(text: &str) -> CleanChain {
+    let table: toml::Table = toml::from_str(&format!("clean = {text}")).unwrap();
+    table["clean"].clone().try_into().unwrap()
+}
+
+#[test]
+fn documents_are_cleaned_before_they_become_tokens() {
+    let files =
+        [("a.txt", "too short"), ("b.txt", "caf\u{c3}\u{a9} au lait"), ("c.txt", "another one")];
+    let place = Place::new(&files);
+    let clean = chain("[\"unicode\", {step = \"length\", min_characters = 10}]");
+    let config = DataConfig { clean, ..place.config("bytes") };
+    let cleaned = run(&config).unwrap();
+    assert_eq!((cleaned.counts.documents, cleaned.counts.files), (2, 3));
+    // The identity is that of the tokens, wherever they come from.
+    let plain = Place::new(&[("x.txt", "caf\u{e9} au lait"), ("y.txt", "another one")]);
+    assert_eq!(run(&plain.config("bytes")).unwrap().0.identity, cleaned.0.identity);
+    assert!(run(&config).unwrap().0.reused);
+    // Other settings are other data, and so are those without a chain.
+    let other = DataConfig { clean: chain("[\"unicode\"]"), ..config.clone() };
+    assert!(matches!(run(&other).err().unwrap(), DataError::CacheInUse { .. }));
+    let report = Report::read(&cleaned.0.folder).unwrap();
+    let source = &report.sources[0];
+    assert_eq!((source.documents_in(), source.documents, source.tokens()), (3, 2, 26));
+    assert_eq!(source.steps[2].dropped["too_short"].samples[0].text, "too short");
+    assert_eq!((source.files[&0].as_str(), source.formats["text"]), ("a.txt", 3));
+    assert_eq!((&source.sizes, &source.lengths), (&vec![0, 0, 0, 2], &vec![0, 0, 0, 2]));
+    let page = fs::read_to_string(cleaned.0.folder.join("report.html")).unwrap();
+    assert!(page.contains("<strong>26</strong>") && page.contains("<b>too short</b>"));
+}
+
+#[test]
+fn a_list_that_changes_makes_other_data() {
+    let place = Place::new(&[("a.txt", "some text to prepare"), ("b.txt", "an evil text")]);
+    let list = place.path("list");
+    let file = list.to_str().unwrap();
+    let clean = chain(&format!("[{{step = \"block_words\", file = \"{file}\"}}]"));
+    let config = DataConfig { clean, ..place.config("bytes") };
+    let missing = run(&config).err().unwrap();
+    assert!(missing.is_user_error() && missing.to_string().contains("list"), "{missing}");
+    fs::write(&list, "evil").unwrap();
+    assert_eq!(run(&config).unwrap().counts.documents, 1);
+    assert!(run(&config).unwrap().0.reused);
+    fs::write(&list, "good").unwrap();
+    assert!(matches!(run(&config).err().unwrap(), DataError::CacheInUse { .. }));
+}
+
+#[test]
+fn an_interrupt_while_documents_are_cleaned_keeps_what_is_done() {
+    let text = "some text to prepare ".repeat(2000);
+    let place = Place::new(&[("a.txt", &text)]);
+    let config = DataConfig { clean: chain("[\"unicode\"]"), ..place.config("bytes") };
+    let mut watcher = |now: Progress| match now.stage {
+        Stage::Encode => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    assert!(matches!(prepare(&config, None, &mut watcher), Err(DataError::Interrupted)));
+    let left = names(&place.path("made/cache/unfinished.tmp"));
+    assert_eq!(left, ["-clean-0.documents", "chain.json"]);
+    // The next call does not clean again, even if it could not.
+    let mut cleaned = 0;
+    let mut watcher = |now: Progress| {
+        cleaned += usize::from(now.stage == Stage::Clean);
+        ControlFlow::Continue(())
+    };
+    let prepared = One(prepare(&config, None, &mut watcher).unwrap());
+    assert_eq!(cleaned, 0);
+    assert_eq!(prepared.counts.train_bytes + prepared.counts.validation_bytes, text.len() as u64);
+    assert_eq!(names(&prepared.0.folder).len(), 7);
+    let plain = run(&DataConfig { cache: Some(place.path("plain")), ..place.config("bytes") });
+    assert_eq!(plain.unwrap().0.identity, prepared.0.identity);
 }

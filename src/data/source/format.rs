@@ -21,6 +21,14 @@ pub enum Format {
     Text,
     /// A document a line, as a field of a JSON object.
     JsonLines,
+    /// A document in each row of a table, from a column of strings.
+    Parquet,
+    /// Pages of the web, or texts made of them, in WARC records.
+    Warc,
+    /// Articles of a wiki, in MediaWiki's XML.
+    Wikipedia,
+    /// A document in each file of an archive.
+    Tar,
     /// Documents that a stage of the preparation has written.
     Documents,
 }
@@ -30,6 +38,10 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Self::Text => "text",
             Self::JsonLines => "JSON lines",
+            Self::Parquet => "Parquet",
+            Self::Warc => "WARC",
+            Self::Wikipedia => "a dump of a wiki",
+            Self::Tar => "tar",
             Self::Documents => "documents",
         })
     }
@@ -38,18 +50,33 @@ impl fmt::Display for Format {
 impl Format {
     /// What the name says, if it says more than text.
     pub(in crate::data) fn by_name(path: &Path) -> Option<Self> {
-        has_extension(path, JSON_LINES).then_some(Self::JsonLines)
+        let (_, name) = Compression::of(path);
+        let ending = name.extension()?.to_str()?.to_ascii_lowercase();
+        match ending.as_str() {
+            ending if JSON_LINES.contains(&ending) => Some(Self::JsonLines),
+            "parquet" => Some(Self::Parquet),
+            "warc" | "wet" => Some(Self::Warc),
+            "tar" => Some(Self::Tar),
+            // Pieces of large dumps: `pages-articles1.xml-p1p41242`.
+            ending if ending.starts_with("xml-p") => Some(Self::Wikipedia),
+            _ => None,
+        }
     }
 
     /// What a file holds whose decompressed content begins with `head`. A `.json` file, or one
     /// whose name says nothing, holds JSON lines if its first line is one with the field wanted.
     pub(super) fn of(path: &Path, head: &[u8], fields: &Fields) -> Self {
+        let start = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
         let (_, name) = Compression::of(path);
         let open = name.extension().is_none() || has_extension(path, JSON);
-        match Self::by_name(path) {
-            Some(format) => format,
-            None if open && begins_with_json_line(head, fields) => Self::JsonLines,
-            None => Self::Text,
+        match () {
+            () if head.starts_with(b"PAR1") => Self::Parquet,
+            () if head.starts_with(b"WARC/") => Self::Warc,
+            () if head.get(257..262) == Some(b"ustar") => Self::Tar,
+            () if start.starts_with(b"<mediawiki") => Self::Wikipedia,
+            () if has_extension(path, JSON_LINES) => Self::JsonLines,
+            () if open && begins_with_json_line(start, fields) => Self::JsonLines,
+            () => Self::Text,
         }
     }
 
@@ -59,8 +86,7 @@ impl Format {
     }
 }
 
-fn begins_with_json_line(head: &[u8], fields: &Fields) -> bool {
-    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    let line = head.split(|&byte| byte == b'\n').next().unwrap_or_default();
+fn begins_with_json_line(start: &[u8], fields: &Fields) -> bool {
+    let line = start.split(|&byte| byte == b'\n').next().unwrap_or_default();
     std::str::from_utf8(line).is_ok_and(|line| lines::record_of(line.trim(), fields).is_ok())
 }

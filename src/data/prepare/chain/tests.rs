@@ -133,3 +133,53 @@ fn too_many_bad_records_end_it() {
         said.contains("1 of 20 records are bad") && said.contains("a.jsonl, byte 323: line 20")
     );
 }
+
+#[test]
+fn pieces_follow_one_another_and_a_kill_between_them_loses_nothing() {
+    let texts = tempfile::tempdir().unwrap();
+    let corpus = corpus(texts.path());
+    let table: toml::Table = toml::from_str(
+        "clean = [\"unicode\", {step = \"boilerplate\", max_documents = 149, min_characters = 3}]",
+    )
+    .unwrap();
+    let chain: CleanChain = table["clean"].clone().try_into().unwrap();
+    let texts_of = |corpus: &Corpus| {
+        let mut texts = Vec::new();
+        corpus
+            .for_each(&mut |text, _| {
+                texts.push(text.to_owned());
+                Ok(())
+            })
+            .unwrap();
+        texts
+    };
+    let clean = |folder: &Path, threads: usize, kill: u64| {
+        let mut stages = Stages { threads, remember_bytes: 1 << 19, ..Stages::open(folder, "key") };
+        let mut calls = 0;
+        stages.clean_all("x", &chain, corpus.clone(), &mut |_| {
+            calls += 1;
+            if calls > kill { Err(DataError::Interrupted) } else { Ok(()) }
+        })
+    };
+    let whole = tempfile::tempdir().unwrap();
+    let (expected, report) = clean(whole.path(), 1, u64::MAX).unwrap();
+    let expected = texts_of(&expected);
+    let steps: Vec<&str> = report.steps.iter().map(|step| step.name.as_str()).collect();
+    assert_eq!(steps, ["whole", "unicode", "boilerplate"]);
+    assert_eq!(report.passed_over.bad_lines, 1);
+    // Lines of 60 lengths, each 150 times, but for their numbers: nothing is boilerplate.
+    assert_eq!(report.steps[2].changed, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let (mut kills, mut ended) = (0, None);
+    while ended.is_none() {
+        ended = clean(folder.path(), 2, 15 + kills * 15).ok();
+        kills += 1;
+    }
+    let (made, done) = ended.unwrap();
+    assert!(kills > 2 && texts_of(&made) == expected, "{kills}");
+    assert_eq!(done.steps, report.steps);
+    // The first piece's documents are gone, and nothing is done again.
+    assert_eq!(fs::metadata(folder.path().join("x-clean-0.documents")).unwrap().len(), 0);
+    let (again, done) = clean(folder.path(), 2, 0).unwrap();
+    assert!(texts_of(&again) == expected && done.steps == report.steps);
+}

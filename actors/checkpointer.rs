@@ -117,6 +117,9 @@ pub struct RunFacts {
     pub config_digest: String,
     /// What a resume must reproduce to get the same bits.
     pub identity: BTreeMap<String, String>,
+    /// What is true of a checkpoint that does not name a key, since builds that wrote it did not
+    /// know the key.
+    pub assumed: BTreeMap<String, String>,
     /// What its numbers come from; another one is told, and not refused.
     pub provenance: BTreeMap<String, String>,
 }

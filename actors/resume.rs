@@ -13,6 +13,7 @@ use crate::checkpoint::{CheckpointError, Manifest, Store};
 use crate::checkpointer::RunFacts;
 use crate::contract::Workload;
 use crate::snapshot::{SLOTS, SlotHead, SnapshotError, SnapshotLayout, SnapshotSlots};
+use crate::supervisor::SavedState;
 use crate::transfer::initialise;
 
 #[cfg(test)]
@@ -72,6 +73,8 @@ pub struct FirstState {
     pub digest: Option<String>,
     /// Whether a good checkpoint holds it.
     pub on_disk: bool,
+    /// The newest that a good checkpoint holds: this one, or an earlier one of the same run.
+    pub saved: Option<SavedState>,
     /// What decisions about bad updates depend on, as it was saved with the state.
     pub recovery: Value,
     /// Where the run stood in its data, and what it had counted; null for the first state.
@@ -110,7 +113,11 @@ fn find(
     let search = store.find_good_at_most(at_most)?;
     notes.extend(search.damaged.iter().map(|damage| format!("passed over: {damage}")));
     let newest_on_disk = search.newest.as_ref().map(|found| found.manifest.step);
-    let saved_digest = search.newest.as_ref().map(|found| found.manifest.digest.clone());
+    let saved = search.newest.as_ref().map(|found| {
+        let Manifest { step, digest, .. } = &found.manifest;
+        SavedState { step: *step, digest: digest.clone() }
+    });
+    let saved_digest = saved.as_ref().map(|saved| saved.digest.clone());
     let sequence = in_memory.good.as_ref().map_or(0, |good| good.head.sequence) + 1;
     if let Some(good) = in_memory.good
         && newest_on_disk.is_none_or(|step| step <= good.head.step)
@@ -121,7 +128,7 @@ fn find(
         let recovery = left.recovery;
         let on_disk = newest_on_disk == Some(step) && digest.is_some() && digest == saved_digest;
         let slot = good.slot;
-        return Ok(FirstState { slot, step, digest, on_disk, recovery, cursor, notes });
+        return Ok(FirstState { slot, step, digest, on_disk, saved, recovery, cursor, notes });
     }
     let Some(found) = search.newest else {
         if let Some(first) = search.damaged.first() {
@@ -130,7 +137,7 @@ fn find(
         initialise(workload, &slots.slot(0, layout));
         let (slot, step, recovery, cursor) = (0, 0, Value::Null, Value::Null);
         let (digest, on_disk) = (None, false);
-        return Ok(FirstState { slot, step, digest, on_disk, recovery, cursor, notes });
+        return Ok(FirstState { slot, step, digest, on_disk, saved, recovery, cursor, notes });
     };
     let was = &found.manifest;
     notes.extend(compare(&was.identity, facts, accept_new_numerics)?);
@@ -145,7 +152,7 @@ fn find(
     }
     let Manifest { step, digest, recovery, cursor, .. } = found.manifest;
     let (slot, digest, on_disk) = (0, Some(digest), true);
-    Ok(FirstState { slot, step, digest, on_disk, recovery, cursor, notes })
+    Ok(FirstState { slot, step, digest, on_disk, saved, recovery, cursor, notes })
 }
 
 /// The state to go back to: the newest good one of at most `step` steps. Whatever lies after, in
@@ -192,7 +199,11 @@ fn compare(
     if was.is_empty() {
         return Ok(accepted);
     }
-    for (key, was, now) in differences(was, &facts.identity) {
+    let mut was = was.clone();
+    for (key, value) in facts.assumed.iter().filter(|(key, _)| facts.identity.contains_key(*key)) {
+        was.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    for (key, was, now) in differences(&was, &facts.identity) {
         if !accept_new_numerics {
             return Err(ResumeError::Identity { key, was, now });
         }

@@ -88,6 +88,8 @@ impl RunFolder {
     /// [`RunFolderError`].
     pub fn open(path: &Path, start: Start, patience: Duration) -> Result<Self, RunFolderError> {
         let path = std::path::absolute(path).map_err(io_error("find", path))?;
+        // Behind a link lies a disk that somebody has chosen for the run, old ones included.
+        let path = behind_links(path);
         let begun = Instant::now();
         let mut moved_to = None;
         loop {
@@ -213,6 +215,32 @@ impl RunFolder {
     }
 }
 
+/// Looks whether a run folder can be made and written at a path, and makes nothing.
+///
+/// # Errors
+/// A sentence: what is in the way.
+pub fn check_place(path: &Path) -> Result<(), String> {
+    let path = std::path::absolute(path).map(behind_links).map_err(|error| error.to_string())?;
+    // A file with a slash behind it is still a file.
+    let path: PathBuf = path.components().collect();
+    let there = path.ancestors().find(|path| fs::symlink_metadata(path).is_ok());
+    let there = there.unwrap_or(Path::new("/"));
+    let shown = there.display();
+    if !there.is_dir() {
+        return Err(format!("expected a folder, but {shown} is a file"));
+    }
+    let name = std::ffi::CString::new(there.as_os_str().as_encoded_bytes());
+    let name = name.map_err(|_| "expected a path without a zero byte".to_owned())?;
+    // SAFETY: the name is a C string; no other memory is touched.
+    match unsafe { libc::access(name.as_ptr(), libc::W_OK | libc::X_OK) } {
+        0 => Ok(()),
+        _ => {
+            let why = io::Error::last_os_error();
+            Err(format!("expected a folder that can be written to, but {shown} is not: {why}"))
+        }
+    }
+}
+
 /// Replaces a small file by `value` as JSON: readers see the old file or the new one, whole.
 ///
 /// # Errors
@@ -327,6 +355,16 @@ fn is_file_at(file: &File, path: &Path) -> bool {
         (Ok(ours), Ok(there)) => ours.dev() == there.dev() && ours.ino() == there.ino(),
         _ => false,
     }
+}
+
+/// Where a path leads if it is a symbolic link, to something that is there or not.
+fn behind_links(mut path: PathBuf) -> PathBuf {
+    const LINKS_MAX: usize = 40;
+    for _ in 0..LINKS_MAX {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("/")).join(target);
+    }
+    path
 }
 
 fn move_aside(path: &Path) -> Result<PathBuf, RunFolderError> {

@@ -14,7 +14,7 @@
 //! set `OCTET_SIM_SEEDS` to a number of seeds.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -109,7 +109,8 @@ impl World {
     pub(crate) fn store(&self) -> Store {
         // One writer at a time, so that a seed always means the same operations.
         let settings = StoreSettings { keep_last: 2, threads: 1, ..StoreSettings::default() };
-        Store::new(Arc::new(self.disk.clone()), CHECKPOINTS, settings)
+        let store = Store::new(Arc::new(self.disk.clone()), CHECKPOINTS, settings);
+        store.with_log(PathBuf::from(LOG))
     }
 
     /// Snapshot memory is lost with the machine.
@@ -388,7 +389,7 @@ impl<'w> Life<'w> {
             self.take(Who::Telemetry);
         }
         let told = Port::new(|_| Ok(()));
-        let finish = TelemetryMessage::Finish { digest: end.digest.clone(), told };
+        let finish = TelemetryMessage::Finish { saved: end.saved.clone(), told };
         // A disk that is full, or stops, at this very moment costs the summary.
         let refused = self.telemetry.0.apply(finish).is_err();
         self.world.trace.add(|| format!("{end:?}, summary refused: {refused}"));

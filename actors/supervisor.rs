@@ -74,8 +74,8 @@ pub struct RunEnd {
     pub ending: Ending,
     /// Steps done.
     pub step: u64,
-    /// Digest of the last checkpoint, if one was written.
-    pub digest: Option<String>,
+    /// What the disk holds of them.
+    pub saved: Option<SavedState>,
     /// The batch that would come next.
     pub batch: u64,
 }
@@ -83,8 +83,17 @@ pub struct RunEnd {
 impl RunEnd {
     /// A run that ended before it could say where it stood.
     pub fn failed(fault: Fault) -> Self {
-        Self { ending: Ending::Failed(fault), step: 0, digest: None, batch: 0 }
+        Self { ending: Ending::Failed(fault), step: 0, saved: None, batch: 0 }
     }
+}
+
+/// A state that a good checkpoint holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedState {
+    /// Steps done.
+    pub step: u64,
+    /// Digest of the state.
+    pub digest: String,
 }
 
 /// Everybody whom the supervisor tells.
@@ -126,9 +135,8 @@ pub struct Supervisor {
     filling: Option<usize>,
     /// The step that is on disk or on its way there.
     saved_step: Option<u64>,
-    digest: Option<String>,
-    /// Digest of the checkpoint that the next one follows.
-    parent: Option<String>,
+    /// The checkpoint that the next one follows.
+    on_disk: Option<SavedState>,
     /// What decisions about bad updates depend on.
     recovery: Recovery,
     /// Tokens of the steps that are done.
@@ -174,8 +182,7 @@ impl Supervisor {
             report: None,
             filling: None,
             saved_step: None,
-            digest: None,
-            parent: None,
+            on_disk: None,
             recovery: Recovery::default(),
             tokens: 0,
             updates: 0,
@@ -191,7 +198,7 @@ impl Supervisor {
 
     /// Goes on from a state: at the start of the engine, or back to an earlier one.
     fn start(&mut self, state: FirstState, first: Vec<Work>) -> Result<(), Fault> {
-        let FirstState { slot, step, digest, on_disk, recovery, cursor, .. } = state;
+        let FirstState { slot, step, on_disk, saved, recovery, cursor, .. } = state;
         let recovery = Recovery::from_value(&recovery);
         self.recovery = recovery.map_err(|e| Fault::ours(ActorName::Supervisor, e))?;
         let nominal = || self.workload.samples_before(step) * self.workload.tokens_per_sample();
@@ -200,8 +207,7 @@ impl Supervisor {
         self.done = step;
         self.planned = step;
         self.saved_step = on_disk.then_some(step);
-        self.parent = digest.clone().filter(|_| on_disk);
-        self.digest = digest;
+        self.on_disk = saved;
         self.slots.lend(slot);
         self.filling = Some(slot);
         for work in first {
@@ -408,8 +414,8 @@ impl Supervisor {
         self.ended = true;
         let failed = matches!(ending, Ending::Failed(_));
         self.show(if failed { RunState::Failed } else { RunState::Finished });
-        let batch = self.recovery.batch(self.done);
-        let end = RunEnd { ending, step: self.done, digest: self.digest.clone(), batch };
+        let (saved, batch) = (self.on_disk.clone(), self.recovery.batch(self.done));
+        let end = RunEnd { ending, step: self.done, saved, batch };
         self.ports.end.tell(end);
     }
 }

@@ -22,8 +22,9 @@ use crate::fault::{ActorName, Fault};
 use crate::outside::{Clock, Disk, DiskError};
 use crate::recovery::Skips;
 use crate::report::{Counts, EvaluationReport, RollBackReport, StepReport};
-use crate::run_folder::log::{Line, Log};
+use crate::run_folder::log::{Line, Log, for_each_line};
 use crate::run_folder::replace_json;
+use crate::supervisor::SavedState;
 
 use metrics::Metrics;
 use resources::{Floors, Resources, Watch};
@@ -91,8 +92,8 @@ pub enum TelemetryMessage {
     Tick,
     /// The run ends: write the summary. Nothing comes after this.
     Finish {
-        /// Digest of the final state, if it is known.
-        digest: Option<String>,
+        /// What the disk holds of the run: no more is claimed.
+        saved: Option<SavedState>,
         /// Who wants to know the summary.
         told: Port<Summary>,
     },
@@ -290,16 +291,35 @@ impl Telemetry {
         self.write_backlog()
     }
 
+    /// What the run had added up to when so many steps were done.
+    fn totals_at(&self, step: u64) -> Totals {
+        let mut totals = Totals::default();
+        let mut add = |line: &Line| {
+            if line.step().is_none_or(|of| of <= step) {
+                totals.add(line);
+            }
+        };
+        // A line that cannot be read was reported when the log was opened.
+        let _reported = for_each_line(&*self.setup.disk, &self.setup.log, |line| add(&line));
+        self.backlog.iter().for_each(add);
+        totals
+    }
+
     fn wall_time_s(&self) -> f64 {
         let here = self.setup.clock.monotonic().saturating_sub(self.started);
         self.earlier_s + here.as_secs_f64()
     }
 
-    fn finish(&mut self, digest: Option<String>, told: &Port<Summary>) -> Result<(), Fault> {
+    fn finish(&mut self, saved: Option<SavedState>, told: &Port<Summary>) -> Result<(), Fault> {
         self.publish_time()?;
         self.write_backlog()?;
         self.log.sync().map_err(world)?;
-        let summary = self.totals.summary(self.wall_time_s(), digest);
+        let step = saved.as_ref().map_or(0, |saved| saved.step);
+        let lost = self.totals.step().saturating_sub(step);
+        let of_saved = if lost > 0 { self.totals_at(step) } else { self.totals.clone() };
+        let digest = saved.map(|saved| saved.digest);
+        let summary =
+            Summary { unsaved_steps: lost, ..of_saved.summary(self.wall_time_s(), digest) };
         replace_json(&*self.setup.disk, &self.setup.summary, &summary).map_err(world)?;
         told.tell(summary);
         Ok(())
@@ -361,8 +381,8 @@ impl Actor for Telemetry {
                 self.note(format!("{} was restarted: {}", fault.actor, fault.what))?;
             }
             TelemetryMessage::Tick => self.tick()?,
-            TelemetryMessage::Finish { digest, told } => {
-                self.finish(digest, &told)?;
+            TelemetryMessage::Finish { saved, told } => {
+                self.finish(saved, &told)?;
                 return Ok(Flow::Stop);
             }
         }

@@ -31,8 +31,9 @@ use crate::evaluator::{Evaluator, EvaluatorMessage, TaskInfo};
 use crate::fault::{ActorName, Blame, Fault};
 use crate::host::{Host, MailboxLimit, Restart, RestartBudget, Ring, Seat};
 use crate::loader::{BatchSlot, Loader, LoaderMessage, SLOTS, SlotShape, orders_max};
+use crate::outside::beating::BeatingDisk;
 use crate::outside::{Clock, LocalDisk};
-use crate::rank::{DataPath, PEER_TIMEOUT, Rank, RankEnds, RankMessage};
+use crate::rank::{DataPath, Rank, RankEnds, RankMessage};
 use crate::rank_memory::{RankMemory, Zero};
 use crate::recovery::{Policy, Recovery};
 use crate::resume::FirstState;
@@ -44,6 +45,8 @@ use crate::telemetry::totals::Summary;
 use crate::telemetry::{Telemetry, TelemetryMessage, TelemetrySetup};
 use crate::watchdog::{Activity, Heartbeats, Pulse, watch};
 use crate::web::Web;
+
+pub mod deadlines;
 
 /// Parts of one evaluation, at most: what the evaluator's mailbox and table must hold.
 const PARTS_MAX: u64 = 1 << 20;
@@ -57,14 +60,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A host actor that fails more often than this does not fail by chance.
 const RESTARTS: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(600);
-
-/// A rank or loader that shows no life for so long is stuck: a program of a micro-batch takes less.
-/// Shorter than what its peers wait, so that the culprit is named before they give up.
-const BEAT_DEADLINE: Duration = Duration::from_secs(600);
-
-/// The checkpointer does not beat while it writes a snapshot, reads it back and hashes it: 360 GB
-/// at 100 MB/s.
-const WRITE_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// How often the watchdog looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -186,7 +181,7 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
         let end_port = end_port.clone();
         Port::new(move |fault| end_port.try_tell(RunEnd::failed(fault)))
     };
-    let heartbeats = heartbeats(&setup);
+    let heartbeats = deadlines::heartbeats(&setup);
     let seats = Seats::new(&setup, own_faults).beating(&heartbeats);
     let tasks = setup.workload.evaluations().len();
     let mail = |rank| RankMail::new(rank, tasks, &seats.faults);
@@ -231,7 +226,7 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
     }
     let (told, summary) = bounded(1);
     let told = Port::new(move |summary: Summary| told.try_send(summary).map_err(|_| Closed));
-    telemetry.tell(TelemetryMessage::Finish { digest: ending.digest.clone(), told });
+    telemetry.tell(TelemetryMessage::Finish { saved: ending.saved.clone(), told });
     let summary = summary.recv_timeout(PATIENCE).ok();
     drop((supervisor, rank_ports, telemetry, watching));
     if let Some(web) = web {
@@ -254,20 +249,6 @@ fn describe(setup: &RunSetup, arenas: &[usize]) -> String {
     let (ranks, stage) =
         (if *ranks == 1 { "1 rank" } else { &format!("{ranks} ranks") }, zero.stage());
     format!("{ranks} on {backend}; ZeRO-{stage}; bytes of their arenas: {arenas:?}")
-}
-
-/// Everybody whom a run can hang in: who computes, reads and writes.
-fn heartbeats(setup: &RunSetup) -> Heartbeats {
-    let behind = [
-        (ActorName::Supervisor, BEAT_DEADLINE),
-        (ActorName::Evaluator, BEAT_DEADLINE),
-        (ActorName::Telemetry, BEAT_DEADLINE),
-        (ActorName::Checkpointer, WRITE_DEADLINE),
-    ];
-    let both = |rank| [ActorName::Rank(rank), ActorName::Loader(rank)];
-    let actors: Vec<_> =
-        (0..setup.ranks).flat_map(both).map(|actor| (actor, BEAT_DEADLINE)).chain(behind).collect();
-    Heartbeats::new(setup.clock.clone(), &actors)
 }
 
 /// Waits for the end; passes interrupts on.
@@ -304,6 +285,8 @@ struct Seats {
     checkpointer: Seat<CheckpointerMessage>,
     telemetry: Seat<TelemetryMessage>,
     faults: Port<Fault>,
+    /// The checkpointer's, for what it does while it handles a message.
+    writing: Option<Pulse>,
 }
 
 impl Seats {
@@ -335,7 +318,7 @@ impl Seats {
         ]);
         let telemetry = Seat::new(ActorName::Telemetry, &limit, faults.clone())
             .every(TICK, || TelemetryMessage::Tick);
-        Self { supervisor, evaluator, checkpointer, telemetry, faults }
+        Self { supervisor, evaluator, checkpointer, telemetry, faults, writing: None }
     }
 
     /// The same, known to the watchdog.
@@ -347,6 +330,7 @@ impl Seats {
             checkpointer: self.checkpointer.beating(pulse(ActorName::Checkpointer)),
             telemetry: self.telemetry.beating(pulse(ActorName::Telemetry)),
             faults: self.faults,
+            writing: pulse(ActorName::Checkpointer),
         }
     }
 
@@ -363,8 +347,9 @@ impl Seats {
             Ok(Evaluator::new(tasks.clone(), PARTS_MAX, reports.clone()))
         })?;
         let replies = self.supervisor.port().map(SupervisorMessage::Checkpoint);
-        let (store, slots, layout) =
-            (setup.store.clone(), setup.slots.clone(), setup.layout.clone());
+        let (slots, layout, writing) = (setup.slots.clone(), setup.layout.clone(), self.writing);
+        let beat = move || writing.iter().for_each(|pulse| pulse.beat(Activity::Writing));
+        let store = setup.store.clone().through(|disk| Arc::new(BeatingDisk::new(disk, beat)));
         let (facts, clock, workload) =
             (setup.facts.clone(), setup.clock.clone(), setup.workload.clone());
         host.start(self.checkpointer, restart(), move || {
@@ -397,7 +382,7 @@ fn start_ranks(
     heartbeats: &Heartbeats,
 ) -> Result<Vec<usize>, Fault> {
     let mut arenas = Vec::new();
-    let devices = setup.backend.open(setup.ranks, PEER_TIMEOUT);
+    let devices = setup.backend.open(setup.ranks, deadlines::peers(setup));
     let devices = devices.map_err(|e| Fault::world(ActorName::Supervisor, e))?;
     for (rank, (open, mail)) in devices.into_iter().zip(mails).enumerate() {
         let name = ActorName::Rank(rank);

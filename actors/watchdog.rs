@@ -97,6 +97,7 @@ struct Cell {
     /// Time of the last beat in milliseconds, and the code of the activity, in one word.
     beat: AtomicU64,
     deadline_ms: AtomicU64,
+    at_first: Duration,
 }
 
 impl fmt::Debug for Heartbeats {
@@ -109,11 +110,20 @@ impl Heartbeats {
     /// A table for these, each with the longest time it may go without a beat. All are idle.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, actors: &[(ActorName, Duration)]) -> Self {
+        let both = |&(actor, deadline): &(ActorName, Duration)| (actor, deadline, deadline);
+        Self::learning(clock, &actors.iter().map(both).collect::<Vec<_>>())
+    }
+
+    /// As [`Self::new`], where somebody may take longer: up to the second time until enough of its
+    /// beats were seen, and then up to [`PATIENCE`] times as long as it ever took.
+    #[must_use]
+    pub fn learning(clock: Arc<dyn Clock>, actors: &[(ActorName, Duration, Duration)]) -> Self {
         let now = milliseconds(clock.monotonic());
-        let cell = |&(actor, deadline): &(ActorName, Duration)| Cell {
+        let cell = |&(actor, deadline, at_first): &(ActorName, Duration, Duration)| Cell {
             actor,
             beat: AtomicU64::new(now << CODE_BITS),
             deadline_ms: AtomicU64::new(milliseconds(deadline)),
+            at_first,
         };
         Self { clock, cells: actors.iter().map(cell).collect() }
     }
@@ -134,6 +144,7 @@ impl Heartbeats {
                 beat: Duration::from_millis(word >> CODE_BITS),
                 activity: self.decode(word & ((1 << CODE_BITS) - 1)),
                 deadline: Duration::from_millis(cell.deadline_ms.load(Ordering::Relaxed)),
+                at_first: cell.at_first,
             }
         };
         Snapshot { rows: self.cells.iter().map(row).collect() }
@@ -200,6 +211,8 @@ pub struct Row {
     pub activity: Activity,
     /// The longest time it may go without a beat.
     pub deadline: Duration,
+    /// The same, while it is not known how long it takes.
+    pub at_first: Duration,
 }
 
 impl Row {
@@ -295,9 +308,41 @@ fn is_rank(row: &Row) -> bool {
     matches!(row.actor, ActorName::Rank(_))
 }
 
+/// How much longer than ever before somebody may take.
+pub const PATIENCE: u32 = 10;
+
+/// Beats after which it is known how long somebody takes.
+const BEATS_KNOWN: u32 = 16;
+
+/// What was seen of somebody's beats.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    beat: Duration,
+    activity: Activity,
+    beats: u32,
+    longest: Duration,
+}
+
+impl Seen {
+    /// Takes what a look shows, and gives the longest time that it may go without a beat.
+    fn deadline(&mut self, row: &Row) -> Duration {
+        if row.beat > self.beat {
+            if self.activity != Activity::Idle {
+                self.beats = self.beats.saturating_add(1);
+                self.longest = self.longest.max(row.beat.saturating_sub(self.beat));
+            }
+            (self.beat, self.activity) = (row.beat, row.activity);
+        }
+        let may = if self.beats < BEATS_KNOWN { row.at_first } else { PATIENCE * self.longest };
+        row.deadline.max(may)
+    }
+}
+
 /// What the watchdog remembers between two looks.
 #[derive(Debug, Default)]
 pub struct Watch {
+    /// By place in the table.
+    seen: Vec<Seen>,
     looked: Option<Duration>,
     /// Before this moment nobody could beat, since the process itself stood still.
     excused: Duration,
@@ -317,7 +362,14 @@ impl Watch {
         if pause > 5 * every {
             self.excused = now;
         }
-        for row in &mut snapshot.rows {
+        let new = |row: &Row| {
+            let Row { beat, activity, .. } = *row;
+            Seen { beat, activity, beats: 0, longest: Duration::ZERO }
+        };
+        let known = self.seen.len();
+        self.seen.extend(snapshot.rows.iter().skip(known).map(new));
+        for (row, seen) in snapshot.rows.iter_mut().zip(&mut self.seen) {
+            row.deadline = seen.deadline(row);
             row.beat = row.beat.max(self.excused);
         }
         let stall = check(&snapshot, now)?;

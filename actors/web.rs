@@ -1,4 +1,4 @@
-//! The web server: `/metrics` and `/healthz`. The only file that knows actix-web.
+//! The web server: `/metrics`, `/healthz`, `/readyz`. The only file that knows actix-web.
 //!
 //! Reads shared registers; asks no actor and holds nobody up. Listens where it is told to, which
 //! is this machine alone unless the user says otherwise. Runs on threads of its own.
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::rt::System;
-use actix_web::web::{Data, ServiceConfig, get};
+use actix_web::web::{Data, ServiceConfig, get, head, resource};
 use actix_web::{App, HttpResponse, HttpServer};
 use serde_json::json;
 use thiserror::Error;
@@ -26,10 +26,14 @@ use thiserror::Error;
 use crate::outside::{Clock, DiskError, LocalDisk};
 use crate::run_folder::replace_json;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::status::Status;
+use crate::telemetry::status::{RunState, Status};
 
-/// Connections at once: some scrapers, some people, some dashboards.
-const CONNECTIONS: usize = 8 + 8 + 48;
+/// Connections at once: some scrapers, some people, some dashboards, and hundreds that somebody
+/// opens and does not use; each of these goes after [`REQUEST_PATIENCE`].
+const CONNECTIONS: usize = 8 + 8 + 48 + 448;
+
+/// How long a connection may take to send a request, and to end.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why there is no web server.
 #[derive(Debug, Error)]
@@ -55,8 +59,8 @@ pub enum WebError {
 
 /// What the web server shows, and where.
 pub struct WebSetup {
-    /// `HOST:PORT`; port 0 picks a free one.
-    pub address: String,
+    /// Made by [`listen`].
+    pub listener: TcpListener,
     /// `web.json` of the run folder: says the address while the server runs.
     pub announce: PathBuf,
     /// Shown at `/metrics`.
@@ -69,7 +73,7 @@ pub struct WebSetup {
 
 impl fmt::Debug for WebSetup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WebSetup").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("WebSetup").field("listener", &self.listener).finish_non_exhaustive()
     }
 }
 
@@ -88,16 +92,23 @@ struct Shown {
     clock: Arc<dyn Clock>,
 }
 
+/// Takes an address, `HOST:PORT`; port 0 picks a free one. Whoever comes waits for an answer.
+///
+/// # Errors
+/// [`WebError::Address`].
+pub fn listen(address: &str) -> Result<TcpListener, WebError> {
+    let refused = |why| WebError::Address { address: address.to_owned(), why };
+    TcpListener::bind(address).map_err(refused)
+}
+
 impl Web {
-    /// Listens, starts to answer, and writes the address to the run folder.
+    /// Starts to answer, and writes the address to the run folder.
     ///
     /// # Errors
     /// [`WebError`].
     pub fn start(setup: WebSetup) -> Result<Self, WebError> {
-        let WebSetup { address, announce, metrics, status, clock } = setup;
-        let refused = |why| WebError::Address { address: address.clone(), why };
-        let listener = TcpListener::bind(&address).map_err(refused)?;
-        let bound = listener.local_addr().map_err(refused)?;
+        let WebSetup { listener, announce, metrics, status, clock } = setup;
+        let bound = listener.local_addr().map_err(WebError::Thread)?;
         let shown = Data::new(Shown { metrics, status, clock });
         let (stands, standing) = sync_channel(1);
         let run = move || {
@@ -148,7 +159,8 @@ fn server(listener: TcpListener, shown: Data<Shown>) -> io::Result<Server> {
     let server = HttpServer::new(app)
         .workers(1)
         .max_connections(CONNECTIONS)
-        .client_request_timeout(Duration::from_secs(5))
+        .client_request_timeout(REQUEST_PATIENCE)
+        .client_disconnect_timeout(REQUEST_PATIENCE)
         .keep_alive(Duration::from_secs(30))
         .shutdown_timeout(1)
         // Signals belong to the command line, which saves before it ends.
@@ -158,9 +170,11 @@ fn server(listener: TcpListener, shown: Data<Shown>) -> io::Result<Server> {
 }
 
 fn routes(service: &mut ServiceConfig) {
+    // Whoever only asks whether there is something gets the same head, without the body.
     service
-        .route("/metrics", get().to(metrics))
-        .route("/healthz", get().to(healthz))
+        .service(resource("/metrics").route(get().to(metrics)).route(head().to(metrics)))
+        .service(resource("/healthz").route(get().to(healthz)).route(head().to(healthz)))
+        .service(resource("/readyz").route(get().to(readyz)).route(head().to(readyz)))
         .default_service(actix_web::web::to(nothing_here));
 }
 
@@ -176,6 +190,15 @@ async fn healthz(shown: Data<Shown>) -> HttpResponse {
     response.insert_header(("cache-control", "no-store")).json(health)
 }
 
+/// Whether the run is at work: all its actors stand, and it has neither ended nor been told to.
+async fn readyz(shown: Data<Shown>) -> HttpResponse {
+    let health = shown.status.health(shown.clock.monotonic());
+    let ready = matches!(health.state, RunState::Training | RunState::Evaluating);
+    let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    let shown = json!({ "ready": ready, "state": health.state });
+    response.insert_header(("cache-control", "no-store")).json(shown)
+}
+
 async fn nothing_here() -> HttpResponse {
-    HttpResponse::NotFound().body("here are /metrics and /healthz\n")
+    HttpResponse::NotFound().body("here are /metrics, /healthz and /readyz\n")
 }

@@ -117,7 +117,18 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("web.address", "serving observes"),
 ];
 
+/// Keys of a run's identity that came after checkpoints which do not name them, each with the value
+/// that builds before had. A key that is new gets a line here, or a checkpoint of yesterday could
+/// not go on (`src/config/tests/identity.rs` has the list of the others).
+const CAME_LATER: &[(&str, &str)] =
+    &[("data.packing", "\"concatenate\""), ("model.initialisation", "\"gpt2\"")];
+
 impl Config {
+    /// What a checkpoint that does not name a key of the identity was made with.
+    pub fn assumed() -> BTreeMap<String, String> {
+        CAME_LATER.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
     /// Reads a file, applies `--set` arguments (`section.key=value`) in order, checks every key and
     /// what keys say about each other, and fills in what depends on other keys.
     ///

@@ -1,8 +1,10 @@
 //! How a command ends when it does not end well: three kinds of failure, three exit codes.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 use octet_actors::fault::{Blame, Fault};
+use octet_actors::outside::DiskError;
 use octet_actors::resume::ResumeError;
 use octet_actors::run_folder::RunFolderError;
 use octet_actors::snapshot::SnapshotError;
@@ -70,10 +72,28 @@ impl From<DataError> for Failure {
     }
 }
 
+/// Whether a file system says that it never will, rather than that it cannot now.
+pub(crate) fn is_refusal(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+            | ErrorKind::AlreadyExists
+            | ErrorKind::NotFound
+            | ErrorKind::InvalidInput
+            | ErrorKind::InvalidFilename
+    )
+}
+
 impl From<RunFolderError> for Failure {
     fn from(error: RunFolderError) -> Self {
-        match error {
-            RunFolderError::Disk(_) => Self::world(error),
+        match &error {
+            // Trying again would be refused again: somebody has to decide.
+            RunFolderError::Disk(DiskError { why, .. }) if !is_refusal(why.kind()) => {
+                Self::world(error)
+            }
             _ => Self::user(error),
         }
     }

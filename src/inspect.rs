@@ -147,12 +147,14 @@ fn of_run(folder: &Path) -> Result<RunSummary, Failure> {
         data: DataPlace::read(folder),
     };
     let checkpoints = checkpoints(&run)?;
-    let digest = checkpoints.last().and_then(|newest| newest.digest.clone());
     let mut totals = Totals::default();
     if LocalDisk.exists(&folder.join(LOG)) {
         for_each_line(&LocalDisk, &folder.join(LOG), |line| totals.add(&line))
             .map_err(Failure::user)?;
     }
+    // The log may be ahead of what is saved.
+    let of_log = |newest: &&CheckpointLine| newest.step == totals.step();
+    let digest = checkpoints.last().filter(of_log).and_then(|newest| newest.digest.clone());
     let log = totals.summary(totals.wall_time_s(), digest);
     let newest = checkpoints.last().map(|newest| run.store().folder(newest.step));
     let newest = newest.and_then(|folder| checkpoint::inspect(&LocalDisk, &folder).ok());

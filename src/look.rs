@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crossbeam::channel::{Receiver, bounded, never};
-use octet_actors::checkpoint::{Contents, Store, StoreSettings, load};
+use octet_actors::checkpoint::{Contents, Manifest, Store, StoreSettings, load};
 use octet_actors::checkpointer::RunFacts;
 use octet_actors::contract::Workload;
 use octet_actors::outside::{Disk, LocalDisk};
@@ -33,13 +33,17 @@ use crate::models::{ModelSize, RecomputeConfig};
 use crate::run_data::{self, DataPlace, tokenizer_folder};
 use crate::sampling::{Conversation, Listener, Request, Sampler, read_prompt};
 use crate::text::Text;
-use crate::train::{Place, Saving, check_device, interrupted, open_store, setup};
+use crate::train::{Place, Saving, TOKENIZER_FACT, check_device, interrupted, open_store, setup};
 
 /// Threads that read a checkpoint.
 const READERS: usize = 2;
 
 /// Most tasks of a run.
 const TASKS_MAX: usize = 256;
+
+/// Sections of a configuration that decide what a look computes. What an update does may have been
+/// accepted since the checkpoint was written.
+const COMPUTES: [&str; 3] = ["model", "objective", "data"];
 
 /// A run folder and its configuration.
 #[derive(Debug, Clone)]
@@ -80,6 +84,51 @@ impl Run {
             }
         }
         Ok(Self { folder: folder.to_owned(), config, other_data: set("data."), whole_text })
+    }
+
+    /// What lies in the folder is what its newest checkpoint was written with, as far as it decides
+    /// what is computed: a file that somebody has edited is named, and not believed.
+    ///
+    /// # Errors
+    /// Bad input: the first difference, by file, line and key.
+    fn hold_against_checkpoint(&self) -> Result<(), Failure> {
+        let store = self.store();
+        let steps = store.steps().map_err(Failure::world)?;
+        let manifest = |step| Manifest::read(&LocalDisk, &store.folder(step)).ok();
+        let Some(newest) = steps.into_iter().rev().find_map(manifest) else { return Ok(()) };
+        let (config, origins) = Config::load_located(&self.folder.join("config.toml"), &[])?;
+        let (now, assumed) = (config.identity(), Config::assumed());
+        let step = newest.step;
+        // A state that was brought in from elsewhere says nothing of a configuration.
+        if newest.identity.is_empty() {
+            return Ok(());
+        }
+        for key in now.keys().chain(newest.identity.keys()) {
+            let (section, _) = key.split_once('.').unwrap_or(("", ""));
+            let value = now.get(key);
+            let was = newest.identity.get(key).or(assumed.get(key));
+            let computes = COMPUTES.contains(&section) || key == "batch.sequence_length";
+            if !computes || value == was {
+                continue;
+            }
+            let [was, now] = [was, value].map(|value| value.map_or("absent", String::as_str));
+            return Err(origins.locate(Failure::user(format!(
+                "{key}: expected {was}, with which the checkpoint of step {step} was written, got \
+                 {now}; what a run is like does not change by its config.toml"
+            ))));
+        }
+        let folder = tokenizer_folder(&self.folder);
+        let trained = newest.identity.get(TOKENIZER_FACT);
+        if let Some(trained) = trained.filter(|_| folder.is_dir())
+            && run_data::digest_of(&run_data::tokenizer(&self.folder)?) != *trained
+        {
+            return Err(Failure::user(format!(
+                "{}: expected the tokenizer with which the checkpoint of step {step} was written, \
+                 but a file in it was changed",
+                folder.display()
+            )));
+        }
+        Ok(())
     }
 
     /// Its checkpoints.
@@ -131,6 +180,7 @@ pub struct Looked {
 /// # Errors
 /// [`Failure`]: no good checkpoint, a prompt that cannot be read.
 pub fn generate(run: &Run, writing: Writing, listeners: Vec<Listener>) -> Result<Looked, Failure> {
+    run.hold_against_checkpoint()?;
     let mut config = run.looking()?;
     config.sample.every = 1;
     let tokenizer = Arc::new(run_data::tokenizer(&run.folder)?);
@@ -166,6 +216,7 @@ pub fn evaluate(
     task: Option<&str>,
     interrupts: Receiver<()>,
 ) -> Result<Looked, Failure> {
+    run.hold_against_checkpoint()?;
     let mut config = run.looking()?;
     config.evaluate.every = 1;
     if config.data.validation_fraction == 0.0 && !run.whole_text {
@@ -285,12 +336,13 @@ fn look(
         step,
         digest: None,
         on_disk: true,
+        saved: None,
         recovery: serde_json::Value::Null,
         cursor: serde_json::Value::Null,
         notes: Vec::new(),
     };
     let begin = Begin { state, first, restarted: None };
-    let place = Place { folder: scratch.0.clone(), disk, web: None, begins: true };
+    let place = Place { folder: scratch.0.clone(), disk, web: None };
     let saving = Saving { store, slots, layout, facts: RunFacts::default() };
     let setup = setup(config, Arc::new(experiment), place, saving, begin, observer)?;
     let schedule = Schedule {

@@ -20,12 +20,14 @@ use time::{OpCost, StepPart, TrackCost, by_op, by_track};
 
 pub mod machine;
 pub mod memory;
+mod room;
 pub mod search;
 #[cfg(test)]
 mod tests;
 pub mod time;
 mod vocabulary;
 
+pub use room::Room;
 pub use vocabulary::vocabulary;
 
 /// What a process takes besides arena and host buffers on a CPU: code, stacks, tokenizer, logs.
@@ -150,6 +152,13 @@ impl Plan {
     pub fn host_bytes(&self) -> usize {
         self.host.iter().map(|part| part.bytes).sum()
     }
+
+    /// Whether and how it fits.
+    pub fn room(&self) -> Room {
+        let host_bytes = if self.on_host { self.host_bytes() } else { 0 };
+        let Self { arena_bytes, outside_bytes, memory_bytes, capacity_bytes, .. } = *self;
+        Room { arena_bytes, beside_bytes: outside_bytes + host_bytes, memory_bytes, capacity_bytes }
+    }
 }
 
 /// Plans a run of `config` on `machine`, with an embedding of `vocabulary` rows, so many threads
@@ -180,7 +189,7 @@ pub fn plan(
     let step = time::parts(&experiment, largest, &peaks, busiest, micro_seconds);
     let seconds_per_step: f64 = step.iter().map(|part| part.exposed_seconds).sum();
     let flops_per_step = workload.flops_per_step();
-    let capacity = capacity(machine, &memory, ranks, threads);
+    let capacity = capacity(machine.target, &memory, ranks, threads);
     let regions = largest.arena.regions().iter().filter(|region| region.span.bytes > 0);
     let outside = outside(machine.target, ranks);
     let samples = workload.samples_before(config.run.steps) as f64;
@@ -230,13 +239,13 @@ fn without_kernels(workload: &dyn Workload) -> BTreeMap<String, usize> {
 
 /// What a rank's arena may take: a GPU's memory less the allowances, on a CPU this rank's share of
 /// the machine less host buffers and the process.
-fn capacity(machine: &Machine, memory: &Memory, ranks: usize, threads: usize) -> Option<usize> {
-    let outside: usize = outside(machine.target, ranks).iter().map(|part| part.bytes).sum();
-    let total = device_memory(machine.target)?;
-    if machine.target.memory_bytes().is_some() {
+fn capacity(target: Target, memory: &Memory, ranks: usize, threads: usize) -> Option<usize> {
+    let outside: usize = outside(target, ranks).iter().map(|part| part.bytes).sum();
+    let total = device_memory(target)?;
+    if target.memory_bytes().is_some() {
         return Some(total.saturating_sub(outside));
     }
-    let host: usize = host(machine.target, memory, ranks, threads).iter().map(|p| p.bytes).sum();
+    let host: usize = host(target, memory, ranks, threads).iter().map(|p| p.bytes).sum();
     Some(total.saturating_sub(outside + host) / ranks)
 }
 

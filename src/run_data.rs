@@ -64,6 +64,22 @@ pub fn prepared_for(run: &Path, data: &DataConfig) -> Option<Prepared> {
     DataPlace::read(run)?.open()
 }
 
+/// The same data by paths that every engine of the run names alike.
+///
+/// # Errors
+/// A failure of the world: there is no current directory.
+pub fn absolute(mut prepared: Prepared) -> Result<Prepared, Failure> {
+    let make = |path: &mut PathBuf| -> Result<(), Failure> {
+        *path = std::path::absolute(&*path).map_err(Failure::world)?;
+        Ok(())
+    };
+    make(&mut prepared.folder)?;
+    for source in &mut prepared.sources {
+        source.train.iter_mut().chain(&mut source.validation).try_for_each(make)?;
+    }
+    Ok(prepared)
+}
+
 /// The folder of a run's tokenizer.
 pub fn tokenizer_folder(run: &Path) -> PathBuf {
     run.join(TOKENIZER)
@@ -103,7 +119,12 @@ pub fn add_sources(summary: &Path, consumed: &[Consumed]) -> Result<(), Failure>
     replace_json(&LocalDisk, summary, &whole).map_err(Failure::world)
 }
 
-/// The tokenizer of a run.
+/// The digest of a tokenizer, in hexadecimal.
+pub fn digest_of(tokenizer: &Tokenizer) -> String {
+    blake3::Hash::from(tokenizer.digest()).to_hex().to_string()
+}
+
+/// The tokenizer of a run, as it lies in its folder.
 ///
 /// # Errors
 /// Bad input: the folder holds none.

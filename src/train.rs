@@ -4,6 +4,7 @@
 //! here is also how `look` evaluates and samples a run that is there.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
@@ -18,15 +19,16 @@ use octet_actors::outside::{Clock, Disk, LocalDisk, SystemClock};
 use octet_actors::rank::threads_per_rank;
 use octet_actors::resume::first_state;
 use octet_actors::run_folder::log::{Line, for_each_line};
-use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, replace};
+use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, check_place, replace};
 use octet_actors::schedule::{Schedule, Work};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
 use octet_actors::telemetry::metrics::Metrics;
 use octet_actors::telemetry::resources::{Floors, Resources};
 use octet_actors::telemetry::status::Status;
 use octet_actors::telemetry::{Observer, TelemetrySetup};
+use octet_actors::topology::deadlines::slowest;
 use octet_actors::topology::{Begin, Finished, RunSetup, run};
-use octet_actors::web::{Web, WebSetup};
+use octet_actors::web::{Web, WebSetup, listen};
 use octet_kernels::device::Backend;
 
 use crate::beginning::{Beginning, go_on};
@@ -36,8 +38,7 @@ use crate::experiment::{Experiment, Talk};
 use crate::failure::Failure;
 use crate::hub;
 use crate::look::{self, Run};
-use crate::models::RecomputeConfig;
-use crate::plan::vocabulary;
+use crate::plan::{Room, vocabulary};
 use crate::provenance;
 use crate::run_data::{self, DataPlace};
 use crate::sampling::{Conversation, Decoder, Heard, Listener, Request, Sampler, read_prompt};
@@ -106,7 +107,9 @@ pub struct Watchers {
 pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Failure> {
     check_device(&job.config)?;
     check_folder(&job.folder)?;
-    check_budget(&job.config)?;
+    let mut notes = Vec::new();
+    let listener = listener(&job, &mut notes)?;
+    check_memory(&job.config)?;
     let Some((prepared, textless)) = prepared(&job, &mut watchers)? else { return Ok(None) };
     let mut config = job.config;
     let vocabulary = config.padded_vocabulary(prepared.tokenizer.vocabulary());
@@ -134,20 +137,21 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
         None => experiment,
     };
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
-    let store = open_store(&config, &folder.checkpoints(), &disk);
+    let store = open_store(&config, &folder.checkpoints(), &disk).with_log(folder.log());
     let layout = Arc::new(SnapshotLayout::new(experiment.variables(), experiment.layout()));
     let slots = match job.snapshots {
         Some(fd) => SnapshotSlots::from_fd(fd, layout.bytes())?,
         None => SnapshotSlots::create(layout.bytes())?,
     };
     slots.take_pages(Resources::read(&LocalDisk, &job.folder).available_bytes)?;
-    let facts = facts(&config, &experiment);
+    let facts = facts(&config, &experiment, &tokenizer);
     let accept = job.accept_new_numerics;
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
     go_on(&mut experiment, &mut state)?;
     let begins = job.restarted.is_none();
-    state.notes.extend(textless.into_iter().chain(config.schedule.caution(config.run.steps)));
+    let cautions = config.schedule.caution(config.run.steps);
+    state.notes.extend(notes.into_iter().chain(textless).chain(cautions));
     // A resume that is refused leaves the folder as it was.
     for path in store.set_aside_after(state.step).map_err(Failure::world)? {
         state.notes.push(format!("put aside: {}", path.display()));
@@ -158,7 +162,8 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
         (watchers.beginning)(&Beginning::of(&experiment, &place));
     }
     let first = missed(&config, experiment.evaluations(), state.step, &folder);
-    let place = Place { folder: folder.path().to_owned(), disk, web: Some(folder.web()), begins };
+    let web = listener.map(|listener| (listener, folder.web()));
+    let place = Place { folder: folder.path().to_owned(), disk, web };
     let begin = Begin { state, first, restarted: job.restarted };
     let saving = Saving { store, slots, layout, facts };
     let experiment = Arc::new(experiment);
@@ -228,7 +233,7 @@ fn prepared(
             Ok(Some((there, Some(note))))
         }
         other => {
-            let prepared = other?;
+            let prepared = run_data::absolute(other?)?;
             let note = prepared.tokenizer.note().map(str::to_owned);
             Ok(Some((prepared, note)))
         }
@@ -249,10 +254,8 @@ pub(crate) struct Place {
     pub(crate) folder: PathBuf,
     /// Its disk.
     pub(crate) disk: Arc<dyn Disk>,
-    /// The file that names the web server; without it there is none.
-    pub(crate) web: Option<PathBuf>,
-    /// Whether the run begins here, not an engine that is started again.
-    pub(crate) begins: bool,
+    /// What the web server listens on, and the file that names it.
+    pub(crate) web: Option<(TcpListener, PathBuf)>,
 }
 
 /// Where a job's states lie.
@@ -271,26 +274,27 @@ pub(crate) struct Saving {
 pub(crate) fn setup(
     config: &Config,
     workload: Arc<Experiment>,
-    place: Place,
+    mut place: Place,
     saving: Saving,
     mut begin: Begin,
     observer: Box<dyn FnMut() -> Observer + Send>,
 ) -> Result<RunSetup, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Metrics::new();
-    let status = Arc::new(Status::new(clock.monotonic(), STEP_PATIENCE));
-    let address = config.web.address.clone();
-    let web = place.web.clone().zip(address).map(|(announce, address)| WebSetup {
-        address,
+    let patience = STEP_PATIENCE + slowest(workload.flops_per_step());
+    let status = Arc::new(Status::new(clock.monotonic(), patience));
+    let web = place.web.take().map(|(listener, announce)| WebSetup {
+        listener,
         announce,
         metrics: metrics.clone(),
         status: status.clone(),
         clock: clock.clone(),
     });
-    let web = match web {
-        Some(web) => serve(web, place.begins, &mut begin.state.notes)?,
-        None => None,
-    };
+    let web = web.map(Web::start).transpose()?;
+    begin
+        .state
+        .notes
+        .extend(web.as_ref().map(|web| format!("web server at http://{}", web.address())));
     let dump = place.folder.join("dump.json");
     Ok(RunSetup {
         workload,
@@ -313,12 +317,13 @@ pub(crate) fn setup(
     })
 }
 
-/// The web server. A run does not begin without it; an engine that is started again does, since
-/// nobody may look on who could free the address.
-fn serve(web: WebSetup, begins: bool, notes: &mut Vec<String>) -> Result<Option<Web>, Failure> {
-    match Web::start(web) {
-        Ok(web) => Ok(Some(web)),
-        Err(error) if begins => Err(error.into()),
+/// The address of the web server, taken before anything is made. A run does not begin without it;
+/// an engine that is started again does, since nobody may look on who could free the address.
+fn listener(job: &Job, notes: &mut Vec<String>) -> Result<Option<TcpListener>, Failure> {
+    let Some(address) = &job.config.web.address else { return Ok(None) };
+    match listen(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if job.restarted.is_none() => Err(error.into()),
         Err(error) => {
             notes.push(format!("no web server: {error}"));
             Ok(None)
@@ -414,22 +419,25 @@ pub(crate) fn check_device(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whatever is in the way of the run folder is said before data are prepared for it.
 fn check_folder(folder: &Path) -> Result<(), Failure> {
-    if folder.exists() && !folder.is_dir() {
-        let folder = folder.display();
-        return Err(Failure::user(format!("--run: expected a folder, but {folder} is a file")));
-    }
-    Ok(())
+    check_place(folder).map_err(|why| Failure::user(format!("--run: {why}")))
 }
 
-/// A budget that nothing fits is refused before data are prepared.
-fn check_budget(config: &Config) -> Result<(), Failure> {
-    let model = &config.model;
-    if model.recompute == RecomputeConfig::Auto || model.recompute_budget.is_some() {
-        let (vocabulary, _assumed) = vocabulary(config)?;
-        Experiment::new(config, vocabulary, None)?;
+/// What does not fit into a budget or into this machine is refused before data are prepared, with
+/// what `octet plan` says of it.
+fn check_memory(config: &Config) -> Result<(), Failure> {
+    let (vocabulary, _assumed) = vocabulary(config)?;
+    // What a GPU has is known when it is opened.
+    let Backend::Cpu { threads } = backend(config) else { return Ok(()) };
+    let room = Room::of(config, vocabulary, threads)?;
+    match room.fits() {
+        Some(false) => Err(Failure::user(format!(
+            "it does not fit this machine: {room}; expected a smaller model or batch.micro, \
+             shorter sequences or fewer ranks (octet plan shows what takes how much)"
+        ))),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The checkpoints of a run folder.
@@ -449,13 +457,22 @@ fn backend(config: &Config) -> Backend {
 /// The name of the prepared data's identity in a manifest.
 pub(crate) const DATA_FACT: &str = "the prepared data";
 
+/// The name of the digest of its tokenizer.
+pub(crate) const TOKENIZER_FACT: &str = "the tokenizer";
+
 /// What a resume must find again to go on bit for bit.
-fn facts(config: &Config, experiment: &Experiment) -> RunFacts {
+fn facts(config: &Config, experiment: &Experiment, tokenizer: &Tokenizer) -> RunFacts {
     let mut identity = config.identity();
     let mut fact = |key: &str, value: String| identity.insert(key.to_string(), value);
     fact(DATA_FACT, experiment.data_identity().to_string());
     fact("the backend", backend(config).name().to_string());
-    RunFacts { config_digest: config.digest(), identity, provenance: provenance::here() }
+    let digest = run_data::digest_of(tokenizer);
+    fact(TOKENIZER_FACT, digest.clone());
+    let mut assumed = Config::assumed();
+    // Where only the data's identity tells, it tells that too.
+    assumed.insert(TOKENIZER_FACT.to_string(), digest);
+    let config_digest = config.digest();
+    RunFacts { config_digest, identity, assumed, provenance: provenance::here() }
 }
 
 fn telemetry(

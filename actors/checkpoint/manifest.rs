@@ -4,7 +4,7 @@
 //! replaced by 64 zeros, so a flipped bit in the cursor is found like one in a tensor.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use octet_kernels::dtype::DType;
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,39 @@ impl Manifest {
             return Err("is not marked complete".into());
         }
         manifest.check_digest()?;
+        manifest.check_files()?;
         Ok(manifest)
+    }
+
+    /// Files are names inside the folder, each once, and every tensor lies in one of them and has a
+    /// size that there can be: what comes from elsewhere leads nowhere else.
+    fn check_files(&self) -> Result<(), String> {
+        let mut names: Vec<&str> = self.files.iter().map(|file| file.name.as_str()).collect();
+        let is_plain = |name: &&str| {
+            let mut parts = Path::new(name).components();
+            let plain = matches!(parts.next(), Some(Component::Normal(part)) if part == *name);
+            plain && parts.next().is_none() && *name != MANIFEST
+        };
+        if let Some(name) = names.iter().find(|name| !is_plain(name)) {
+            return Err(format!("{name:?} is not the name of a file beside it"));
+        }
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("it names {} twice", pair[0]));
+        }
+        for tensor in &self.tensors {
+            let TensorEntry { name, file, shape, .. } = tensor;
+            if names.binary_search(&file.as_str()).is_err() {
+                return Err(format!(
+                    "tensor {name} lies in {file:?}, which is not one of its files"
+                ));
+            }
+            let elements = shape.iter().try_fold(8usize, |all, n| all.checked_mul(*n));
+            if elements.is_none() {
+                return Err(format!("tensor {name} is larger than any memory: {shape:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// The digest follows from the tensors' hashes and the cursor.

@@ -127,6 +127,7 @@ pub struct Store {
     disk: Arc<dyn Disk>,
     root: PathBuf,
     settings: StoreSettings,
+    log: Option<PathBuf>,
 }
 
 /// A checkpoint that was found whole.
@@ -150,7 +151,20 @@ pub struct Search {
 impl Store {
     /// The checkpoints in the folder `root`, which need not exist yet.
     pub fn new(disk: Arc<dyn Disk>, root: impl Into<PathBuf>, settings: StoreSettings) -> Self {
-        Self { disk, root: root.into(), settings }
+        Self { disk, root: root.into(), settings, log: None }
+    }
+
+    /// The log of the run: what stands in it is on the disk before a manifest is, so that no power
+    /// failure leaves a checkpoint whose steps the log does not know.
+    #[must_use]
+    pub fn with_log(self, log: PathBuf) -> Self {
+        Self { log: Some(log), ..self }
+    }
+
+    /// The same checkpoints through another disk, made of this one.
+    #[must_use]
+    pub fn through(self, disk: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Self {
+        Self { disk: disk(self.disk), ..self }
     }
 
     /// The folder that holds them.

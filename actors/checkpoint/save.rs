@@ -102,6 +102,7 @@ impl Store {
         })?;
         let mut manifest = manifest(view, about, &plan, written);
         self.check_slot(view, &manifest.digest)?;
+        self.sync_log();
         let path = temporary.join(MANIFEST);
         let mut file = self.disk.create(&path)?;
         file.write_all(&manifest.seal())?;
@@ -109,6 +110,14 @@ impl Store {
         Manifest::read(&*self.disk, temporary)?;
         self.disk.sync_folder(temporary)?;
         Ok(manifest)
+    }
+
+    /// Whoever writes the log has its own ways with a disk that refuses: that holds up no
+    /// checkpoint.
+    fn sync_log(&self) {
+        if let Some(log) = self.log.as_ref().filter(|log| self.disk.exists(log)) {
+            let _refused = self.disk.append(log).and_then(|mut log| log.sync());
+        }
     }
 
     fn make_room(

@@ -19,6 +19,7 @@ use crate::snapshot::tests::{cursor, empty_slot, fill, filled_slot, layout};
 use crate::snapshot::{Slot, SnapshotLayout, digest};
 
 mod crash;
+mod trust;
 
 pub(crate) const ROOT: &str = "/run/checkpoints";
 

@@ -1,10 +1,13 @@
 //! The real disk and the simulated one obey the same rules; the simulated one fails as planned.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::outside::beating::BeatingDisk;
 use crate::outside::faulty::{FaultyDisk, Loss, Moment, Trouble};
-use crate::outside::{Clock, Disk, LocalDisk, ManualClock, SystemClock};
+use crate::outside::{Clock, Disk, LocalDisk, ManualClock, PIECE_BYTES, SystemClock};
 
 fn write(disk: &dyn Disk, path: &Path, bytes: &[u8]) {
     let mut file = disk.create(path).expect("create");
@@ -125,4 +128,52 @@ fn clocks_go_forward() {
     let clock = SystemClock::new();
     let before = clock.monotonic();
     assert!(clock.monotonic() >= before && clock.unix_ms() > 1_700_000_000_000);
+}
+
+#[test]
+fn a_disk_shows_life_at_every_piece_that_goes_through_it() {
+    let beats = Arc::new(AtomicUsize::new(0));
+    let seen = || beats.load(Ordering::Relaxed);
+    let counted = beats.clone();
+    let beat = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    };
+    let disk = BeatingDisk::new(Arc::new(FaultyDisk::new()), beat);
+    let path = Path::new("/large");
+    let mut file = disk.create(path).unwrap();
+    let (chunk, pieces) = (vec![7; 1 << 20], 3);
+    let begun = seen();
+    for _ in 0..pieces * (PIECE_BYTES >> 20) {
+        file.write_all(&chunk).unwrap();
+    }
+    assert_eq!(seen() - begun, pieces as usize);
+    file.sync().unwrap();
+    let mut reader = disk.open(path).unwrap();
+    let (begun, mut buffer) = (seen(), chunk);
+    while reader.read(&mut buffer).unwrap() > 0 {}
+    assert_eq!(seen() - begun, pieces as usize);
+    let begun = seen();
+    disk.rename(path, Path::new("/other")).unwrap();
+    assert_eq!(seen() - begun, 1);
+}
+
+#[test]
+fn a_beating_disk_is_a_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    behaves_like_a_disk(&BeatingDisk::new(Arc::new(LocalDisk), || ()), folder.path());
+}
+
+#[test]
+fn what_is_written_in_pieces_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pieces");
+    let mut file = LocalDisk.create(&path).unwrap();
+    let chunk: Vec<u8> = (0..3 << 20).map(|i: u32| (i % 251) as u8).collect();
+    let times = 3 * (PIECE_BYTES as usize) / chunk.len() + 1;
+    for _ in 0..times {
+        file.write_all(&chunk).unwrap();
+    }
+    file.sync().unwrap();
+    let all = LocalDisk.read(&path).unwrap();
+    assert!(all.len() == times * chunk.len() && all.chunks(chunk.len()).all(|c| c == chunk));
 }

@@ -97,8 +97,8 @@ fn a_new_run_is_a_resume_from_the_first_state() {
     let bench = bench();
     let first = bench.first().unwrap();
     let (recovery, cursor, notes) = (serde_json::Value::Null, serde_json::Value::Null, vec![]);
-    let wanted =
-        FirstState { slot: 0, step: 0, digest: None, on_disk: false, recovery, cursor, notes };
+    let (slot, step, digest, saved, on_disk) = (0, 0, None, None, false);
+    let wanted = FirstState { slot, step, digest, on_disk, saved, recovery, cursor, notes };
     assert_eq!(first, wanted);
     assert_eq!(bench.value(&first), 0.0);
 }
@@ -199,6 +199,22 @@ fn other_numerics_are_refused_by_name_or_accepted_and_told() {
     bench.facts.identity.insert("backend".to_string(), "x".to_string());
     let refused = bench.first().unwrap_err().to_string();
     assert!(refused.contains("backend is x and was absent"), "{refused}");
+}
+
+#[test]
+fn a_key_that_older_builds_did_not_know_is_compared_by_what_they_did() {
+    let mut bench = bench();
+    bench.on_disk(&[4]);
+    bench.facts.identity.insert("rounding".into(), "none".into());
+    let refused = bench.first().unwrap_err().to_string();
+    assert!(refused.starts_with("rounding is none and was absent"), "{refused}");
+    bench.facts.assumed.insert("rounding".into(), "none".into());
+    // Of a key that this run does not have, nothing is assumed.
+    bench.facts.assumed.insert("another".into(), "1".into());
+    assert_eq!(bench.first().unwrap().step, 4);
+    bench.facts.identity.insert("rounding".into(), "even".into());
+    let refused = bench.first().unwrap_err().to_string();
+    assert!(refused.starts_with("rounding is even and was none"), "{refused}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::log::{Line, Log, LogError, Rewound, for_each_line};
-use super::{RunFolder, RunFolderError, Start, read_json, replace_json};
+use super::{RunFolder, RunFolderError, Start, check_place, read_json, replace_json};
 use crate::outside::faulty::{FaultyDisk, Loss, Moment, Trouble};
 use crate::outside::{Disk, LocalDisk};
 use crate::report::{Counts, EvaluationReport, StepReport, WaitMs};
@@ -355,4 +355,37 @@ fn a_crash_anywhere_in_a_rewind_leaves_the_old_log_or_the_new_one() {
             assert!(lines == old || lines == old[..2], "{loss:?} before {moment}: {lines:?}");
         }
     }
+}
+
+#[test]
+fn a_run_behind_a_link_stays_on_its_disk() {
+    let home = TempDir::new().unwrap();
+    let (link, target) = (home.path().join("run"), home.path().join("large/run"));
+    fs::create_dir(home.path().join("large")).unwrap();
+    std::os::unix::fs::symlink("large/run", &link).unwrap();
+    // The link may be there before what it leads to.
+    let folder = RunFolder::open(&link, Start::Resume, NO_PATIENCE).unwrap();
+    assert_eq!(folder.path(), target);
+    folder.write_config("first = 1\n").unwrap();
+    drop(folder);
+    let folder = RunFolder::open(&link, Start::Fresh, NO_PATIENCE).unwrap();
+    let old = home.path().join("large/run.old-1");
+    assert_eq!((folder.path(), folder.moved_to()), (&*target, Some(&*old)));
+    assert_eq!(fs::read_to_string(old.join("config.toml")).unwrap(), "first = 1\n");
+    assert!(link.is_symlink() && link.join("lock").exists(), "the link still leads to the run");
+    assert!(!home.path().join("run.old-1").exists());
+}
+
+#[test]
+fn what_is_in_the_way_of_a_run_folder_is_said_before_it_is_made() {
+    let home = TempDir::new().unwrap();
+    let file = home.path().join("file");
+    fs::write(&file, "x").unwrap();
+    assert_eq!(check_place(&home.path().join("new/run")), Ok(()));
+    assert_eq!(check_place(home.path()), Ok(()));
+    for path in ["file", "file/", "file/run", "file/."] {
+        let said = check_place(&home.path().join(path)).unwrap_err();
+        assert_eq!(said, format!("expected a folder, but {} is a file", file.display()), "{path}");
+    }
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "nothing was made");
 }

@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use crate::checkpoint::Manifest;
 use crate::fault::Blame;
 use crate::outside::Disk;
 use crate::outside::faulty::{Loss, Trouble};
@@ -69,13 +70,13 @@ fn lines(world: &World) -> Vec<Line> {
 fn reference() -> Reference {
     let mut world = world();
     let death = Life::start(&mut world, 1, Fate::default(), Random::new(0)).live();
-    let Death::Ended(RunEnd { ending: Ending::Finished, step: STEPS, digest, .. }) = death else {
+    let Death::Ended(RunEnd { ending: Ending::Finished, step: STEPS, saved, .. }) = death else {
         panic!("{death:?}")
     };
     let lines = lines(&world);
     let back = lines.iter().filter(|line| is_roll_back(line)).count();
     assert_eq!(back, 2, "bad updates in the middle and at the end");
-    Reference { digest: digest.expect("it was saved"), history: world.history, lines }
+    Reference { digest: saved.expect("it was saved").digest, history: world.history, lines }
 }
 
 /// One seed, to its end.
@@ -94,7 +95,8 @@ fn simulate(seed: u64, reference: &Reference, world: &mut World) {
         world.trace(format!("{death:?}"));
         match death {
             Death::Ended(end) if end.ending == Ending::Finished => {
-                assert_eq!((end.step, end.digest.as_ref()), (STEPS, Some(&reference.digest)));
+                let saved = end.saved.as_ref().map(|saved| (saved.step, &saved.digest));
+                assert_eq!(saved, Some((STEPS, &reference.digest)));
                 break;
             }
             Death::Ended(end) => check_end(world, &fate, &end),
@@ -149,13 +151,18 @@ fn kill(world: &mut World, random: &mut Random) {
 }
 
 fn check_end(world: &World, fate: &Fate, end: &RunEnd) {
+    if let Some(claimed) = &end.saved {
+        let manifest = Manifest::read(&world.disk, &world.store().folder(claimed.step));
+        assert_eq!(manifest.expect("what is claimed is there").digest, claimed.digest);
+    }
     match &end.ending {
         Ending::Interrupted => {
             assert!(fate.interrupted_at.is_some(), "nobody has interrupted it");
             let newest = world.store().find_newest_good().expect("a list").newest;
             let newest = newest.expect("an interrupted run is saved").manifest;
             assert_eq!(newest.step, end.step, "what is saved is not where it stood");
-            assert_eq!(Some(&newest.digest), end.digest.as_ref());
+            let saved = end.saved.as_ref().map(|saved| (saved.step, &saved.digest));
+            assert_eq!(saved, Some((newest.step, &newest.digest)));
         }
         Ending::Failed(fault) => {
             let full = matches!(fate.disk, Some((_, Trouble::Full)));
@@ -273,7 +280,8 @@ fn ranks_and_order_of_turns_do_not_matter() {
         let ranks = 1 + seed as usize % 4;
         let death = Life::start(&mut world, ranks, Fate::default(), Random::new(seed)).live();
         let Death::Ended(end) = death else { panic!("{death:?}") };
-        assert_eq!((end.ending, end.digest.as_ref()), (Ending::Finished, Some(&reference.digest)));
+        let digest = end.saved.map(|saved| saved.digest);
+        assert_eq!((end.ending, digest.as_ref()), (Ending::Finished, Some(&reference.digest)));
         assert_eq!(lines(&world), reference.lines);
     }
 }

@@ -3,7 +3,7 @@
 use crate::checkpointer::{CheckpointerMessage, CheckpointerReply};
 use crate::fault::{ActorName, Blame, Fault};
 use crate::rank::RankReply;
-use crate::supervisor::{Ending, Supervisor};
+use crate::supervisor::{Ending, SavedState, Supervisor};
 use crate::telemetry::TelemetryMessage;
 
 impl Supervisor {
@@ -22,7 +22,8 @@ impl Supervisor {
         let message = if to_disk {
             self.saved_step = Some(step);
             let back_to = self.recovery.back_to(&self.schedule, step);
-            CheckpointerMessage::Save { slot, step, parent: self.parent.clone(), back_to }
+            let parent = self.on_disk.as_ref().map(|state| state.digest.clone());
+            CheckpointerMessage::Save { slot, step, parent, back_to }
         } else {
             CheckpointerMessage::Seal { slot, step }
         };
@@ -48,8 +49,7 @@ impl Supervisor {
             CheckpointerReply::Saved { step, slot, digest, path, ms, .. } => {
                 self.slots.free(slot);
                 self.space = None;
-                self.parent = Some(digest.clone());
-                self.digest = Some(digest);
+                self.on_disk = Some(SavedState { step, digest });
                 let (ms, path) = (ms as f64, path.display().to_string());
                 self.ports.telemetry.tell(TelemetryMessage::Checkpoint { step, ms, path });
             }

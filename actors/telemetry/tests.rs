@@ -20,6 +20,7 @@ use crate::recovery::Skips;
 use crate::report::{Counts, EvaluationReport, StepReport, WaitMs};
 use crate::run_folder::log::{Line, read_lines};
 use crate::run_folder::read_json;
+use crate::supervisor::SavedState;
 
 mod counts;
 
@@ -133,11 +134,17 @@ fn step(telemetry: &mut Telemetry, number: u64, loss: f64) {
     tell(telemetry, TelemetryMessage::Step(report(number, loss)));
 }
 
+/// Ends with everything saved.
 fn finish(telemetry: &mut Telemetry) -> Summary {
+    let step = telemetry.totals.step();
+    finish_saved(telemetry, Some(step))
+}
+
+fn finish_saved(telemetry: &mut Telemetry, step: Option<u64>) -> Summary {
     let (sender, receiver) = unbounded();
     let told = Port::new(move |summary| sender.send(summary).map_err(|_| Closed));
-    let digest = Some("abc".to_owned());
-    let flow = telemetry.apply(TelemetryMessage::Finish { digest, told }).unwrap();
+    let saved = step.map(|step| SavedState { step, digest: "abc".to_owned() });
+    let flow = telemetry.apply(TelemetryMessage::Finish { saved, told }).unwrap();
     assert_eq!(flow, Flow::Stop);
     receiver.try_recv().unwrap()
 }
@@ -293,6 +300,7 @@ fn the_summary_knows_final_and_best_and_how_time_was_spent() {
         skipped_updates: 1,
         wall_time_s: 12.0,
         goodput: 0.5,
+        unsaved_steps: 0,
         digest: Some("abc".to_owned()),
     };
     assert_eq!(summary, expected);

@@ -63,7 +63,10 @@ pub struct Summary {
     pub wall_time_s: f64,
     /// Time in accepted steps over wall time, 0 to 1.
     pub goodput: f64,
-    /// Digest of the final state.
+    /// Steps that were done after these and are not saved: they are done again, if the run goes on.
+    #[serde(default)]
+    pub unsaved_steps: u64,
+    /// Digest of the state after these steps, which a checkpoint holds.
     pub digest: Option<String>,
 }
 
@@ -191,6 +194,7 @@ impl Totals {
             rollbacks: self.rollbacks,
             wall_time_s,
             goodput: self.goodput(wall_time_s),
+            unsaved_steps: 0,
             digest,
         }
     }

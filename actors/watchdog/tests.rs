@@ -28,6 +28,7 @@ fn snapshot(rows: &[(ActorName, u64, Activity)]) -> Snapshot {
         beat: NOW - Duration::from_secs(seconds),
         activity,
         deadline: DEADLINE,
+        at_first: DEADLINE,
     };
     Snapshot { rows: rows.iter().map(row).collect() }
 }
@@ -164,7 +165,8 @@ proptest! {
         table.pulse(LOADER).unwrap().beat(activity);
         let row = table.snapshot().rows[2];
         let beat = Duration::from_millis(ms);
-        assert_eq!(row, Row { actor: LOADER, beat, activity, deadline: DEADLINE });
+        let (actor, deadline, at_first) = (LOADER, DEADLINE, DEADLINE);
+        assert_eq!(row, Row { actor, beat, activity, deadline, at_first });
     }
 }
 
@@ -198,6 +200,52 @@ fn a_stall_is_named_once_and_the_next_one_again() {
     pulse.beat(Activity::Computing);
     assert_eq!(stalls_within(30), 0);
     assert_eq!(stalls_within(30), 1);
+}
+
+#[test]
+fn how_long_somebody_may_take_is_learned_from_how_long_it_took() {
+    let clock = Arc::new(ManualClock::new());
+    let hour = Duration::from_secs(3600);
+    let table = Heartbeats::learning(clock.clone(), &[(RANK_0, DEADLINE, hour)]);
+    let pulse = table.pulse(RANK_0).unwrap();
+    let mut watch = Watch::default();
+    let mut stalls_within = |seconds: u64| {
+        let look = |_| {
+            clock.advance(EVERY);
+            watch.look(table.snapshot(), clock.monotonic(), EVERY)
+        };
+        (0..seconds).filter_map(look).count()
+    };
+    // Nothing is known of it yet, and its first program is a long one.
+    pulse.beat(Activity::Computing);
+    assert_eq!(stalls_within(3000), 0);
+    for _ in 0..20 {
+        pulse.beat(Activity::Computing);
+        assert_eq!(stalls_within(8), 0);
+        // Waiting for orders tells nothing of its pace.
+        pulse.beat(Activity::Idle);
+        assert_eq!(stalls_within(500), 0);
+    }
+    pulse.beat(Activity::Computing);
+    assert_eq!(stalls_within(30_000), 0, "it took 3,000 s once");
+    assert_eq!(stalls_within(10), 1);
+    // A quick one is given its deadline, and no more.
+    let table = Heartbeats::learning(clock.clone(), &[(RANK_0, DEADLINE, hour)]);
+    let pulse = table.pulse(RANK_0).unwrap();
+    let mut watch = Watch::default();
+    let mut stalled_after = |seconds: u64| {
+        clock.advance(EVERY);
+        watch.look(table.snapshot(), clock.monotonic(), EVERY);
+        (1..=seconds).find(|_| {
+            clock.advance(EVERY);
+            watch.look(table.snapshot(), clock.monotonic(), EVERY).is_some()
+        })
+    };
+    for _ in 0..40 {
+        pulse.beat(Activity::Computing);
+        assert_eq!(stalled_after(1), None);
+    }
+    assert_eq!(stalled_after(100), Some(28));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{Web, WebError, WebSetup};
+use super::{REQUEST_PATIENCE, Web, WebError, WebSetup, listen};
 use crate::outside::{Clock, ManualClock};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{RunState, Status};
@@ -28,9 +28,9 @@ impl Bench {
         Self { folder: TempDir::new().unwrap(), clock, metrics: Metrics::new(), status }
     }
 
-    fn setup(&self, address: &str) -> WebSetup {
+    fn setup(&self) -> WebSetup {
         WebSetup {
-            address: address.to_owned(),
+            listener: listen("127.0.0.1:0").unwrap(),
             announce: self.folder.path().join("web.json"),
             metrics: self.metrics.clone(),
             status: self.status.clone(),
@@ -39,7 +39,7 @@ impl Bench {
     }
 
     fn start(&self) -> Web {
-        Web::start(self.setup("127.0.0.1:0")).unwrap()
+        Web::start(self.setup()).unwrap()
     }
 }
 
@@ -127,7 +127,7 @@ fn other_paths_and_methods_are_refused() {
     assert!(head.starts_with("HTTP/1.1 404"), "{head}");
     assert!(body.contains("/metrics"), "{body}");
     let (head, _) = ask("POST", web.address(), "/metrics");
-    assert!(head.starts_with("HTTP/1.1 404"), "{head}");
+    assert!(head.starts_with("HTTP/1.1 405"), "{head}");
     web.stop();
 }
 
@@ -162,17 +162,69 @@ fn a_connection_that_says_nothing_does_not_hold_up_the_end() {
 
 #[test]
 fn an_address_that_is_taken_or_wrong_is_one_sentence() {
-    let bench = Bench::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for address in [address.as_str(), "nowhere", "127.0.0.1:99999"] {
-        let error = Web::start(bench.setup(address)).unwrap_err();
+        let error = listen(address).unwrap_err();
         assert!(matches!(error, WebError::Address { .. }), "{error:?}");
         let sentence = error.to_string();
         let begin = format!("web.address: cannot listen on \"{address}\" (");
         assert!(sentence.starts_with(&begin) && !sentence.contains('\n'), "{sentence}");
     }
-    assert!(!bench.folder.path().join("web.json").exists());
+}
+
+#[test]
+fn a_head_is_that_of_the_answer_without_its_body() {
+    let bench = Bench::new();
+    let web = bench.start();
+    for path in ["/metrics", "/healthz", "/readyz"] {
+        let (asked, body) = ask("HEAD", web.address(), path);
+        let (whole, _) = get(web.address(), path);
+        let first = |head: &str| head.lines().next().unwrap().to_owned();
+        let kind =
+            |head: &str| head.lines().find(|l| l.starts_with("content-type")).map(str::to_owned);
+        assert_eq!((first(&asked), kind(&asked)), (first(&whole), kind(&whole)), "{path}");
+        assert!(body.is_empty(), "{path}: {body}");
+    }
+    web.stop();
+}
+
+#[test]
+fn a_run_is_ready_while_it_is_at_work() {
+    let bench = Bench::new();
+    let web = bench.start();
+    for (state, wanted) in [
+        (RunState::Starting, "503"),
+        (RunState::Training, "200"),
+        (RunState::Evaluating, "200"),
+        (RunState::Draining, "503"),
+        (RunState::Failed, "503"),
+    ] {
+        bench.status.enter(state, bench.clock.monotonic());
+        let (head, body) = get(web.address(), "/readyz");
+        assert_eq!(head.split(' ').nth(1), Some(wanted), "{state:?}: {head}");
+        assert!(body.contains(&format!("\"ready\":{}", wanted == "200")), "{body}");
+    }
+    web.stop();
+}
+
+#[test]
+fn hundreds_who_do_not_read_hold_nobody_up() {
+    let bench = Bench::new();
+    let web = bench.start();
+    let silent = |i: usize| {
+        let mut stream = TcpStream::connect(web.address()).unwrap();
+        let half: &[u8] =
+            if i % 2 == 0 { b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" } else { b"GET /me" };
+        stream.write_all(half).unwrap();
+        stream
+    };
+    let _silent: Vec<TcpStream> = (0..300).map(silent).collect();
+    // Sooner than the first of them is given up.
+    let begun = Instant::now();
+    assert!(get(web.address(), "/healthz").0.starts_with("HTTP/1.1 200"));
+    assert!(begun.elapsed() < REQUEST_PATIENCE, "{:?}", begun.elapsed());
+    web.stop();
 }
 
 #[test]

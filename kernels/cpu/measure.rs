@@ -1,5 +1,7 @@
 //! The peaks of this machine's CPU, measured: there is no data sheet for the code that runs here.
 
+use std::time::{Duration, Instant};
+
 use crate::cpu::CpuDevice;
 use crate::cpu::gemm::{Matrix, Output, Size};
 use crate::dtype::Precision;
@@ -10,8 +12,8 @@ const SIDE: usize = 256;
 /// Bytes that are copied to find the CPU's bandwidth: more than its nearer caches hold.
 const COPIED: usize = 32 << 20;
 
-/// Peaks of the CPU with so many threads for products of that precision, measured in some tens of
-/// milliseconds.
+/// Peaks of the CPU with so many threads for products of that precision, measured until they are
+/// stable: in some tenths of a second.
 pub fn measure_cpu(threads: usize, precision: Precision) -> Peaks {
     let device = CpuDevice::new(threads);
     let (a, b) = (vec![1.0f32; SIDE * SIDE], vec![1.0f32; SIDE * SIDE]);
@@ -22,11 +24,10 @@ pub fn measure_cpu(threads: usize, precision: Precision) -> Peaks {
         let [a, b] = [&a, &b].map(|data| Matrix::rows(data, SIDE).rounded(precision));
         device.gemm(size, a, b, output);
     };
-    product();
-    let multiplying = best(12, &mut product);
+    let multiplying = best(&mut product);
     let source = vec![1u8; COPIED];
     let mut target = vec![0u8; COPIED];
-    let copying = best(4, &mut || {
+    let copying = best(&mut || {
         let chunk = COPIED.div_ceil(threads);
         let (from, to) = (source.chunks(chunk), target.chunks_mut(chunk));
         std::thread::scope(|scope| {
@@ -45,12 +46,28 @@ pub fn measure_cpu(threads: usize, precision: Precision) -> Peaks {
     }
 }
 
-/// The fastest of `times` runs, in seconds.
-fn best(times: usize, run: &mut dyn FnMut()) -> f64 {
-    let one = |_| {
-        let start = std::time::Instant::now();
-        run();
-        start.elapsed().as_secs_f64()
-    };
-    (0..times).map(one).fold(f64::INFINITY, f64::min)
+/// The least and the longest time that one figure is measured for: threads start and clocks rise
+/// meanwhile, and a peak that is too low makes a promise that the run breaks.
+const MEASURED: [Duration; 2] = [Duration::from_millis(80), Duration::from_millis(800)];
+/// Runs of a round, and rounds that must bring nothing new.
+const RUNS: usize = 4;
+const SETTLED: usize = 5;
+/// What counts as new.
+const FASTER: f64 = 0.99;
+
+/// The fastest run, in seconds, once no round has been faster for a while.
+fn best(run: &mut dyn FnMut()) -> f64 {
+    let (begun, mut best, mut settled) = (Instant::now(), f64::INFINITY, 0);
+    let [least, most] = MEASURED;
+    while begun.elapsed() < most && (begun.elapsed() < least || settled < SETTLED) {
+        for _ in 0..RUNS {
+            let start = Instant::now();
+            run();
+            let seconds = start.elapsed().as_secs_f64();
+            settled = if seconds < FASTER * best { 0 } else { settled };
+            best = best.min(seconds);
+        }
+        settled += 1;
+    }
+    best
 }

@@ -84,10 +84,26 @@ enum Command {
 /// Runs the command of this process.
 pub(crate) fn main() -> ExitCode {
     let command = Arguments::parse().command;
+    lift_limits();
     std::panic::set_hook(Box::new(tell_of_panic));
     let done = catch_unwind(|| run(command))
         .unwrap_or_else(|_told| Err(Failure::ours("that is a defect of this program")));
     output::finish(done)
+}
+
+/// A file that may not grow is an error with a sentence, not a signal; and as many files may be
+/// open as this process is allowed.
+fn lift_limits() {
+    let mut files = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: sets the disposition of one signal, and reads and writes one struct of ours.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut files) == 0 {
+            files.rlim_cur = files.rlim_max;
+            // Where that is refused, fewer will do.
+            let _refused = libc::setrlimit(libc::RLIMIT_NOFILE, &raw const files);
+        }
+    }
 }
 
 /// As the standard hook does it, but without waiting for whoever reads stderr.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use octet::config::Config;
 use octet::config::bytes::Bytes;
+use octet::config::{Config, Device};
 use octet::failure::Failure;
 use octet::plan::machine::Machine;
 use octet::plan::search::{Row, search};
@@ -15,7 +15,7 @@ use octet_kernels::graph;
 use octet_kernels::graph::target::{self, Gpu};
 
 use crate::cli::numbers::whole;
-use crate::cli::output::out;
+use crate::cli::output::{self, out};
 use crate::cli::units::{duration, grouped, size};
 
 /// Ops that are listed.
@@ -104,6 +104,16 @@ fn answer(arguments: &Arguments, config: &Config) -> Result<ExitCode, Failure> {
         Some(gpu) => Machine::gpus(graph::Target::Gpu(gpu)),
         None => Machine::this_cpu(config.model.matmul.into()),
     };
+    let elsewhere = arguments.target == Target::Auto
+        && machine.target != graph::Target::Cpu
+        && config.run.device != Device::Cuda;
+    if elsewhere {
+        let (target, key) = (machine.target.name(), "run.device = \"auto\"");
+        output::complain(format_args!(
+            "octet: planned for an {target} since model.dtype is bf16; without a GPU, train with \
+             {key} takes the CPU: --target cpu plans that"
+        ));
+    }
     let (vocabulary, note) = vocabulary(config)?;
     if arguments.search {
         let rows = search(config, vocabulary, &machine, threads)?;
@@ -154,26 +164,12 @@ fn print_memory(plan: &Plan) {
     print_parts(&plan.host);
     out!("outside    {} allowed for", size(plan.outside_bytes));
     print_parts(&plan.outside);
-    let room = plan.memory_bytes.zip(plan.capacity_bytes);
-    match (plan.fits, room) {
-        (_, Some((memory, 0))) => {
-            // What lies beside arenas, on a CPU the host's buffers as well.
-            let beside = plan.outside_bytes + if plan.on_host { plan.host_bytes() } else { 0 };
-            out!(
-                "fits       no: {} are taken beside arenas, and there are {} in all",
-                size(beside),
-                size(memory)
-            );
-        }
-        (Some(fits), Some((memory, capacity))) => out!(
-            "fits       {}: {} of {} for a rank's arena, {} in all",
-            if fits { "yes" } else { "no" },
-            size(plan.arena_bytes),
-            size(capacity),
-            size(memory)
-        ),
-        _ => out!("fits       unknown: the machine does not tell its memory"),
-    }
+    let fits = match plan.fits {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "unknown",
+    };
+    out!("fits       {fits}: {}", plan.room());
 }
 
 fn print_time(plan: &Plan) {

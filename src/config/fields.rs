@@ -39,13 +39,33 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 }
 
-/// The key among `known` that is nearest to `section.key`: the fewest letters apart, keys of the
-/// same section first.
+/// The key among `known` that is nearest to `section.key`. Whoever names a section means it, unless
+/// the very key, or one a slip of the fingers away, stands in another.
 pub(crate) fn nearest(section: &str, key: &str, known: &[(String, String)]) -> Option<String> {
-    let distance =
-        |(s, k): &&(String, String)| (2 * edits(key, k) + usize::from(s != section), s != section);
+    let distance = |(s, k): &&(String, String)| {
+        let slip = edits(key, k);
+        // Short forms, as `lr` for `learning_rate`, are far apart by letters.
+        let apart = if is_short_for(key, k) { slip.min(2) } else { slip };
+        let rank = match (s == section, slip) {
+            (_, 0) => 0,
+            (true, _) if apart <= 2 || 2 * apart <= k.len() => 1,
+            (false, 1) => 2,
+            (true, _) => 3,
+            (false, _) => 4,
+        };
+        (rank, apart, s != section)
+    };
     let (section, key) = known.iter().min_by_key(distance)?;
     Some(if section.is_empty() { key.clone() } else { format!("{section}.{key}") })
+}
+
+/// `lr` and `lrate` for `learning_rate`, `warm` for `warmup`: the same first letter, and all
+/// letters in order.
+fn is_short_for(short: &str, key: &str) -> bool {
+    let mut letters = key.chars();
+    short.len() > 1
+        && short.chars().next() == key.chars().next()
+        && short.chars().all(|wanted| letters.any(|letter| letter == wanted))
 }
 
 /// Letters to insert, delete or replace to get from `a` to `b` (Levenshtein).

@@ -8,6 +8,7 @@ use super::{BatchConfig, Config, Device};
 use crate::models::FamilyConfig;
 use crate::models::dense::RopeScaling;
 
+mod identity;
 mod recipes;
 
 const TEXT: &str = r#"
@@ -330,6 +331,28 @@ fn what_is_done_about_bad_updates_is_checked() {
         assert!(refused.contains(key) && refused.ends_with(wanted), "{refused}");
     }
     assert!(load(TEXT, &["recovery.loss_z=0", "recovery.rollbacks=0"]).is_ok());
+}
+
+#[test]
+fn whoever_names_a_section_means_it() {
+    for (wrong, meant) in [
+        ("schedule.lr", "schedule.learning_rate"),
+        ("schedule.warm", "schedule.warmup"),
+        ("model.ff", "model.feed_forward"),
+        ("model.vocab", "model.vocabulary"),
+        ("model.ln_epsilon", "model.norm_epsilon"),
+        ("batch.seq_length", "batch.sequence_length"),
+        ("optimizer.eps", "optimizer.epsilon"),
+        ("run.nranks", "run.ranks"),
+        // The very key, or nearly, stands elsewhere.
+        ("run.learning_rate", "schedule.learning_rate"),
+        ("optimizer.learning_rates", "schedule.learning_rate"),
+        ("run.layers", "model.layers"),
+    ] {
+        let said = load(TEXT, &[&format!("{wrong}=1")]).unwrap_err();
+        let wanted = format!("unknown key, expected one like {meant}");
+        assert!(said.ends_with(&wanted), "{said}");
+    }
 }
 
 #[test]

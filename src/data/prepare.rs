@@ -185,6 +185,8 @@ pub fn prepare(
         Some(folder) => folder.clone(),
         None => Path::new("runs").join("cache").join(&key[..16]),
     };
+    // One name for a file, from whichever folder it is read again.
+    let folder = std::path::absolute(&folder).unwrap_or(folder);
     if let Some(prepared) = record::load(&folder, &key)? {
         check_vocabulary(config, &prepared.tokenizer, vocabulary_limit)?;
         return Ok(prepared);

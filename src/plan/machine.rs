@@ -25,8 +25,8 @@ impl Machine {
         Self { target: Target::Cpu, measured: Some(peaks) }
     }
 
-    /// This machine's CPU, measured with all cores for products of that precision, in some tens of
-    /// milliseconds.
+    /// This machine's CPU, measured with all cores for products of that precision until it is
+    /// stable: in some tenths of a second.
     pub fn this_cpu(precision: Precision) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self::cpu(measure_cpu(cores, precision))

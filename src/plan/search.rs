@@ -97,7 +97,7 @@ fn row(
     let ranks = tried.run.ranks;
     let memory = Memory::of(experiment, ranks, tried.run.placement())?;
     let fixed = memory.arena_bytes() - candidates.activations_now();
-    let room = match capacity(machine, &memory, ranks, threads) {
+    let room = match capacity(machine.target, &memory, ranks, threads) {
         Some(capacity) => capacity.checked_sub(fixed),
         None => Some(usize::MAX),
     };

@@ -45,6 +45,39 @@ fn a_plan_of_what_is_far_too_large_says_so() {
 }
 
 #[test]
+fn a_step_takes_no_less_than_its_plan_says() {
+    let place = Place::new();
+    let larger = ["model.width=256", "model.heads=4", "batch.sequence_length=64", "batch.micro=4"];
+    let sets: Vec<&str> = larger.iter().flat_map(|set| ["--set", set]).collect();
+    let figure = |arguments: &[&str], key: &str| {
+        let json = place.json(&[arguments, &sets, &["--json"]].concat());
+        json[key].as_f64().unwrap_or_else(|| panic!("{key}: {json}"))
+    };
+    // Each is measured in a moment of its own: a machine that is busy in one of them may show
+    // another speed, but not always, and not the half of it.
+    let kept = (0..8).any(|_| {
+        let promised = figure(&["plan", "tiny.toml", "--target", "cpu"], "seconds_per_step");
+        let taken = figure(&["bench", "step", "tiny.toml", "--steps", "5"], "step_ms") / 1e3;
+        promised <= 1.1 * taken
+    });
+    assert!(kept, "steps take less than \"at least\"");
+}
+
+#[test]
+fn a_plan_says_when_training_would_take_another_device() {
+    let place = Place::new();
+    let said = |more: &[&str]| {
+        let output = place.run(&[&["plan", "tiny.toml"], more].concat());
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let wide = said(&["--set", "model.dtype=bf16"]);
+    assert!(wide.contains("planned for an h200") && wide.contains("--target cpu"), "{wide}");
+    assert_eq!(said(&["--set", "model.dtype=bf16", "--target", "cpu"]), "");
+    assert_eq!(said(&[]), "");
+}
+
+#[test]
 fn numbers_among_arguments_say_what_they_expect() {
     let place = Place::new();
     for (arguments, wanted) in [

@@ -123,6 +123,37 @@ fn the_doctor_says_what_is_there_and_what_is_missing() {
     assert!(text.contains("runs on the CPU: ready"), "{text}");
 }
 
+/// Builds a library that leaves a line in `marks` when it is loaded and when it is taken away.
+fn library(place: &Place, name: &str) {
+    let code = format!(
+        "#include <stdio.h>\n\
+         static void mark(const char *what) {{ FILE *f = fopen(\"marks\", \"a\"); \
+         fprintf(f, \"%s {name}\\n\", what); fclose(f); }}\n\
+         __attribute__((constructor)) static void come(void) {{ mark(\"comes\"); }}\n\
+         __attribute__((destructor)) static void go(void) {{ mark(\"goes\"); }}\n"
+    );
+    fs::write(place.path("library.c"), code).unwrap();
+    let mut compile = std::process::Command::new("cc");
+    compile.current_dir(place.path("")).args(["-shared", "-fPIC", "-o", name, "library.c"]);
+    assert!(compile.status().unwrap().success(), "the README asks for a C linker");
+}
+
+#[test]
+fn the_doctor_unloads_no_library_while_it_works() {
+    let place = Place::new();
+    let libraries = ["libcuda.so.1", "libnccl.so.2"];
+    libraries.iter().for_each(|name| library(&place, name));
+    let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_octet"));
+    doctor.current_dir(place.path("")).arg("doctor").env("LD_LIBRARY_PATH", place.path(""));
+    let output = doctor.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("CUDA driver: libcuda.so.1") && text.contains("NCCL: libnccl.so.2"));
+    let marks = place.read("marks");
+    let comes = marks.lines().take_while(|line| line.starts_with("comes")).count();
+    assert_eq!(comes, libraries.len(), "one goes before the last has come: {marks}");
+}
+
 #[test]
 fn a_benched_step_says_how_fast_it_is_and_where_the_time_goes() {
     let place = Place::new();

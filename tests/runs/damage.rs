@@ -81,6 +81,59 @@ fn a_damaged_shard_is_named_and_never_trained_on() {
     assert_eq!(&home.train("runs/one", &[]), reference());
 }
 
+/// `octet COMMAND` on the run folder `run`.
+fn look(home: &Home, command: &str) -> (Option<i32>, String) {
+    let mut look = std::process::Command::new(env!("CARGO_BIN_EXE_octet"));
+    let look = look.arg(command).arg(home.path("runs/one")).output().unwrap();
+    (look.status.code(), String::from_utf8(look.stderr).unwrap())
+}
+
+#[test]
+fn files_of_a_run_that_somebody_has_edited_are_named_and_not_believed() {
+    let home = Home::new();
+    home.train("runs/one", &["run.steps=4", "data.tokenizer=bpe:300", "data.cache=cache"]);
+    let config = home.path("runs/one/config.toml");
+    let good = fs::read_to_string(&config).unwrap();
+    for (from, to, key) in [
+        ("norm_epsilon = 1e-5", "norm_epsilon = 0.9", "model.norm_epsilon"),
+        ("rope_theta = 10000.0", "rope_theta = 500.0", "model.rope_theta"),
+        ("document_masks = true", "document_masks = false", "data.document_masks"),
+        ("sequence_length = 32", "sequence_length = 16", "batch.sequence_length"),
+    ] {
+        let from = if good.contains(from) { from } else { "norm_epsilon = 0.00001" };
+        assert!(good.contains(from), "{from}: {good}");
+        fs::write(&config, good.replace(from, to)).unwrap();
+        let line = 1 + good[..good.find(from).unwrap()].matches('\n').count();
+        for command in ["evaluate", "generate"] {
+            let (code, said) = look(&home, command);
+            assert_eq!(code, Some(2), "{command}: {said}");
+            let place = format!("{}:{line}: {key}: expected ", config.display());
+            assert!(said.contains(&place) && said.lines().count() == 1, "{place}: {said}");
+        }
+    }
+    // What is no matter for a look may be changed, and what was there before is believed.
+    fs::write(&config, good.replace("every = 7", "every = 9")).unwrap();
+    assert_eq!(look(&home, "evaluate").0, Some(0));
+    let folder = home.path("runs/one/tokenizer");
+    for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let whole = fs::read_to_string(&entry).unwrap();
+        let changed = whole.replacen("the", "teh", 1);
+        if changed == whole {
+            continue;
+        }
+        fs::write(&entry, changed).unwrap();
+        for command in ["evaluate", "generate"] {
+            let (code, said) = look(&home, command);
+            assert_eq!(code, Some(2), "{command}: {said}");
+            assert!(said.contains(folder.to_str().unwrap()), "{said}");
+        }
+        fs::write(&entry, whole).unwrap();
+        assert_eq!(look(&home, "generate").0, Some(0));
+        return;
+    }
+    panic!("no file of the tokenizer has a word to change");
+}
+
 #[test]
 fn a_resume_with_other_numerics_is_refused_until_it_is_accepted() {
     let home = Home::new();

@@ -48,6 +48,20 @@ fn a_disk_that_stays_full_ends_the_run_and_earlier_checkpoints_are_whole() {
     let end = run.wait();
     assert_eq!(end.code(), Some(75), "{end:?}");
     assert!(end.stderr.contains("saving step 30: cannot"), "{}", end.stderr);
-    assert!(!checkpoints(&home.path("runs/full")).is_empty());
+    let folder = home.path("runs/full");
+    let newest = checkpoints(&folder).pop().unwrap();
+    // What is claimed is what is saved.
+    let read = |path| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let (summary, manifest) =
+        (read(folder.join("summary.json")), read(newest.join("manifest.json")));
+    assert_eq!(summary["digest"], manifest["digest"]);
+    let steps = |key: &str| summary[key].as_u64().unwrap();
+    assert_eq!(manifest["step"], steps("steps"), "{summary}");
+    assert_eq!(
+        (steps("steps") + steps("unsaved_steps"), steps("tokens")),
+        (30, steps("steps") * 512)
+    );
     assert_eq!(&home.train("runs/full", &[]), reference());
 }

@@ -4,7 +4,7 @@
 //! there when its handle is dropped is killed, and its engine dies with it.
 
 use std::fs::{self, File};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -212,14 +212,6 @@ impl Running {
         (out, err): (Stdio, Stdio),
     ) -> Self {
         command.stdout(out).stderr(err);
-        // A write beyond a limit of file size is to be an error, as on a full disk, not a signal.
-        // SAFETY: between fork and exec only an async-signal-safe call is made.
-        unsafe {
-            command.pre_exec(|| {
-                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-                Ok(())
-            });
-        }
         Self { child: command.spawn().unwrap(), folder, said }
     }
 

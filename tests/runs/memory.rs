@@ -2,6 +2,7 @@
 //! recompute policy changes a bit.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -82,6 +83,46 @@ fn a_small_run_stays_within_its_plan() {
 #[test]
 fn a_larger_run_stays_within_its_plan() {
     holds(&LARGER);
+}
+
+/// A control group of our own with so many bytes, to be entered by writing to its list of
+/// processes; `None` where we may not make one.
+fn memory_group(bytes: u64) -> Option<PathBuf> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = |mark: &str| {
+        let line = groups.lines().find(|line| line.contains(mark))?;
+        Some(line.rsplit_once(':')?.1.trim_start_matches('/').to_owned())
+    };
+    let (root, limit) = match path(":memory:") {
+        Some(path) => (Path::new("/sys/fs/cgroup/memory").join(path), "memory.limit_in_bytes"),
+        None => (Path::new("/sys/fs/cgroup").join(path("0::")?), "memory.max"),
+    };
+    let group = root.join(format!("octet-test-{}", std::process::id()));
+    fs::create_dir(&group).ok()?;
+    let limited = fs::write(group.join(limit), bytes.to_string());
+    let entered = limited.is_ok() && group.join("cgroup.procs").exists();
+    entered.then_some(group.clone()).or_else(|| fs::remove_dir(group).ok().and(None))
+}
+
+#[test]
+fn a_kill_for_want_of_memory_is_called_that() {
+    let Some(group) = memory_group(48 << 20) else {
+        eprintln!("SKIPPED: no right to make a control group");
+        return;
+    };
+    let home = Home::new();
+    let mut inner = home.command("train", &LARGER);
+    inner.args(["--run", "runs/killed"]);
+    // A shell enters the group and becomes the program.
+    let mut command = Command::new("sh");
+    command.current_dir(home.path("")).arg("-c").arg("echo $$ >\"$0\"; exec \"$@\"");
+    command.arg(group.join("cgroup.procs")).arg(inner.get_program()).args(inner.get_args());
+    let end = Running::start(command, home.path("runs/killed")).wait();
+    fs::remove_dir(&group).unwrap();
+    assert_eq!(end.code(), Some(75), "{end:?}");
+    let named = end.stderr.matches("the engine was killed for want of memory").count();
+    assert_eq!(named, 4, "{}", end.stderr);
+    assert!(end.stderr.contains("failed 4 times before its first step"), "{}", end.stderr);
 }
 
 #[test]

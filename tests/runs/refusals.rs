@@ -1,6 +1,8 @@
 //! Bad input: one sentence that says where and what, exit code 2, and nothing written.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 
 use crate::harness::{End, Home, Running};
 
@@ -72,6 +74,47 @@ fn a_run_folder_that_is_a_file() {
     let end = Running::start(command, home.path("text.txt")).wait();
     refused(&home, &end, &["--run: expected a folder", "text.txt is a file"]);
     assert_eq!(home.files(), before);
+}
+
+#[test]
+fn a_run_folder_that_cannot_be() {
+    let home = Home::new();
+    for (run, words) in [
+        ("text.txt/", ["--run: expected a folder", "text.txt is a file"]),
+        ("text.txt/run", ["--run: expected a folder", "text.txt is a file"]),
+        ("locked/run", ["--run: expected a folder that can be written to", "locked is not"]),
+    ] {
+        std::fs::create_dir_all(home.path("locked")).unwrap();
+        let mode = |path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        mode(home.path("locked"), 0o555);
+        mode(home.path(""), 0o777);
+        let before = home.files();
+        let mut command = home.command("train", &[]);
+        command.args(["--run", run]);
+        // SAFETY: asks for a number.
+        if unsafe { libc::geteuid() } == 0 {
+            // Nothing is locked for root.
+            command.uid(65_534).gid(65_534);
+        }
+        let end = Running::start(command, home.path("runs/no")).wait();
+        refused(&home, &end, &words);
+        assert_eq!(home.files(), before, "{run}: something was made");
+    }
+}
+
+#[test]
+fn a_model_that_does_not_fit_the_machine() {
+    let home = Home::new();
+    let sets = ["model.width=65536", "model.heads=512", "model.kv_heads=512", "model.layers=400"];
+    let before = home.files();
+    let end = home.start("runs/no", &sets).wait();
+    refused(&home, &end, &["it does not fit this machine: ", "TiB", " in all; expected a smaller"]);
+    assert_eq!(home.files(), before, "something was made");
+    // In the words of the plan.
+    let plan = home.command("plan", &sets).args(["--target", "cpu"]).output().unwrap();
+    let plan = String::from_utf8(plan.stdout).unwrap();
+    let fits = plan.lines().find_map(|line| line.strip_prefix("fits       no: ")).unwrap();
+    assert!(end.stderr.contains(fits), "{fits}: {}", end.stderr);
 }
 
 #[test]

@@ -39,6 +39,9 @@ fn metrics_and_health_are_there_while_the_run_is() {
     let health: Value = serde_json::from_str(&health).unwrap();
     assert_eq!(health["ok"], true, "{health}");
     assert_eq!(get(address, "/elsewhere").0, 404);
+    assert_eq!(get(address, "/readyz").0, 200);
+    let said = format!("web server at http://{address}");
+    assert!(run.said().0.contains(&said), "{said}: {:?}", run.said());
     run.signal(libc::SIGINT);
     let end = run.wait();
     assert!(end.success(), "{end:?}");
@@ -87,6 +90,7 @@ fn a_run_does_not_begin_with_a_taken_address_and_says_so_once() {
     assert_eq!(end.code(), Some(2), "{end:?}");
     assert!(end.stderr.contains("cannot listen on"), "{end:?}");
     assert_eq!(end.stderr.lines().count(), 1, "{end:?}");
+    assert!(!home.path("runs").exists() && !home.path("cache").exists(), "something was made");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::resume::FirstState;
 use crate::schedule::Schedule;
 use crate::sim::toy::{Tiny, tiny};
 use crate::snapshot::{SLOTS, SnapshotLayout, SnapshotSlots};
-use crate::supervisor::{Ending, Ports, RunEnd, Supervisor, SupervisorMessage};
+use crate::supervisor::{Ending, Ports, RunEnd, SavedState, Supervisor, SupervisorMessage};
 use crate::telemetry::TelemetryMessage;
 
 pub(super) const RANKS: usize = 2;
@@ -279,7 +279,8 @@ impl Bench {
 
     pub(super) fn ending(&self) -> (&Ending, u64, Option<&str>) {
         let end = self.end.as_ref().expect("the run is over");
-        (&end.ending, end.step, end.digest.as_deref())
+        let digest = end.saved.as_ref().map(|saved| saved.digest.as_str());
+        (&end.ending, end.step, digest)
     }
 
     pub(super) fn notes(&self) -> Vec<&str> {
@@ -310,7 +311,9 @@ impl Bench {
 /// As it is found, with nothing known of bad updates.
 fn state(step: u64, digest: Option<String>, on_disk: bool) -> FirstState {
     let (recovery, cursor, notes) = (serde_json::Value::Null, serde_json::Value::Null, vec![]);
-    FirstState { slot: 0, step, digest, on_disk, recovery, cursor, notes }
+    let digest_saved = digest.clone().filter(|_| on_disk);
+    let saved = digest_saved.map(|digest| SavedState { step, digest });
+    FirstState { slot: 0, step, digest, on_disk, saved, recovery, cursor, notes }
 }
 
 fn name(message: &RankMessage) -> String {

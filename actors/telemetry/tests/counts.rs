@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bench, parse_metrics, report, step, tell};
+use super::{Bench, evaluation, finish_saved, parse_metrics, report, step, tell};
 use crate::fault::{ActorName, Fault};
 use crate::recovery::Skips;
 use crate::report::RollBackReport;
@@ -136,4 +136,22 @@ fn a_start_knows_when_the_last_checkpoint_was_written() {
     // The second one is damaged: the run goes on from the first.
     rewind(&mut telemetry, 1);
     assert_eq!(shown(&bench), [1.0, 10.0, 0.5]);
+}
+
+#[test]
+fn a_summary_claims_what_is_saved() {
+    let (_bench, mut telemetry) = Bench::new();
+    for (number, loss) in [(1, 3.0), (2, 1.0), (3, 0.5)] {
+        step(&mut telemetry, number, loss);
+    }
+    tell(&mut telemetry, TelemetryMessage::Evaluation(evaluation(3, "a", 0.75)));
+    let summary = finish_saved(&mut telemetry, Some(2));
+    assert_eq!((summary.steps, summary.tokens, summary.unsaved_steps), (2, 2000, 1));
+    assert_eq!((summary.final_loss, summary.best_loss), (Some(1.0), Some(1.0)));
+    assert_eq!((summary.digest.as_deref(), summary.evaluations.len()), (Some("abc"), 0));
+    let (_bench, mut telemetry) = Bench::new();
+    step(&mut telemetry, 1, 3.0);
+    let summary = finish_saved(&mut telemetry, None);
+    let claimed = (summary.steps, summary.final_loss, summary.digest);
+    assert_eq!((claimed, summary.unsaved_steps), ((0, None, None), 1));
 }

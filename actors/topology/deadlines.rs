@@ -1,0 +1,52 @@
+//! How long whoever works may go without a sign of life: from bytes and FLOPs where something large
+//! is done in one piece, and learned by the watchdog where it can be measured.
+
+use std::time::Duration;
+
+use crate::fault::ActorName;
+use crate::rank::PEER_TIMEOUT;
+use crate::topology::RunSetup;
+use crate::watchdog::Heartbeats;
+
+/// A rank or loader that shows no life for so long is stuck: a program of a micro-batch takes less.
+/// Shorter than what its peers wait, so that the culprit is named before they give up.
+const BEAT_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The checkpointer beats at each piece of what it writes, reads back and hashes, but not while it
+/// hashes what lies in memory, which no machine does slower than this, in bytes/s.
+const HASHED_PER_S: f64 = 1e8;
+
+/// No rank that works computes slower than this, in FLOP/s: one core, with everything against it.
+const FLOPS_PER_S_LEAST: f64 = 1e9;
+
+/// The longest that so many FLOPs take a rank that works.
+pub fn slowest(flops: f64) -> Duration {
+    Duration::from_secs_f64((flops / FLOPS_PER_S_LEAST).clamp(0.0, 1e9))
+}
+
+/// Everybody whom a run can hang in: who computes, reads and writes.
+pub(super) fn heartbeats(setup: &RunSetup) -> Heartbeats {
+    let hash = Duration::from_secs_f64(setup.slots.memory().bytes() as f64 / HASHED_PER_S);
+    let (checkpointer, rank) = (BEAT_DEADLINE + hash, BEAT_DEADLINE + slowest_micro_batch(setup));
+    let behind = [
+        (ActorName::Supervisor, BEAT_DEADLINE, BEAT_DEADLINE),
+        (ActorName::Evaluator, BEAT_DEADLINE, BEAT_DEADLINE),
+        (ActorName::Telemetry, BEAT_DEADLINE, BEAT_DEADLINE),
+        (ActorName::Checkpointer, checkpointer, checkpointer),
+    ];
+    let both = |rank| [ActorName::Rank(rank), ActorName::Loader(rank)];
+    let computing = (0..setup.ranks).flat_map(both).map(|actor| (actor, BEAT_DEADLINE, rank));
+    let actors: Vec<_> = computing.chain(behind).collect();
+    Heartbeats::learning(setup.clock.clone(), &actors)
+}
+
+/// What a program of one micro-batch takes at most; its gradient is a part of it.
+fn slowest_micro_batch(setup: &RunSetup) -> Duration {
+    let workload = &setup.workload;
+    slowest(workload.flops_per_sample() * workload.batch().micro as f64)
+}
+
+/// How long a rank waits for the others: longer than the watchdog does, which names the culprit.
+pub(super) fn peers(setup: &RunSetup) -> Duration {
+    PEER_TIMEOUT + slowest_micro_batch(setup)
+}

@@ -214,8 +214,11 @@ fn hundreds_who_do_not_read_hold_nobody_up() {
     let web = bench.start();
     let silent = |i: usize| {
         let mut stream = TcpStream::connect(web.address()).unwrap();
-        let half: &[u8] =
-            if i % 2 == 0 { b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" } else { b"GET /me" };
+        let half: &[u8] = if i.is_multiple_of(2) {
+            b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+        } else {
+            b"GET /me"
+        };
         stream.write_all(half).unwrap();
         stream
     };

@@ -19,7 +19,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// Prints what a run begins with.
 pub(crate) fn beginning(beginning: &Beginning) {
     let parameters = grouped(beginning.parameters);
-    say(&format!("{}; {parameters} parameters", text(&beginning.counts)));
+    say(format!("{}; {parameters} parameters", text(&beginning.counts)));
 }
 
 /// An observer that prints to stdout, and lets the parent know how far the run is. `steps` is the

@@ -99,6 +99,9 @@ pub trait Step {
     fn open(&self) -> Result<Box<dyn Cleaner>, DataError>;
 }
 
+/// Shows the text of every document to whom it is given.
+pub type Visit<'v> = dyn FnMut(&mut dyn FnMut(&str)) -> Result<(), DataError> + 'v;
+
 /// A step that sees all documents before it works.
 pub trait Survey {
     /// Calls `visit`, which shows the text of every document that comes to the step, as often as
@@ -106,11 +109,7 @@ pub trait Survey {
     ///
     /// # Errors
     /// Those of `visit`.
-    fn open_after(
-        &self,
-        bytes: u64,
-        visit: &mut dyn FnMut(&mut dyn FnMut(&str)) -> Result<(), DataError>,
-    ) -> Result<Box<dyn Cleaner>, DataError>;
+    fn open_after(&self, bytes: u64, visit: &mut Visit<'_>) -> Result<Box<dyn Cleaner>, DataError>;
 }
 
 /// A step at work. It is shared by all threads.

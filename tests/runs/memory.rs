@@ -2,6 +2,7 @@
 //! recompute policy changes a bit.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -107,7 +108,8 @@ fn memory_group(bytes: u64) -> Option<PathBuf> {
 #[test]
 fn a_kill_for_want_of_memory_is_called_that() {
     let Some(group) = memory_group(48 << 20) else {
-        eprintln!("SKIPPED: no right to make a control group");
+        let skipped = "skipped: no right to make a control group";
+        let _closed = writeln!(std::io::stderr(), "{skipped}");
         return;
     };
     let home = Home::new();

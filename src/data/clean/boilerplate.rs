@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::share;
 use super::table::{Table, hash_of};
-use super::{Cleaner, Document, Step, Survey, Verdict};
+use super::{Cleaner, Document, Step, Survey, Verdict, Visit};
 use crate::data::error::DataError;
 
 /// Which lines are boilerplate.
@@ -58,11 +58,7 @@ impl Boilerplate {
 }
 
 impl Survey for Boilerplate {
-    fn open_after(
-        &self,
-        bytes: u64,
-        visit: &mut dyn FnMut(&mut dyn FnMut(&str)) -> Result<(), DataError>,
-    ) -> Result<Box<dyn Cleaner>, DataError> {
+    fn open_after(&self, bytes: u64, visit: &mut Visit<'_>) -> Result<Box<dyn Cleaner>, DataError> {
         let passes = bytes.div_ceil(PASS_BYTES).max(1);
         let mut lines = HashSet::new();
         for pass in 0..passes {

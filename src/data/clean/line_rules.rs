@@ -86,16 +86,13 @@ impl Cleaner for Rules {
         document.rewrite(|text, out| {
             let (mut words, mut feeds) = (Vec::new(), 0);
             for line in text.split('\n') {
-                match self.rewritten(line, &mut words) {
-                    Some(line) => {
-                        out.push_str(&line);
-                        // As many line feeds behind it as may be: blank lines count on.
-                        feeds = if line.is_empty() { feeds + 1 } else { 1 };
-                        if feeds <= self.config.max_line_feeds {
-                            out.push('\n');
-                        }
+                if let Some(line) = self.rewritten(line, &mut words) {
+                    out.push_str(&line);
+                    // As many line feeds behind it as may be: blank lines count on.
+                    feeds = if line.is_empty() { feeds + 1 } else { 1 };
+                    if feeds <= self.config.max_line_feeds {
+                        out.push('\n');
                     }
-                    None => {}
                 }
             }
             // The last line has no end of its own.

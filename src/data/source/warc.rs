@@ -127,7 +127,7 @@ fn decode<'a>(bytes: &'a [u8], content_type: &str) -> Cow<'a, str> {
         let (_, name) = text.split_once("charset=")?;
         let name = name.trim_start_matches(['"', '\'']);
         let end = name.find(['"', '\'', ';', '>', ' ', '/']).unwrap_or(name.len());
-        Encoding::for_label(name[..end].as_bytes())
+        Encoding::for_label(&name.as_bytes()[..end])
     };
     let head =
         || String::from_utf8_lossy(&bytes[..bytes.len().min(META_BYTES)]).to_ascii_lowercase();

@@ -149,7 +149,6 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
     go_on(&mut experiment, &mut state)?;
-    let begins = job.restarted.is_none();
     let cautions = config.schedule.caution(config.run.steps);
     state.notes.extend(notes.into_iter().chain(textless).chain(cautions));
     // A resume that is refused leaves the folder as it was.
@@ -158,7 +157,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     }
     folder.write_config(&config.to_toml())?;
     run_data::store(folder.path(), &tokenizer, &place)?;
-    if begins {
+    if job.restarted.is_none() {
         (watchers.beginning)(&Beginning::of(&experiment, &place));
     }
     let first = missed(&config, experiment.evaluations(), state.step, &folder);

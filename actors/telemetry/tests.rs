@@ -361,18 +361,6 @@ fn what_a_killed_process_did_after_its_last_time_line_is_wall_time() {
 }
 
 #[test]
-fn an_evaluation_is_wall_time_though_its_process_is_killed() {
-    let (bench, mut telemetry) = Bench::new();
-    bench.clock.advance(Duration::from_secs(2));
-    step(&mut telemetry, 1, 1.0);
-    bench.clock.advance(Duration::from_secs(6));
-    tell(&mut telemetry, TelemetryMessage::Evaluation(evaluation(1, "a", 1.5)));
-    let (_bench, mut telemetry) = bench.restart(telemetry);
-    let summary = finish(&mut telemetry);
-    assert_eq!((summary.wall_time_s, summary.goodput), (8.0, 0.25));
-}
-
-#[test]
 fn lines_wait_while_the_disk_takes_none_and_none_is_lost() {
     let (bench, mut telemetry) = Bench::new();
     step(&mut telemetry, 1, 3.0);

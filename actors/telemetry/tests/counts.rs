@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Bench, evaluation, finish_saved, parse_metrics, report, step, tell};
+use super::{Bench, evaluation, finish, finish_saved, parse_metrics, report, step, tell};
 use crate::fault::{ActorName, Fault};
 use crate::recovery::Skips;
 use crate::report::RollBackReport;
@@ -154,4 +154,16 @@ fn a_summary_claims_what_is_saved() {
     let summary = finish_saved(&mut telemetry, None);
     let claimed = (summary.steps, summary.final_loss, summary.digest);
     assert_eq!((claimed, summary.unsaved_steps), ((0, None, None), 1));
+}
+
+#[test]
+fn an_evaluation_is_wall_time_though_its_process_is_killed() {
+    let (bench, mut telemetry) = Bench::new();
+    bench.clock.advance(Duration::from_secs(2));
+    step(&mut telemetry, 1, 1.0);
+    bench.clock.advance(Duration::from_secs(6));
+    tell(&mut telemetry, TelemetryMessage::Evaluation(evaluation(1, "a", 1.5)));
+    let (_bench, mut telemetry) = bench.restart(telemetry);
+    let summary = finish(&mut telemetry);
+    assert_eq!((summary.wall_time_s, summary.goodput), (8.0, 0.25));
 }

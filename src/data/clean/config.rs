@@ -122,7 +122,7 @@ fn step<E: Error>(table: Table) -> Result<CleanStep, E> {
     CleanStep::from_table(table)
 }
 
-/// Named chains, as the value of `step`; no name is that of a step, and `c4` is one step. Lists of
+/// Named chains, as the value of `step`; `c4` is one step. Lists of
 /// words and addresses are the user's to add.
 const PRESETS: [(&str, &str); 4] = [
     ("gopher", r#"step = ["gopher_repetition", "gopher_quality"]"#),
@@ -137,7 +137,11 @@ const PRESETS: [(&str, &str); 4] = [
         r#"step = ["html", "language", {step = "gopher_quality", stop_words_distinct = false},
             "gopher_repetition", "lines"]"#,
     ),
-    ("code", r#"step = [{step = "unicode", form = "none", repair = false}, "code", "pii"]"#),
+    // A table is always a step, so that this one can have the name of its main step.
+    (
+        "code",
+        r#"step = [{step = "unicode", form = "none", repair = false}, {step = "code"}, "pii"]"#,
+    ),
 ];
 
 #[derive(Deserialize)]

@@ -3,6 +3,9 @@
 //! Duty: the characters with Unicode's property Sentence_Terminal, and the list of punctuation
 //! that CCNet began and datatrove keeps. Prohibition: no rule.
 
+#[cfg(test)]
+mod tests;
+
 /// The characters that end a sentence, in order. A full stop of ASCII is one of them.
 const TERMINAL: &[(u32, u32)] = &[
     (0x589, 0x589),
@@ -111,20 +114,5 @@ pub(super) fn is_punctuation(character: char) -> bool {
         }
         '\u{80}'..='\u{9f}' => true,
         _ => is_terminal(character) || PUNCTUATION.contains(character),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{TERMINAL, is_punctuation, is_terminal};
-
-    #[test]
-    fn signs_are_told_apart() {
-        assert!(".!?。؟।\u{1da88}".chars().all(is_terminal));
-        assert!(!",;:…a \u{1da89}".chars().any(is_terminal));
-        assert!(".,_…—”\u{7f}\u{85}".chars().all(is_punctuation));
-        assert!(!"a1é \n\t漢°".chars().any(is_punctuation));
-        assert!(TERMINAL.windows(2).all(|pair| pair[0].1 < pair[1].0));
-        assert_eq!(TERMINAL.iter().map(|(first, last)| last - first + 1).sum::<u32>(), 156);
     }
 }

@@ -3,6 +3,9 @@
 //! Duty: which of a document's lines or n-grams occurred before, and how often. Two that have the
 //! same 64-bit hash count as the same. Prohibition: keeps nothing between documents.
 
+#[cfg(test)]
+mod tests;
+
 /// Hashes that were seen, in open addressing.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -78,27 +81,4 @@ pub(super) fn hash_of(bytes: &[u8]) -> u64 {
     let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
     hasher.write(bytes);
     hasher.finish()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Table, Top};
-
-    #[test]
-    fn what_was_seen_is_known_and_the_first_of_the_most_frequent_is_the_top() {
-        let mut table = Table::default();
-        for _ in 0..2 {
-            table.clear(3);
-            assert_eq!(
-                [0, 1, 5, 5, 0].map(|hash| table.insert(hash)),
-                [true, false, true, false, false]
-            );
-        }
-        let top = |hashes: &[u64]| Table::default().top(hashes.iter().copied());
-        assert_eq!(top(&[]), Top::default());
-        assert_eq!(top(&[7, 8, 9]), Top { count: 1, first: 0 });
-        assert_eq!(top(&[7, 8, 9, 9, 8]), Top { count: 2, first: 1 });
-        let many: Vec<u64> = (0..1000).map(|i| i % 300 + 2).collect();
-        assert_eq!(top(&many), Top { count: 4, first: 0 });
-    }
 }

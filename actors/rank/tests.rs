@@ -15,7 +15,7 @@ use octet_kernels::ops::linear::linear;
 
 use crate::contract::{Batch, Phase, ProgramId, Purpose, StepShape, Workload};
 use crate::rank_memory::Zero;
-use crate::step_plan::StepPlan;
+use crate::step_plan::{Mark, StepPlan, Work};
 use crate::testing::{Leg, Toy, Trial, train, train_with};
 
 const SYMBOLS: usize = 11;
@@ -169,14 +169,17 @@ fn a_wait_that_a_device_leaves_out_changes_the_bits() {
     let leg = Leg { ranks: 2, zero: Zero::Zero1, steps: 3 };
     let right = train(&workload, 2, Zero::Zero1, 3).unwrap();
     let plan = StepPlan::new(&*workload, &workload.shape(0, 0), 2, 0, Zero::Zero1).unwrap();
-    let waited = |mark: &usize| plan.entries.iter().any(|e| e.after.iter().any(|m| m.0 == *mark));
+    // What orders a step behind the one before is passed already: what that gave was read behind all
+    // of its work.
+    let lasting = workload.layout().buckets.len();
+    let within = plan.entries.iter().filter(|entry| entry.work != Work::Begin);
+    let within = within.filter_map(|entry| entry.mark.filter(|mark| mark.0 >= lasting));
+    let waited = |mark: &Mark| plan.entries.iter().any(|entry| entry.after.contains(mark));
+    let marks: Vec<usize> = within.filter(waited).map(|mark| mark.0).collect();
     let noticed = |mark: usize| {
         let wrong = |seed| train_late(&workload, leg, seed, Some(Event(mark))) != Ok(right.clone());
         (0..40).any(wrong)
     };
-    // Marks that last are passed when a step ends: what it gave is read behind all of its work.
-    let lasting = workload.layout().buckets.len();
-    let marks: Vec<usize> = (lasting..plan.marks).filter(waited).collect();
     let unnoticed: Vec<usize> = marks.iter().copied().filter(|&mark| !noticed(mark)).collect();
     assert!(marks.len() > 10, "{marks:?}");
     assert!(unnoticed.is_empty(), "{unnoticed:?} of {marks:?}");

@@ -357,12 +357,17 @@ fn is_file_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Where a path leads if it is a symbolic link, to something that is there or not.
+/// Where a path leads if it is a symbolic link to a place that is there, or that can be made in a
+/// folder that is. Behind others lies nothing: a disk that is not mounted, say.
 fn behind_links(mut path: PathBuf) -> PathBuf {
     const LINKS_MAX: usize = 40;
     for _ in 0..LINKS_MAX {
         let Ok(target) = fs::read_link(&path) else { break };
-        path = path.parent().unwrap_or(Path::new("/")).join(target);
+        let target = path.parent().unwrap_or(Path::new("/")).join(target);
+        if !target.parent().is_some_and(Path::is_dir) {
+            break;
+        }
+        path = target;
     }
     path
 }

@@ -169,8 +169,8 @@ fn a_wait_that_a_device_leaves_out_changes_the_bits() {
     let leg = Leg { ranks: 2, zero: Zero::Zero1, steps: 3 };
     let right = train(&workload, 2, Zero::Zero1, 3).unwrap();
     let plan = StepPlan::new(&*workload, &workload.shape(0, 0), 2, 0, Zero::Zero1).unwrap();
-    // What orders a step behind the one before is passed already: what that gave was read behind all
-    // of its work.
+    // What orders a step behind the one before is passed already: what that gave was read behind
+    // all of its work.
     let lasting = workload.layout().buckets.len();
     let within = plan.entries.iter().filter(|entry| entry.work != Work::Begin);
     let within = within.filter_map(|entry| entry.mark.filter(|mark| mark.0 >= lasting));

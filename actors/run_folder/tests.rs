@@ -193,7 +193,9 @@ fn a_path_that_cannot_be_a_folder_is_an_error_and_not_a_wait() {
     let temporary = TempDir::new().unwrap();
     let (file, link) = (temporary.path().join("file"), temporary.path().join("link"));
     fs::write(&file, "").unwrap();
-    std::os::unix::fs::symlink("/no/such/folder", &link).unwrap();
+    // As to a disk that is not mounted.
+    let nowhere = temporary.path().join("no/such/folder");
+    std::os::unix::fs::symlink(&nowhere, &link).unwrap();
     for path in [&file, &link] {
         let refused = RunFolder::open(path, Start::Resume, NO_PATIENCE).unwrap_err();
         assert!(matches!(refused, RunFolderError::Disk(_)), "{refused}");

@@ -42,9 +42,9 @@ fn word_piece(text: &str) -> Result<Vec<u8>, String> {
         .filter(|(_, token)| named.contains(token))
         .map(|(id, token)| special(id, token))
         .collect();
-    // A vocabulary without capitals is of a model that reads none.
-    let lowercase =
-        !tokens.iter().any(|one| !is_special(one) && one.chars().any(char::is_uppercase));
+    // A vocabulary in which lower case would change nothing is of a model that reads no capitals.
+    let has_capitals = |token: &str| token.chars().any(|c| c.to_lowercase().ne([c]));
+    let lowercase = !tokens.iter().any(|one| !is_special(one) && has_capitals(one));
     let whole = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
         "normalizer": {
@@ -101,7 +101,10 @@ fn sentence_piece(file: &[u8]) -> Result<Vec<u8>, String> {
         let map = STANDARD.encode(characters);
         steps.push(json!({ "type": "Precompiled", "precompiled_charsmap": map }));
     }
-    let replace = |pattern: &str, content: &str| json!({ "type": "Replace", "pattern": { "Regex": pattern }, "content": content });
+    let replace = |pattern: &str, content: &str| {
+        let pattern = json!({ "Regex": pattern });
+        json!({ "type": "Replace", "pattern": pattern, "content": content })
+    };
     if remove_extra_spaces {
         steps.extend([replace("^ +", ""), replace(" +$", ""), replace(" {2,}", " ")]);
     }

@@ -359,8 +359,10 @@ fn is_file_at(file: &File, path: &Path) -> bool {
 
 /// Where a path leads if it is a symbolic link to a place that is there, or that can be made in a
 /// folder that is. Behind others lies nothing: a disk that is not mounted, say.
-fn behind_links(mut path: PathBuf) -> PathBuf {
+fn behind_links(path: PathBuf) -> PathBuf {
     const LINKS_MAX: usize = 40;
+    // A slash behind a link hides that it is one.
+    let mut path: PathBuf = path.components().collect();
     for _ in 0..LINKS_MAX {
         let Ok(target) = fs::read_link(&path) else { break };
         let target = path.parent().unwrap_or(Path::new("/")).join(target);

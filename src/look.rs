@@ -107,7 +107,8 @@ impl Run {
             let (section, _) = key.split_once('.').unwrap_or(("", ""));
             let value = now.get(key);
             let was = newest.identity.get(key).or(assumed.get(key));
-            let computes = COMPUTES.contains(&section) || key == "batch.sequence_length";
+            let whole = matches!(key.as_str(), "batch.sequence_length" | "tracks");
+            let computes = COMPUTES.contains(&section) || whole;
             if !computes || value == was {
                 continue;
             }

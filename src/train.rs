@@ -109,7 +109,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     check_folder(&job.folder)?;
     let mut notes = Vec::new();
     let listener = listener(&job, &mut notes)?;
-    check_memory(&job.config)?;
+    check_memory(&job)?;
     let Some((prepared, textless)) = prepared(&job, &mut watchers)? else { return Ok(None) };
     let mut config = job.config;
     let vocabulary = config.padded_vocabulary(prepared.tokenizer.vocabulary());
@@ -215,8 +215,8 @@ fn prepared(
 ) -> Result<Option<(Prepared, Option<String>)>, Failure> {
     let Job { config, folder, fresh, .. } = job;
     // The text may have changed since; the run goes on with what it was begun with.
-    let begun = job.restarted.as_ref().and_then(|_| DataPlace::read(folder)?.open());
-    if let Some(begun) = begun {
+    let again = job.restarted.is_some() && !fresh;
+    if let Some(begun) = again.then(|| run_data::prepared_for(folder, &config.data)).flatten() {
         return Ok(Some((begun, None)));
     }
     let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
@@ -425,7 +425,8 @@ fn check_folder(folder: &Path) -> Result<(), Failure> {
 
 /// What does not fit into a budget or into this machine is refused before data are prepared, with
 /// what `octet plan` says of it.
-fn check_memory(config: &Config) -> Result<(), Failure> {
+fn check_memory(job: &Job) -> Result<(), Failure> {
+    let Job { config, restarted: None, .. } = job else { return Ok(()) };
     let (vocabulary, _assumed) = vocabulary(config)?;
     // What a GPU has is known when it is opened.
     let Backend::Cpu { threads } = backend(config) else { return Ok(()) };

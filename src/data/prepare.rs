@@ -194,6 +194,7 @@ pub fn prepare(
     let place = Place::claim(&folder, &key, watch)?;
     // Another process may have prepared it while this one waited.
     if let Some(prepared) = record::load(&folder, &key)? {
+        check_vocabulary(config, &prepared.tokenizer, vocabulary_limit)?;
         return Ok(prepared);
     }
     let making = place.making().to_owned();
@@ -297,7 +298,7 @@ struct Sources<'a> {
 const AHEAD_BYTES: u64 = 32 << 20;
 
 /// The tokenizer that [`prepare`] would load or make of the text, without preparing anything;
-/// `None` if its text is not there, or too large to be read for that.
+/// `None` if its text is not there, too large to be read for that, or cleaned first.
 ///
 /// # Errors
 /// What [`prepare`] would refuse.
@@ -309,6 +310,12 @@ pub fn tokenizer_ahead(
     let spec = TokenizerSpec::parse(&config.tokenizer)?;
     let mut corpora = Vec::new();
     if matches!(spec, TokenizerSpec::Characters | TokenizerSpec::Bpe(_)) {
+        // It would be learned from what cleaning leaves.
+        let texts = config.texts();
+        let mut chains = texts.iter().filter_map(|text| text.clean.as_ref());
+        if chains.any(|chain| !chain.is_empty()) || !config.dedupe.is_empty() {
+            return Ok(None);
+        }
         let mut before = 0;
         for text in config.texts() {
             let scanned = Corpus::scan(&text, config.bad_lines, &mut |done| {

@@ -34,8 +34,8 @@ pub fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Failure> {
     let rows = config.padded_vocabulary(tokens);
     let note = given.is_none().then(|| {
         format!(
-            "the text is not there, or too large to be read for a plan: planned for {tokens} \
-             {what}; set data.text or model.vocabulary"
+            "the text is not there, is cleaned first, or too large to be read for a plan: planned \
+             for {tokens} {what}; set data.text or model.vocabulary"
         )
     });
     Ok((rows, note))

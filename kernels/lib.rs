@@ -7,6 +7,7 @@
 //! | [`collectives`] | what ranks do together, and the fixed tree of sums |
 //! | [`device`] | memory, and work in the order of streams, on whichever device |
 //! | [`cpu`] | the CPU device: threads, vector mathematics, matrix products |
+//! | [`cuda`] | NVIDIA GPUs |
 //! | [`launch`] | what an op asks of a GPU, as data |
 //! | [`operands`] | where a node's operands lie in a run |
 //! | [`memory`] | the arena and its plan |
@@ -16,6 +17,7 @@
 
 pub mod collectives;
 pub mod cpu;
+pub mod cuda;
 pub mod device;
 pub mod dtype;
 pub mod error;

@@ -3,7 +3,6 @@
 //! Duty: looks, measures for a moment, and judges: every check ends in a verdict. What is missing
 //! is never an error here. Prohibition: writes nothing, keeps nothing open.
 
-use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 
 use octet_actors::outside::LocalDisk;
@@ -11,6 +10,8 @@ use octet_actors::telemetry::resources::Resources;
 use octet_actors::units::size;
 use octet_kernels::cpu::isa::{Isa, Level};
 use octet_kernels::cpu::measure_cpu;
+use octet_kernels::cuda::driver::{Card, Driver};
+use octet_kernels::cuda::find::{self, Candidate, Kind, Search, Version};
 use octet_kernels::dtype::Precision;
 use serde::Serialize;
 
@@ -90,7 +91,7 @@ pub struct Machine {
     /// Bytes that it may lock in memory; `None` for no limit.
     pub locked_bytes: Option<u64>,
     /// GPUs that the driver shows.
-    pub gpus: usize,
+    pub gpus: Vec<String>,
     /// FLOP/s of an fp32 product on all cores, measured.
     pub gemm_flops_per_s: f64,
     /// Bytes/s read and written by copying on all cores, measured.
@@ -157,13 +158,8 @@ pub fn examine(folder: &Path) -> Machine {
             Err(error) => check(CORPUS, Verdict::Missing, error.to_string()),
         },
     ];
-    let gpus = gpus();
-    checks.push(check(
-        ("GPU", Need::Gpu, "an NVIDIA GPU with its kernel driver"),
-        if gpus > 0 { Verdict::Ok } else { Verdict::Missing },
-        format!("{gpus} shown by the driver"),
-    ));
-    checks.extend(LIBRARIES.iter().map(|library| library.check()));
+    let (gpus, gpu_checks) = gpus();
+    checks.extend(gpu_checks);
     Machine {
         version: env!("CARGO_PKG_VERSION"),
         cores,
@@ -199,55 +195,39 @@ fn amount(about: About, found: Option<u64>, wanted: u64) -> Check {
     check(about, verdict, said)
 }
 
-/// A library that GPUs need, under the names it may have.
-struct Library {
-    name: &'static str,
-    files: &'static [&'static CStr],
-    purpose: &'static str,
-}
-
-/// What a CUDA backend loads when it starts.
-const LIBRARIES: [Library; 5] = [
-    Library { name: "CUDA driver", files: &[c"libcuda.so.1"], purpose: "everything on a GPU" },
-    Library {
-        name: "NVRTC",
-        files: &[c"libnvrtc.so.13", c"libnvrtc.so.12"],
-        purpose: "compiles our kernels for the GPU that is there",
-    },
-    Library {
-        name: "cuBLASLt",
-        files: &[c"libcublasLt.so.13", c"libcublasLt.so.12"],
-        purpose: "matrix products",
-    },
-    Library { name: "cuDNN", files: &[c"libcudnn.so.9"], purpose: "attention" },
-    Library { name: "NCCL", files: &[c"libnccl.so.2"], purpose: "more than one GPU" },
-];
-
-impl Library {
-    fn check(&self) -> Check {
-        let name = |file: &CStr| file.to_string_lossy().into_owned();
-        let there = self.files.iter().find(|file| loads(file));
-        let about = (self.name, Need::Gpu, self.purpose);
-        match there {
-            Some(file) => check(about, Verdict::Ok, name(file)),
-            None => {
-                let names: Vec<String> = self.files.iter().map(|file| name(file)).collect();
-                check(about, Verdict::Missing, format!("{} not found", names.join(" or ")))
-            }
+/// The GPUs that the driver shows, and checks of them and of NVIDIA's libraries.
+fn gpus() -> (Vec<String>, Vec<Check>) {
+    let search = Search::here();
+    let version = search.newest(Kind::Driver, None).ok().map(|driver| driver.version);
+    let cards = Driver::open(&search).and_then(|driver| driver.cards());
+    let about = ("GPU", Need::Gpu, "an NVIDIA GPU with its driver");
+    let (cards, gpu) = match cards {
+        Ok(cards) if cards.is_empty() => {
+            (Vec::new(), check(about, Verdict::Missing, "the driver shows none".to_string()))
         }
+        Ok(cards) => {
+            let cards: Vec<String> = cards.iter().map(Card::to_string).collect();
+            let found = cards.join("; ");
+            (cards, check(about, Verdict::Ok, found))
+        }
+        Err(_) if version.is_none() => {
+            (Vec::new(), check(about, Verdict::Missing, "no driver that shows any".to_string()))
+        }
+        Err(error) => (Vec::new(), check(about, Verdict::Missing, error.to_string())),
+    };
+    let libraries = Kind::ALL.map(|kind| library(&search, kind, version));
+    (cards, std::iter::once(gpu).chain(libraries).collect())
+}
+
+/// One of NVIDIA's libraries: the candidate that is taken, and all others.
+fn library(search: &Search, kind: Kind, driver: Option<Version>) -> Check {
+    let about = (kind.name(), Need::Gpu, kind.purpose());
+    let candidates = search.candidates(kind, driver);
+    if candidates.first().is_none_or(|candidate| candidate.version.is_err()) {
+        return check(about, Verdict::Missing, find::missing(kind, &candidates));
     }
-}
-
-/// Whether the system's loader finds a library. It stays loaded: the drivers' own threads and exit
-/// handlers do not survive that their code is taken away.
-fn loads(file: &CStr) -> bool {
-    // SAFETY: the name ends in a zero byte; nothing is called in the library, and it is not closed.
-    let handle = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
-    !handle.is_null()
-}
-
-fn gpus() -> usize {
-    std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count)
+    let candidates: Vec<String> = candidates.iter().map(Candidate::to_string).collect();
+    check(about, Verdict::Ok, candidates.join("; not "))
 }
 
 fn has_memfd() -> bool {

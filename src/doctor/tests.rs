@@ -2,13 +2,7 @@
 
 use std::path::Path;
 
-use super::{Need, Verdict, existing, limit, loads};
-
-#[test]
-fn a_library_is_there_or_not() {
-    assert!(loads(c"libc.so.6"));
-    assert!(!loads(c"libno-such-thing.so.7"));
-}
+use super::{Need, Verdict, existing, limit};
 
 #[test]
 fn limits_are_those_of_the_process() {

@@ -123,32 +123,64 @@ fn the_doctor_says_what_is_there_and_what_is_missing() {
     assert!(text.contains("runs on the CPU: ready"), "{text}");
 }
 
-/// Builds a library that leaves a line in `marks` when it is loaded and when it is taken away.
-fn library(place: &Place, name: &str) {
+/// Builds a library that tells a version as the driver and NCCL do, and leaves a line in `marks`
+/// when it is loaded and when it is taken away.
+fn library(place: &Place, path: &str, version: u32) {
     let code = format!(
         "#include <stdio.h>\n\
+         int cuDriverGetVersion(int *v) {{ *v = {version}; return 0; }}\n\
+         int ncclGetVersion(int *v) {{ *v = {version}; return 0; }}\n\
          static void mark(const char *what) {{ FILE *f = fopen(\"marks\", \"a\"); \
-         fprintf(f, \"%s {name}\\n\", what); fclose(f); }}\n\
+         fprintf(f, \"%s {path}\\n\", what); fclose(f); }}\n\
          __attribute__((constructor)) static void come(void) {{ mark(\"comes\"); }}\n\
          __attribute__((destructor)) static void go(void) {{ mark(\"goes\"); }}\n"
     );
     fs::write(place.path("library.c"), code).unwrap();
+    fs::create_dir_all(place.path(path).parent().unwrap()).unwrap();
     let mut compile = std::process::Command::new("cc");
-    compile.current_dir(place.path("")).args(["-shared", "-fPIC", "-o", name, "library.c"]);
+    compile.current_dir(place.path("")).args(["-shared", "-fPIC", "-o", path, "library.c"]);
     assert!(compile.status().unwrap().success(), "the README asks for a C linker");
 }
 
 #[test]
-fn the_doctor_unloads_no_library_while_it_works() {
+fn the_doctor_says_what_was_found_where_and_unloads_nothing() {
     let place = Place::new();
-    let libraries = ["libcuda.so.1", "libnccl.so.2"];
-    libraries.iter().for_each(|name| library(&place, name));
+    let libraries = [
+        ("a/libcuda.so.1", 12020),
+        ("b/libcuda.so.1", 13000),
+        ("a/libnccl.so.2", 21903),
+        ("b/libnccl.so.2", 22809),
+    ];
+    libraries.iter().for_each(|(path, version)| library(&place, path, *version));
+    let folders = format!("{}:{}", place.path("a").display(), place.path("b").display());
     let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_octet"));
-    doctor.current_dir(place.path("")).arg("doctor").env("LD_LIBRARY_PATH", place.path(""));
+    doctor.current_dir(place.path("")).arg("doctor").env("OCTET_CUDA_LIBRARIES", folders);
     let output = doctor.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("CUDA driver: libcuda.so.1") && text.contains("NCCL: libnccl.so.2"));
+    let at = |path: &str| place.path(path).display().to_string();
+    for line in [
+        format!(
+            "ok           CUDA driver: 13.0 at {}; not {} (12.2, too old)",
+            at(libraries[1].0),
+            at(libraries[0].0)
+        ),
+        format!(
+            "ok           NCCL: 2.28.9 at {}; not 2.19.3 at {}",
+            at(libraries[3].0),
+            at(libraries[2].0)
+        ),
+        "missing      NVRTC: expected 12.8 or newer, libnvrtc.so.13 or libnvrtc.so.12 is nowhere; \
+         pip install nvidia-cuda-nvrtc (compiles our kernels, unless"
+            .to_string(),
+        // It can be asked for its version and nothing else.
+        format!(
+            "missing      GPU: device: the library lacks cuInit: 13.0 at {}",
+            at(libraries[1].0)
+        ),
+    ] {
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
     let marks = place.read("marks");
     let comes = marks.lines().take_while(|line| line.starts_with("comes")).count();
     assert_eq!(comes, libraries.len(), "one goes before the last has come: {marks}");

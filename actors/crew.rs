@@ -16,8 +16,9 @@ use crate::worker::{Fetched, Worker};
 pub struct StepInput<'s> {
     /// The step, from 0.
     pub step: u64,
-    /// Updates of all steps before, those that were skipped not counted.
-    pub updates: u64,
+    /// Updates of all steps before, those that were skipped not counted; none if the device knows
+    /// better, since the step before has not said yet how it went.
+    pub updates: Option<u64>,
     /// Numbers of its update.
     pub settings: UpdateSettings,
     /// A record by its place in the rank's slot.
@@ -67,10 +68,8 @@ impl Crew {
             Work::GatherSquares => reducer.gather_squares(engine),
             Work::GatherParameters { bucket } => reducer.gather_parameters(engine, *bucket),
             Work::Squares => optimizer.squares(engine),
-            Work::Decide => optimizer.decide(engine, input.settings.clip_norm),
-            Work::Update { bucket } => {
-                optimizer.update(engine, &input.settings, input.updates, *bucket)
-            }
+            Work::Decide => optimizer.decide(engine, input.settings.clip_norm, input.updates),
+            Work::Update { bucket } => optimizer.update(engine, &input.settings, *bucket),
         }
         .and_then(|()| engine.mark(entry.stream, entry.mark))
         .map_err(|e| engine.fault(e))

@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytemuck::{Pod, Zeroable};
 use octet_kernels::collectives::LaneTree;
+use octet_kernels::error::Error;
+use octet_kernels::memory::HostBuffer;
 
 use crate::actor::{Actor, Flow, Port};
 use crate::contract::{Purpose, Record, StepShape, Workload};
@@ -21,6 +22,9 @@ mod tests;
 
 /// Slots of a rank's ring: one being used, one ready, one being filled.
 pub const SLOTS: usize = 3;
+
+/// Records start at multiples of this many bytes.
+pub const RECORD_ALIGNMENT: usize = 64;
 
 /// Orders that may wait for a loader: the steps that are planned ahead with every task after each,
 /// once more after a step is planned again, and what a run begins with.
@@ -59,7 +63,7 @@ pub enum Order {
     },
 }
 
-/// Records for one rank, in memory that was taken at the start.
+/// Records for one rank, in memory that was taken at the start and that its device copies from.
 #[derive(Debug)]
 pub struct BatchSlot {
     /// The work it was filled for.
@@ -68,35 +72,39 @@ pub struct BatchSlot {
     pub sequence: u64,
     /// Records that are filled.
     pub filled: usize,
-    record_bytes: usize,
-    lines: Vec<Line>,
+    shape: SlotShape,
+    memory: HostBuffer,
 }
 
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
 impl BatchSlot {
-    /// A slot of `records` records of `record_bytes` (a multiple of 64).
-    pub fn new(records: usize, record_bytes: usize) -> Self {
-        assert_eq!(record_bytes % size_of::<Line>(), 0, "{record_bytes} bytes");
-        let lines = vec![Line([0; 64]); records * record_bytes / size_of::<Line>()];
-        Self { ticket: 0, sequence: 0, filled: 0, record_bytes, lines }
+    /// A slot in memory from [`octet_kernels::device::Device::host_memory`], of [`SlotShape::bytes`].
+    pub fn new(shape: SlotShape, memory: HostBuffer) -> Self {
+        assert_eq!(memory.bytes(), shape.bytes(), "{shape:?}");
+        Self { ticket: 0, sequence: 0, filled: 0, shape, memory }
+    }
+
+    /// A slot that no device reads.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn without_device(shape: SlotShape) -> Result<Self, Error> {
+        Ok(Self::new(shape, HostBuffer::plain(shape.bytes())?))
     }
 
     /// Records that it can hold.
     pub fn records(&self) -> usize {
-        self.lines.len() * size_of::<Line>() / self.record_bytes.max(1)
+        self.shape.records
     }
 
     /// Bytes of record `record`.
     pub fn record(&self, record: usize) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[record * self.record_bytes..][..self.record_bytes]
+        let bytes = self.shape.record_bytes;
+        &self.memory.as_slice()[record * bytes..][..bytes]
     }
 
     fn record_mut(&mut self, record: usize) -> &mut [u8] {
-        let start = record * self.record_bytes;
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[start..][..self.record_bytes]
+        let bytes = self.shape.record_bytes;
+        &mut self.memory.as_mut_slice()[record * bytes..][..bytes]
     }
 }
 
@@ -105,7 +113,7 @@ impl BatchSlot {
 pub struct SlotShape {
     /// Records of a step, or as many parts of a task.
     pub records: usize,
-    /// Bytes of the longest program's input.
+    /// Bytes of the longest program's input, and up to a multiple of [`RECORD_ALIGNMENT`].
     pub record_bytes: usize,
 }
 
@@ -116,12 +124,17 @@ impl SlotShape {
         let of_shape = |shape: Arc<StepShape>| records(workload, &shape, &lanes).len();
         let records = workload.shapes().into_iter().map(of_shape).max().unwrap_or(0);
         let bytes = workload.programs().iter().map(|p| p.input_bytes).max().unwrap_or(0);
-        Self { records, record_bytes: bytes.next_multiple_of(size_of::<Line>()) }
+        Self { records, record_bytes: bytes.next_multiple_of(RECORD_ALIGNMENT) }
+    }
+
+    /// Bytes of a slot.
+    pub fn bytes(&self) -> usize {
+        self.records * self.record_bytes
     }
 
     /// Host bytes of the ring.
     pub fn ring_bytes(&self) -> usize {
-        SLOTS * self.records * self.record_bytes
+        SLOTS * self.bytes()
     }
 }
 

@@ -42,13 +42,11 @@ impl Optimizer {
         Self { segments }
     }
 
-    /// Updates what is kept of a bucket, unless it was decided not to. The averages of gradients
-    /// are made of so many updates before.
+    /// Updates what is kept of a bucket, unless it was decided not to.
     pub(crate) fn update(
         &self,
         engine: &Engine,
         settings: &UpdateSettings,
-        updates: u64,
         bucket: usize,
     ) -> Result<()> {
         let (rank, ranks) = (engine.memory.rank, engine.memory.ranks);
@@ -63,7 +61,8 @@ impl Optimizer {
                     beta2: settings.beta2,
                     eps: settings.epsilon,
                     weight_decay: segment.group.weight_decay,
-                    step: updates + 1,
+                    // These two are the decision's.
+                    step: 0,
                     gradient_scale: 1.0,
                 };
                 // The fingerprint of a bucket is that of the own shard.
@@ -96,7 +95,12 @@ impl Optimizer {
     }
 
     /// From the sums of all ranks the norm, and what follows from it.
-    pub(crate) fn decide(&self, engine: &Engine, clip_norm: f64) -> Result<()> {
+    pub(crate) fn decide(
+        &self,
+        engine: &Engine,
+        clip_norm: f64,
+        updates: Option<u64>,
+    ) -> Result<()> {
         let memory = &engine.memory;
         let sums = BlockSums {
             gathered: engine.slice(memory.norm_sums),
@@ -104,7 +108,7 @@ impl Optimizer {
             flags: &memory.norm.flags,
         };
         // SAFETY: this rank's memory in the order of the step plan: after the gather of the sums.
-        unsafe { engine.device.decide(&sums, clip_norm, engine.slice(memory.decision)) }
+        unsafe { engine.device.decide(&sums, clip_norm, updates, engine.slice(memory.decision)) }
     }
 }
 

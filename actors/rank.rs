@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use octet_kernels::collectives::Communicator;
-use octet_kernels::device::{Decision, OVERFLOW};
+use octet_kernels::device::{Decision, OVERFLOW, Pinned};
 use octet_kernels::ops::Stream;
 
 use crate::actor::{Actor, Flow, Port};
@@ -18,7 +18,7 @@ use crate::crew::{Crew, StepInput};
 use crate::engine::Engine;
 use crate::evaluator::EvaluatorMessage;
 use crate::fault::{ActorName, Fault};
-use crate::loader::{BatchSlot, parts_of};
+use crate::loader::{BatchSlot, SLOTS, SlotShape, parts_of};
 use crate::optimizer::{decision, fingerprints};
 use crate::outside::Clock;
 use crate::rank_memory::{METRIC_BYTES, scalars};
@@ -177,6 +177,7 @@ pub(crate) struct Stepped {
 pub struct Rank {
     engine: Engine,
     crew: Crew,
+    _pinned: Vec<Pinned>,
     slots: Vec<Slot>,
     data: DataPath,
     clock: Arc<dyn Clock>,
@@ -188,13 +189,32 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// A rank on its engine, with its way to the others.
-    pub fn new(engine: Engine, communicator: Box<dyn Communicator>, ends: RankEnds) -> Self {
+    /// A rank on its engine, with its way to the others. Takes the host memory of its batches, and
+    /// as the first one shows its device that of the snapshots.
+    ///
+    /// # Errors
+    /// A fault of the world when there is no memory.
+    pub fn new(
+        engine: Engine,
+        communicator: Box<dyn Communicator>,
+        ends: RankEnds,
+    ) -> Result<Self, Fault> {
         let crew = Crew::new(&engine, communicator);
         let RankEnds { slots, data, clock, supervisor, evaluator, agreement, pulse } = ends;
-        Self {
+        let shape = SlotShape::new(&*engine.workload, &engine.memory.tree, engine.memory.rank);
+        for _ in 0..SLOTS {
+            let memory = engine.device.host_memory(shape.bytes()).map_err(|e| engine.fault(e))?;
+            // A loader that is gone is its own fault, not this rank's.
+            let _gone = data.free.send(BatchSlot::new(shape, memory));
+        }
+        let pins = slots.iter().filter(|_| engine.memory.rank == 0);
+        // SAFETY: the slots stay mapped as long as this rank has them, and it drops them last.
+        let pinned = pins.map(|slot| unsafe { engine.device.pin(slot.memory()) });
+        let pinned = pinned.collect::<Result<_, _>>().map_err(|e| engine.fault(e))?;
+        Ok(Self {
             engine,
             crew,
+            _pinned: pinned,
             slots,
             data,
             clock,
@@ -203,7 +223,7 @@ impl Rank {
             agreement,
             pulse,
             plans: Vec::new(),
-        }
+        })
     }
 
     /// The whole step, behind so many updates: every entry of the plan in order. It takes no
@@ -217,7 +237,12 @@ impl Rank {
     ) -> Result<Stepped, Fault> {
         let (engine, clock, ticket) = (&self.engine, &*self.clock, batch.ticket);
         let settings = engine.workload.update(step);
-        let input = StepInput { step, updates, settings, record: &|record| batch.record(record) };
+        let input = StepInput {
+            step,
+            updates: Some(updates),
+            settings,
+            record: &|record| batch.record(record),
+        };
         let mut stepped = Stepped::default();
         // Runs below it are begun, with records that come in while an earlier one goes on.
         let mut end = usize::MAX;
@@ -299,8 +324,8 @@ impl Rank {
             let what = format!("a step of {} runs, planned for {rows}", plan.rows);
             return Err(Fault::ours(self.name(), what));
         }
-        if plan.marks > memory.events {
-            let what = format!("a step of {} marks, planned for {}", plan.marks, memory.events);
+        if plan.marks > memory.events.all {
+            let what = format!("a step of {} marks, planned for {}", plan.marks, memory.events.all);
             return Err(Fault::ours(self.name(), what));
         }
         if self.plans.len() == PLANS_MAX {

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use octet_kernels::collectives::{JoinTree, LaneTree, Piece, all_reduce_staging};
-use octet_kernels::device::Decision;
+use octet_kernels::device::{Decision, Events};
 use octet_kernels::error::Result;
 use octet_kernels::graph::{ARGUMENT_BYTES, State, StateUse};
 use octet_kernels::memory::{ArenaPlan, Span};
@@ -69,7 +69,7 @@ pub struct RankMemory {
     /// By bucket: where those start in the master weights and moments.
     pub kept_at: Vec<usize>,
     /// Events of the device.
-    pub events: usize,
+    pub events: Events,
     /// Where the sums behind the norm lie within their region.
     pub norm: NormLayout,
     pub(crate) parameters: Span,
@@ -141,7 +141,7 @@ impl RankMemory {
             columns,
             kept,
             kept_at,
-            events,
+            events: Events { all: events, timed: 0 },
             parameters: arena.reserve("parameters", layout.parameter_bytes),
             masters: arena.reserve("master weights", if narrow { moments } else { 0 }),
             first_moment: arena.reserve("first moment", moments),

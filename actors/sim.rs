@@ -445,7 +445,7 @@ fn ring(workload: &Toy, tree: &LaneTree, rank: usize) -> (Sender<BatchSlot>, Rec
     let shape = SlotShape::new(workload, tree, rank);
     let (sender, receiver) = bounded(loader::SLOTS);
     for _ in 0..loader::SLOTS {
-        let slot = BatchSlot::new(shape.records, shape.record_bytes);
+        let slot = BatchSlot::without_device(shape).expect("memory");
         sender.try_send(slot).expect("the ring is empty");
     }
     (sender, receiver)

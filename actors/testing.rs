@@ -21,7 +21,7 @@ use crate::contract::{
 };
 use crate::engine::Engine;
 use crate::fault::Fault;
-use crate::loader::{BatchSlot, Loader, LoaderMessage, Order, SLOTS, SlotShape};
+use crate::loader::{BatchSlot, Loader, LoaderMessage, Order};
 use crate::outside::SystemClock;
 use crate::rank::{DataPath, Rank, RankEnds, RankMessage, RankReply, StepOutcome};
 use crate::rank_memory::{RankMemory, Zero};
@@ -355,12 +355,8 @@ impl Stand {
         slot: Slot,
     ) -> Self {
         let memory = RankMemory::new(&**workload, ranks, rank, zero).expect("a plan");
-        let shape = SlotShape::new(&**workload, &memory.tree, rank);
         let (full_in, full) = unbounded();
         let (free_in, free) = unbounded();
-        for _ in 0..SLOTS {
-            let _open = free_in.send(BatchSlot::new(shape.records, shape.record_bytes));
-        }
         let to_rank = Port::new(move |slot| full_in.send(slot).map_err(|_| Closed));
         let loader = Loader::new(workload.clone(), &memory.tree, rank, to_rank);
         let (replies_in, replies) = unbounded();
@@ -378,7 +374,7 @@ impl Stand {
         };
         let attempts = workload.attempts();
         let watch: Watch = Arc::new(|_, _| ());
-        let rank = Rank::new(engine, communicator, ends);
+        let rank = Rank::new(engine, communicator, ends).expect("memory");
         Self { rank, loader, replies, free, attempts, watch }
     }
 

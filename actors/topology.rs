@@ -30,7 +30,7 @@ use crate::engine::Engine;
 use crate::evaluator::{Evaluator, EvaluatorMessage, TaskInfo};
 use crate::fault::{ActorName, Blame, Fault};
 use crate::host::{Host, MailboxLimit, Restart, RestartBudget, Ring, Seat};
-use crate::loader::{BatchSlot, Loader, LoaderMessage, SLOTS, SlotShape, orders_max};
+use crate::loader::{BatchSlot, Loader, LoaderMessage, SLOTS, orders_max};
 use crate::outside::beating::BeatingDisk;
 use crate::outside::{Clock, LocalDisk};
 use crate::rank::{DataPath, Rank, RankEnds, RankMessage};
@@ -388,13 +388,8 @@ fn start_ranks(
         let name = ActorName::Rank(rank);
         let plan = RankMemory::new(&*setup.workload, setup.ranks, rank, setup.zero);
         let memory = plan.map_err(|e| Fault::ours(name, e))?;
-        let shape = SlotShape::new(&*setup.workload, &memory.tree, rank);
         let (full_in, full) = bounded::<BatchSlot>(SLOTS);
         let (free_in, free) = bounded::<BatchSlot>(SLOTS);
-        for _ in 0..SLOTS {
-            let slot = BatchSlot::new(shape.records, shape.record_bytes);
-            free_in.send(slot).map_err(|_| Fault::ours(name, "the ring is closed"))?;
-        }
         let to_rank = Port::new(move |slot| full_in.try_send(slot).map_err(|_| Closed));
         let loader = Loader::new(setup.workload.clone(), &memory.tree, rank, to_rank);
         let orders = mail.orders.clone();
@@ -419,7 +414,7 @@ fn start_ranks(
             let engine = Engine::new(workload, memory, device).map_err(world)?;
             // Nobody listens any more if the start failed elsewhere.
             let _start_failed = took.send(engine.arena_bytes());
-            run_rank(Rank::new(engine, communicator, ends), &inbox, ring)
+            run_rank(Rank::new(engine, communicator, ends)?, &inbox, ring)
         })?;
         arenas.push(taken);
     }

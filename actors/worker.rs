@@ -102,8 +102,8 @@ impl Worker {
         let arguments = engine.slice(memory.arguments[load.row % INPUTS]);
         // SAFETY: as in `begin`; the record stays as it is until the step is over.
         unsafe {
-            device.copy_in(Stream::Copy, HostSlice::of(&record[..bytes]), input)?;
-            device.set_arguments(Stream::Copy, RunArguments { step, first_sample }, arguments)
+            device.copy_in(Stream::CopyIn, HostSlice::of(&record[..bytes]), input)?;
+            device.set_arguments(Stream::CopyIn, RunArguments { step, first_sample }, arguments)
         }
     }
 

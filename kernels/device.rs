@@ -4,12 +4,16 @@
 //! owned by the thread that opened it; it owns streams, events and scratch, never tensors.
 //! Prohibitions: it decides nothing, and allocates nothing after [`Device::allocate`].
 //!
-//! Three streams: copies between host and device name theirs, other calls below put work on
-//! [`Stream::Compute`], a rank's [`Communicator`] puts its own on [`Stream::Communication`]. Work
-//! of one stream runs in the order of the calls; between streams there is only the order that
-//! [`Device::record`] and [`Device::wait`] make, and host memory is read and written when a copy's
-//! turn comes. A device that computes at once (the CPU) has finished a call when it returns, and
-//! needs no events.
+//! Four streams: copies between host and device name theirs ([`Stream::CopyIn`] and
+//! [`Stream::CopyOut`]: a GPU has an engine for each direction, and what goes out must not hold up
+//! what comes in), other calls below put work on [`Stream::Compute`], a rank's [`Communicator`]
+//! puts its own on [`Stream::Communication`]. Work of one stream runs in the order of the calls;
+//! between streams there is only the order that [`Device::record`] and [`Device::wait`] make, and
+//! host memory is read and written when a copy's turn comes. A device that computes at once (the
+//! CPU) has finished a call when it returns, and needs events only to tell the time.
+//!
+//! Host memory: copies take any; those of a step take what [`Device::host_memory`] gave or
+//! [`Device::pin`] was shown, which a device can reach by itself.
 
 use std::fmt;
 use std::ops::Range;
@@ -22,16 +26,35 @@ use crate::cpu;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext};
-use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostSlice};
+use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice};
 use crate::ops::Stream;
 use crate::ops::adamw::AdamW;
 
 /// Streams of a device.
-pub const STREAMS: usize = 3;
+pub const STREAMS: usize = 4;
 
-/// An event of a device, by number: below the count given to [`Device::allocate`].
+/// An event of a device, by number: below [`Events::all`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Event(pub usize);
+
+/// How many events a device makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Events {
+    /// All, with numbers from 0.
+    pub all: usize,
+    /// The last so many of them also tell the time.
+    pub timed: usize,
+}
+
+impl Events {
+    /// Whether an event tells the time.
+    pub fn is_timed(self, event: Event) -> bool {
+        (self.all - self.timed..self.all).contains(&event.0)
+    }
+}
+
+/// Host memory that is pinned, until this is dropped.
+pub type Pinned = Box<dyn Send>;
 
 /// What a run reads from device memory, so that captured work can be run again with other values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Pod, Zeroable)]
@@ -51,14 +74,18 @@ pub struct Decision {
     pub norm: f64,
     /// What gradients are multiplied by: at most 1.
     pub factor: f32,
-    /// Why the update is not to be made: [`NOT_FINITE`], [`OVERFLOW`] or both; 0 if it is.
+    /// Why the update is not to be made, of [`NOT_FINITE`], [`OVERFLOW`] and [`HELD`]; 0 if it is.
     pub skip: u32,
+    /// Updates made so far, this one included if it is made.
+    pub updates: u64,
 }
 
 /// The norm is infinite or not a number.
 pub const NOT_FINITE: u32 = 1;
 /// A live extent overflowed on some rank.
 pub const OVERFLOW: u32 = 2;
+/// A step before it overflowed, and is to be repeated first.
+pub const HELD: u32 = 4;
 
 /// The sums of squares of all blocks, gathered.
 #[derive(Debug, Clone, Copy)]
@@ -96,13 +123,32 @@ pub struct UpdateSlice {
 /// device, that outputs overlap no input, and that, in the order of streams and events, nobody else
 /// touches them meanwhile. A step plan makes it so.
 pub trait Device {
-    /// Takes a rank's memory, zeroed, and events `0..events`.
+    /// Takes a rank's memory, zeroed, and makes its events. Called once.
     ///
     /// # Errors
     /// [`Error::Device`] when there is not enough.
-    fn allocate(&self, plan: &ArenaPlan, events: usize) -> Result<Arena>;
+    fn allocate(&self, plan: &ArenaPlan, events: Events) -> Result<Arena>;
 
-    /// Marks the place that a stream has been given work up to.
+    /// Takes host memory, zeroed and at a page's start, that copies of every device of this process
+    /// reach without a detour: on a GPU, pinned. It may outlive the device, and be dropped on any
+    /// thread. For the start of a run.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when there is not enough.
+    fn host_memory(&self, bytes: usize) -> Result<HostBuffer>;
+
+    /// Makes host memory that is there already, whole pages, such memory; of one range at a time
+    /// only once in a process.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the system refuses.
+    ///
+    /// # Safety
+    /// The memory stays mapped until what is returned is dropped.
+    unsafe fn pin(&self, memory: HostSlice) -> Result<Pinned>;
+
+    /// Marks the place that a stream has been given work up to; an event that tells the time notes
+    /// it when the stream passes there.
     ///
     /// # Errors
     /// [`Error::Device`], as of every call below, from this or earlier work.
@@ -119,6 +165,19 @@ pub trait Device {
     /// # Errors
     /// See [`Self::record`].
     fn reached(&self, event: Event) -> Result<bool>;
+
+    /// Waits until the last place marked by `event` has been passed.
+    ///
+    /// # Errors
+    /// See [`Self::record`].
+    fn synchronize(&self, event: Event) -> Result<()>;
+
+    /// The time from when the last place marked by `from` was passed to when that of `to` was.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if one of them tells no time, has marked nothing or is not passed yet; see
+    /// [`Self::record`].
+    fn elapsed(&self, from: Event, to: Event) -> Result<Duration>;
 
     /// Waits until everything that any stream was given is done.
     ///
@@ -245,6 +304,10 @@ pub trait Device {
 
     /// Adds the sums in block order and concludes: `decision` holds a [`Decision`].
     ///
+    /// `updates` is the number of updates made before, if the host knows how the step before went.
+    /// If it does not, the decision that stands there says it; and if that one was not to update
+    /// for [`OVERFLOW`] or [`HELD`], this one is [`HELD`]: what overflowed is repeated first.
+    ///
     /// # Safety
     /// See the trait.
     ///
@@ -254,11 +317,12 @@ pub trait Device {
         &self,
         sums: &BlockSums<'_>,
         clip_norm: f64,
+        updates: Option<u64>,
         decision: DeviceSlice,
     ) -> Result<()>;
 
     /// One AdamW step of a slice, unless the decision is not to; gradients are scaled by its
-    /// factor. The fingerprint of the new weights overwrites the `u64` in `fingerprint` if `first`,
+    /// factor, and its `updates` are the number of the step. The fingerprint of the new weights overwrites the `u64` in `fingerprint` if `first`,
     /// else it is added.
     ///
     /// # Safety

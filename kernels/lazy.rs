@@ -12,21 +12,26 @@ use std::time::Duration;
 
 use crate::collectives::{Communicator, JoinTree, LocalGroup};
 use crate::cpu::CpuDevice;
-use crate::device::{BlockSums, Device, Event, Open, Opened, RunArguments, UpdateSlice};
+use crate::device::{
+    BlockSums, Device, Event, Events, Open, Opened, Pinned, RunArguments, UpdateSlice,
+};
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext};
 use crate::lazy::streams::Streams;
-use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostSlice};
+use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice};
 use crate::ops::Stream;
 use crate::ops::adamw::AdamW;
 
 pub mod streams;
+#[cfg(test)]
+mod tests;
 
 /// How long a rank waits for its peers in a test.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Devices of `ranks` ranks that can meet. Waits for the event `missing` are left out.
+/// Devices of `ranks` ranks that can meet. Waits for the event `missing` are left out, those of the
+/// host too.
 pub fn open(ranks: usize, seed: u64, missing: Option<Event>) -> Vec<Open> {
     let one = |inner| {
         let open = move || {
@@ -71,11 +76,22 @@ impl LazyDevice {
 }
 
 impl Device for LazyDevice {
-    fn allocate(&self, plan: &ArenaPlan, _events: usize) -> Result<Arena> {
-        Arena::in_host_memory(plan)
+    fn allocate(&self, plan: &ArenaPlan, events: Events) -> Result<Arena> {
+        self.cpu.allocate(plan, events)
+    }
+
+    fn host_memory(&self, bytes: usize) -> Result<HostBuffer> {
+        HostBuffer::plain(bytes)
+    }
+
+    unsafe fn pin(&self, memory: HostSlice) -> Result<Pinned> {
+        // SAFETY: the caller vouches for it.
+        unsafe { self.cpu.pin(memory) }
     }
 
     fn record(&self, event: Event, stream: Stream) -> Result<()> {
+        // An event that tells the time does so when the stream comes here.
+        self.push(stream, move |cpu| cpu.record(event, stream))?;
         self.streams.borrow_mut().record(event, stream)
     }
 
@@ -87,7 +103,26 @@ impl Device for LazyDevice {
     }
 
     fn reached(&self, event: Event) -> Result<bool> {
+        if self.missing == Some(event) {
+            return Ok(true);
+        }
         self.streams.borrow_mut().reached(event)
+    }
+
+    fn synchronize(&self, event: Event) -> Result<()> {
+        if self.missing == Some(event) {
+            return Ok(());
+        }
+        self.streams.borrow_mut().synchronize(event)
+    }
+
+    fn elapsed(&self, from: Event, to: Event) -> Result<Duration> {
+        for event in [from, to] {
+            if !self.streams.borrow().passed(event) {
+                return Err(Error::Device(format!("event {} is not passed", event.0)));
+            }
+        }
+        self.cpu.elapsed(from, to)
     }
 
     fn finish(&self) -> Result<()> {
@@ -175,13 +210,14 @@ impl Device for LazyDevice {
         &self,
         sums: &BlockSums<'_>,
         clip_norm: f64,
+        updates: Option<u64>,
         decision: DeviceSlice,
     ) -> Result<()> {
         let (gathered, order, flags) = (sums.gathered, sums.order, sums.flags.to_vec());
         let work = move |cpu: &CpuDevice| {
             let sums = BlockSums { gathered, order, flags: &flags };
             // SAFETY: as in `copy_in`.
-            unsafe { cpu.decide(&sums, clip_norm, decision) }
+            unsafe { cpu.decide(&sums, clip_norm, updates, decision) }
         };
         self.push(Stream::Compute, work)
     }

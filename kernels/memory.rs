@@ -145,6 +145,11 @@ impl DeviceSlice {
 pub struct HostSlice(DeviceSlice);
 
 impl HostSlice {
+    /// Host memory that is known by its address.
+    pub fn at(memory: DeviceSlice) -> Self {
+        Self(memory)
+    }
+
     /// Bytes that are read later: they must stay, unchanged, until then.
     pub fn of(bytes: &[u8]) -> Self {
         Self(DeviceSlice { pointer: bytes.as_ptr().cast_mut(), bytes: bytes.len() })
@@ -176,6 +181,68 @@ impl HostSlice {
     pub unsafe fn as_mut_slice<'a>(self) -> &'a mut [u8] {
         // SAFETY: the caller vouches for it.
         unsafe { self.0.as_mut_slice() }
+    }
+}
+
+/// Host memory that a device has given: its copies reach it by themselves. Whoever is asked for a
+/// copy vouches that nobody touches the bytes until that is done.
+pub struct HostBuffer {
+    base: NonNull<u8>,
+    bytes: usize,
+    /// Whatever frees the bytes when it is dropped.
+    _memory: Box<dyn Send>,
+}
+
+// SAFETY: owns its bytes, as a `Vec` does.
+unsafe impl Send for HostBuffer {}
+
+impl HostBuffer {
+    /// A buffer over bytes that `memory` frees when it is dropped, on whichever thread.
+    ///
+    /// # Safety
+    /// `base` is the start of `bytes` initialised bytes of host memory that stay where they are,
+    /// and that nobody else uses, as long as `memory` lives.
+    pub unsafe fn new(base: NonNull<u8>, bytes: usize, memory: Box<dyn Send>) -> Self {
+        Self { base, bytes, _memory: memory }
+    }
+
+    /// Zeroed bytes at a page's start, with nothing special about them.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the system refuses.
+    pub fn plain(bytes: usize) -> Result<Self> {
+        let memory = HostMemory::zeroed(bytes)?;
+        // SAFETY: these are the bytes of `memory`, which is given away with them.
+        Ok(unsafe { Self::new(memory.base, bytes, Box::new(memory)) })
+    }
+
+    /// Length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        // SAFETY: they are there and initialised as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.bytes) }
+    }
+
+    /// The bytes, to change.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed for it.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.bytes) }
+    }
+
+    /// A part by address, for copies. Panics if it sticks out.
+    pub fn part(&self, offset: usize, bytes: usize) -> HostSlice {
+        let all = DeviceSlice { pointer: self.base.as_ptr(), bytes: self.bytes };
+        HostSlice(all.part(offset, bytes))
+    }
+}
+
+impl std::fmt::Debug for HostBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HostBuffer({} bytes)", self.bytes)
     }
 }
 

@@ -97,7 +97,7 @@ impl StepBench {
         let (engine, crew, step) = (&self.engine, &mut self.crew, self.step);
         let settings = engine.workload.update(step);
         let record = |record: usize| bytemuck::cast_slice(&self.records[record]);
-        let input = StepInput { step, updates: step, settings, record: &record };
+        let input = StepInput { step, updates: Some(step), settings, record: &record };
         let start = Instant::now();
         for entry in &self.plan.entries {
             match (&mut profile, &entry.work) {

@@ -35,7 +35,7 @@ fn bench(ranks: usize, rank: usize) -> Bench {
 
 impl Bench {
     fn slot(&self) -> BatchSlot {
-        BatchSlot::new(self.shape.records, self.shape.record_bytes)
+        BatchSlot::without_device(self.shape).unwrap()
     }
 
     fn tell(&mut self, message: LoaderMessage) {

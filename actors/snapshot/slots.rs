@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use bytemuck::{Pod, Zeroable};
 use memmap2::{MmapOptions, MmapRaw};
-use octet_kernels::memory::{DeviceSlice, Span};
+use octet_kernels::memory::{DeviceSlice, HostSlice, Span};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -283,6 +283,11 @@ impl Slot {
     /// The bytes of one tensor.
     pub fn tensor(&self, tensor: &LogicalTensor) -> DeviceSlice {
         self.part(tensor.span)
+    }
+
+    /// All of it, to be pinned.
+    pub fn memory(&self) -> HostSlice {
+        HostSlice::at(self.part(Span { offset: 0, bytes: self.slots.slot_bytes }))
     }
 
     fn part(&self, span: Span) -> DeviceSlice {

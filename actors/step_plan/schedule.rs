@@ -128,7 +128,7 @@ impl<'m, 'w> Streams<'m, 'w> {
             marks: memory.buckets(),
             issued: [const { Vec::new() }; STREAMS],
             behind: [[0; STREAMS]; STREAMS],
-            last: [vec![Last { read: 1, write: 1 }; memory.cells()], never(), never()],
+            last: [vec![Last { read: 1, write: 1 }; memory.cells()], never(), never(), never()],
         };
         for bucket in memory.fresh_from_before() {
             let touches = memory.touches(&Work::GatherParameters { bucket });

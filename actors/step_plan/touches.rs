@@ -154,7 +154,7 @@ impl<'w> Memory<'w> {
             | Work::GatherSquares
             | Work::GatherParameters { .. } => Stream::Communication,
             Work::Run(run) if self.meets(run) => Stream::Communication,
-            Work::Load(_) => Stream::Copy,
+            Work::Load(_) => Stream::CopyIn,
             _ => Stream::Compute,
         }
     }

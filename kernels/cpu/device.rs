@@ -1,7 +1,9 @@
-//! The CPU as a [`Device`]: every call is done when it returns, so there are no events.
+//! The CPU as a [`Device`]: every call is done when it returns, so events only tell the time.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -10,13 +12,13 @@ use crate::collectives::{Communicator, LocalGroup};
 use crate::cpu::pool::Pool;
 use crate::cpu::{CpuDevice, CpuRun};
 use crate::device::{
-    BlockSums, Decision, Device, Event, NOT_FINITE, OVERFLOW, Open, Opened, RunArguments,
-    UpdateSlice,
+    BlockSums, Decision, Device, Event, Events, HELD, NOT_FINITE, OVERFLOW, Open, Opened, Pinned,
+    RunArguments, UpdateSlice,
 };
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext, Target};
-use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostSlice};
+use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice};
 use crate::operands::Operands;
 use crate::ops::Stream;
 use crate::ops::adamw::{self, AdamW, adamw};
@@ -38,12 +40,51 @@ pub(crate) fn open(ranks: usize, threads: usize, timeout: Duration) -> Vec<Open>
     LocalGroup::new(ranks, timeout).into_iter().map(one).collect()
 }
 
+/// When events that tell the time were passed, in nanoseconds since their making; 0: never.
+#[derive(Debug, Default)]
+pub(super) struct EventClock(OnceLock<(Instant, Events, Vec<AtomicU64>)>);
+
+impl EventClock {
+    fn make(&self, events: Events) {
+        let never = || (0..events.timed).map(|_| AtomicU64::new(0)).collect();
+        self.0.get_or_init(|| (Instant::now(), events, never()));
+    }
+
+    fn cell(&self, event: Event) -> Option<(&Instant, &AtomicU64)> {
+        let (start, events, cells) = self.0.get()?;
+        let first = events.all - events.timed;
+        events.is_timed(event).then(|| (start, &cells[event.0 - first]))
+    }
+
+    fn pass(&self, event: Event) {
+        if let Some((start, cell)) = self.cell(event) {
+            cell.store(start.elapsed().as_nanos() as u64 + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn passed(&self, event: Event) -> Result<u64> {
+        let at = self.cell(event).map_or(0, |(_, cell)| cell.load(Ordering::Relaxed));
+        let never = || Error::Device(format!("event {} tells no time", event.0));
+        (at > 0).then_some(at).ok_or_else(never)
+    }
+}
+
 impl Device for CpuDevice {
-    fn allocate(&self, plan: &ArenaPlan, _events: usize) -> Result<Arena> {
+    fn allocate(&self, plan: &ArenaPlan, events: Events) -> Result<Arena> {
+        self.clock.make(events);
         Arena::in_host_memory(plan)
     }
 
-    fn record(&self, _event: Event, _stream: Stream) -> Result<()> {
+    fn host_memory(&self, bytes: usize) -> Result<HostBuffer> {
+        HostBuffer::plain(bytes)
+    }
+
+    unsafe fn pin(&self, _memory: HostSlice) -> Result<Pinned> {
+        Ok(Box::new(()))
+    }
+
+    fn record(&self, event: Event, _stream: Stream) -> Result<()> {
+        self.clock.pass(event);
         Ok(())
     }
 
@@ -53,6 +94,15 @@ impl Device for CpuDevice {
 
     fn reached(&self, _event: Event) -> Result<bool> {
         Ok(true)
+    }
+
+    fn synchronize(&self, _event: Event) -> Result<()> {
+        Ok(())
+    }
+
+    fn elapsed(&self, from: Event, to: Event) -> Result<Duration> {
+        let (from, to) = (self.clock.passed(from)?, self.clock.passed(to)?);
+        Ok(Duration::from_nanos(to.saturating_sub(from)))
     }
 
     fn finish(&self) -> Result<()> {
@@ -133,6 +183,7 @@ impl Device for CpuDevice {
         &self,
         sums: &BlockSums<'_>,
         clip_norm: f64,
+        updates: Option<u64>,
         decision: DeviceSlice,
     ) -> Result<()> {
         // SAFETY: the caller vouches for all three, and that they do not overlap.
@@ -142,10 +193,17 @@ impl Device for CpuDevice {
         };
         let norm = clip_factor(order.iter().map(|&at| gathered[at as usize]), clip_norm);
         let overflow = sums.flags.iter().any(|&at| gathered[at].to_bits() as u32 != 0);
+        let previous = decision[0];
+        let held = updates.is_none() && previous.skip & (OVERFLOW | HELD) != 0;
+        let skip = NOT_FINITE * u32::from(!norm.finite)
+            + OVERFLOW * u32::from(overflow)
+            + HELD * u32::from(held);
+        let before = updates.unwrap_or(previous.updates);
         decision[0] = Decision {
             norm: norm.norm,
             factor: norm.factor,
-            skip: NOT_FINITE * u32::from(!norm.finite) + OVERFLOW * u32::from(overflow),
+            skip,
+            updates: before + u64::from(skip == 0),
         };
         Ok(())
     }
@@ -164,7 +222,8 @@ impl Device for CpuDevice {
         if decision.skip != 0 {
             return Ok(());
         }
-        let settings = AdamW { gradient_scale: decision.factor, ..*settings };
+        let (gradient_scale, step) = (decision.factor, decision.updates);
+        let settings = AdamW { gradient_scale, step, ..*settings };
         // SAFETY: the caller vouches for all vectors, and that they do not overlap.
         let shard = unsafe {
             adamw::Shard {

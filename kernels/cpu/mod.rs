@@ -27,6 +27,7 @@ pub struct CpuDevice {
     pub isa: isa::Isa,
     /// Where its threads pack the operands of matrix products.
     pub scratch: gemm::Scratch,
+    clock: device::EventClock,
 }
 
 impl CpuDevice {
@@ -40,7 +41,7 @@ impl CpuDevice {
     /// Likewise, with these instructions.
     pub fn with_isa(threads: usize, isa: isa::Isa) -> Self {
         let scratch = gemm::Scratch::new(isa, threads).expect("a few megabytes for each thread");
-        Self { pool: pool::Pool::new(threads), isa, scratch }
+        Self { pool: pool::Pool::new(threads), isa, scratch, clock: device::EventClock::default() }
     }
 
     /// Threads that compute, the caller included.

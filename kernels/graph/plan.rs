@@ -55,7 +55,7 @@ pub(crate) fn lifetimes(graph: &Graph<'_>) -> Vec<Option<Lifetime>> {
 pub(crate) fn until(graph: &Graph<'_>, node: usize) -> usize {
     match graph.nodes[node].op.stream() {
         Stream::Compute => node,
-        Stream::Communication | Stream::Copy => wait_point(graph, node),
+        Stream::Communication | Stream::CopyIn | Stream::CopyOut => wait_point(graph, node),
     }
 }
 

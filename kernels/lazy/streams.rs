@@ -81,8 +81,26 @@ impl Streams {
     /// See [`Self::push`].
     pub fn reached(&mut self, event: Event) -> Result<bool> {
         self.run_some()?;
+        Ok(self.passed(event))
+    }
+
+    /// Whether the last marked place is passed, without letting time pass.
+    pub fn passed(&self, event: Event) -> bool {
         let marked = self.marked.get(&event).copied().unwrap_or_default();
-        Ok(self.is_passed(event, marked))
+        self.is_passed(event, marked)
+    }
+
+    /// Runs work, of whichever streams, until the last marked place is passed.
+    ///
+    /// # Errors
+    /// See [`Self::push`]; and when streams wait for each other.
+    pub fn synchronize(&mut self, event: Event) -> Result<()> {
+        while !self.passed(event) {
+            if !self.run_one()? {
+                return Err(Error::Device("streams wait for each other".to_string()));
+            }
+        }
+        Ok(())
     }
 
     /// Runs everything.

@@ -103,8 +103,10 @@ pub enum Stream {
     Compute,
     /// Beside it: collectives inside a graph. Operands stay untouched until a compute node waits.
     Communication,
-    /// Beside both: copies between host memory and the device. No node runs there.
-    Copy,
+    /// Beside both: copies from host memory. No node runs there.
+    CopyIn,
+    /// Beside all: copies to host memory. What goes out holds up nothing that comes in.
+    CopyOut,
 }
 
 /// An operation on tensors.

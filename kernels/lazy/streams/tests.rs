@@ -19,8 +19,8 @@ fn order(seed: u64, waits: bool) -> Vec<u8> {
         })
     };
     let mut streams = Streams::new(seed);
-    streams.push(Stream::Copy, note(1)).unwrap();
-    streams.record(Event(0), Stream::Copy).unwrap();
+    streams.push(Stream::CopyIn, note(1)).unwrap();
+    streams.record(Event(0), Stream::CopyIn).unwrap();
     if waits {
         streams.wait(Stream::Compute, Event(0)).unwrap();
     }
@@ -45,12 +45,12 @@ fn a_wait_is_for_the_place_that_was_marked_last_when_it_was_asked_for() {
         let mut streams = Streams::new(seed);
         // Nothing is marked yet: nobody waits.
         streams.wait(Stream::Compute, Event(3)).unwrap();
-        streams.record(Event(3), Stream::Copy).unwrap();
+        streams.record(Event(3), Stream::CopyIn).unwrap();
         streams.finish().unwrap();
         // It is passed, but the one after it is not.
-        streams.wait(Stream::Copy, Event(4)).unwrap();
+        streams.wait(Stream::CopyIn, Event(4)).unwrap();
         streams.record(Event(4), Stream::Compute).unwrap();
-        streams.wait(Stream::Copy, Event(4)).unwrap();
+        streams.wait(Stream::CopyIn, Event(4)).unwrap();
         streams.finish().unwrap();
     }
 }
@@ -61,6 +61,6 @@ fn work_that_fails_fails_what_comes_after_it() {
     let fails = || Err(Error::Device("a fault".to_string()));
     let first = streams.push(Stream::Compute, Box::new(fails));
     assert!(first.and_then(|()| streams.finish()).is_err());
-    let later = streams.push(Stream::Copy, Box::new(|| Ok(()))).unwrap_err();
+    let later = streams.push(Stream::CopyIn, Box::new(|| Ok(()))).unwrap_err();
     assert!(later.to_string().contains("a fault"), "{later}");
 }

@@ -77,7 +77,7 @@ pub struct BatchSlot {
 }
 
 impl BatchSlot {
-    /// A slot in memory from [`octet_kernels::device::Device::host_memory`], of [`SlotShape::bytes`].
+    /// A slot in memory that a device gave: as many bytes as its shape has.
     pub fn new(shape: SlotShape, memory: HostBuffer) -> Self {
         assert_eq!(memory.bytes(), shape.bytes(), "{shape:?}");
         Self { ticket: 0, sequence: 0, filled: 0, shape, memory }

@@ -322,8 +322,8 @@ pub trait Device {
     ) -> Result<()>;
 
     /// One AdamW step of a slice, unless the decision is not to; gradients are scaled by its
-    /// factor, and its `updates` are the number of the step. The fingerprint of the new weights overwrites the `u64` in `fingerprint` if `first`,
-    /// else it is added.
+    /// factor, and its `updates` are the number of the step. The fingerprint of the new weights
+    /// overwrites the `u64` in `fingerprint` if `first`, else it is added.
     ///
     /// # Safety
     /// See the trait.

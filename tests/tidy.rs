@@ -248,7 +248,8 @@ fn one_file_writes_to_the_terminal() {
     // Whatever else writes there waits for whoever reads it, and panics when nobody does.
     let prints = ["println!(", "print!(", "io::stdout()", "io::stderr()"];
     offences(|source, found| {
-        let front = source.name == "src/cli/output.rs";
+        // A build script talks to cargo so.
+        let front = ["src/cli/output.rs", "kernels/build.rs"].contains(&source.name.as_str());
         let front = front || source.is_test() || source.name.ends_with("testing.rs");
         for (line, code) in source.code().filter(|_| !front) {
             for word in prints.iter().filter(|word| code.contains(**word)) {

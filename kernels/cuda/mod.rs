@@ -4,12 +4,21 @@
 //! |---|---|
 //! | [`find`] | where NVIDIA's libraries are on this machine, and which of them will do |
 //! | [`library`] | a shared library that stays loaded, and tables of its functions |
+//! | [`nvrtc`], [`cache`] | the compiler, and what it has compiled before |
+//! | [`images`] | our kernels, as a driver loads them |
 //! | [`driver`] | the driver's functions, and the GPUs that it shows |
 //! | [`testing`] | shared libraries made by tests, and tests that say why they skip |
 //!
-//! Nothing here is linked: one binary starts on any machine, and what is missing is a sentence.
+//! The static gate (`gate`, tests only) holds every kernel against what its source expects of the
+//! compiler. Nothing here is linked: one binary starts on any machine, and what is missing is a
+//! sentence.
 
+pub mod cache;
 pub mod driver;
 pub mod find;
+#[cfg(test)]
+mod gate;
+pub mod images;
 pub mod library;
+pub mod nvrtc;
 pub mod testing;

@@ -268,6 +268,12 @@ impl Record<'_> {
 
 /// The fetched results of one run.
 pub trait Results {
+    /// The leading rows of a fetched tensor, as [`Self::read`].
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn read_rows(&self, name: &str, rows: usize, into: &mut Vec<f32>) -> Result<(), Fault>;
+
     /// Copies a fetched tensor out: narrow floats widened, `I32` as the bits that it has.
     ///
     /// # Errors
@@ -275,10 +281,21 @@ pub trait Results {
     fn read(&self, name: &str, into: &mut Vec<f32>) -> Result<(), Fault>;
 }
 
+/// What a conversation wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// One of the workload's `programs` over the record that it has filled.
+    Run(ProgramId),
+    /// Nothing now: it is asked again at once, without results, and may wait for a moment itself.
+    Wait,
+    /// Nothing any more.
+    End,
+}
+
 /// A conversation with one rank: each run's record depends on what the last run gave (sampling).
 pub trait Drive: Send {
-    /// Fills the next record and names its program, one of the workload's `programs`; `None` at the
-    /// end. `last` is `None` at first.
+    /// Fills the next record and names its program. `last` is what the last run gave, if one came
+    /// just before.
     ///
     /// # Errors
     /// A fault, which ends the drive.
@@ -287,7 +304,7 @@ pub trait Drive: Send {
         programs: &[Program],
         last: Option<&dyn Results>,
         record: &mut Record<'_>,
-    ) -> Result<Option<ProgramId>, Fault>;
+    ) -> Result<Turn, Fault>;
 }
 
 /// Everything the runtime must know about what is trained.

@@ -13,7 +13,7 @@ use octet_kernels::ops::Stream;
 
 use crate::actor::{Actor, Flow, Port};
 use crate::agreement::{Agreement, UPDATE};
-use crate::contract::{Record, Results, StepShape};
+use crate::contract::{Record, Results, StepShape, Turn};
 use crate::crew::{Crew, StepInput};
 use crate::engine::Engine;
 use crate::evaluator::EvaluatorMessage;
@@ -411,10 +411,15 @@ impl Rank {
             if self.agreement.gives_up() {
                 break;
             }
-            let Some(program) = drive.next(programs, results, &mut writer)? else { break };
-            let bytes = Some(bytemuck::cast_slice(&record));
-            self.crew.forward(&self.engine, program, bytes, step)?;
-            last = Some(program);
+            last = match drive.next(programs, results, &mut writer)? {
+                Turn::End => break,
+                Turn::Wait => None,
+                Turn::Run(program) => {
+                    let bytes = Some(bytemuck::cast_slice(&record));
+                    self.crew.forward(&self.engine, program, bytes, step)?;
+                    Some(program)
+                }
+            };
         }
         Ok(RankReply::Drove)
     }

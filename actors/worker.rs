@@ -219,11 +219,20 @@ impl Fetched<'_> {
 
 impl Results for Fetched<'_> {
     fn read(&self, name: &str, into: &mut Vec<f32>) -> Result<(), Fault> {
+        self.read_rows(name, usize::MAX, into)
+    }
+
+    fn read_rows(&self, name: &str, rows: usize, into: &mut Vec<f32>) -> Result<(), Fault> {
         let program = &self.engine.workload.programs()[self.program.0];
         let found = program.fetched(name, &self.worker.bindings(self.engine, 0, 0), 0);
         let slice = found.map_err(|e| Fault::ours(self.engine.name(), e))?;
-        let dtype = program.fetches().find(|(of, _)| *of == name).map_or(DType::F32, |f| f.1.dtype);
-        let elements = slice.bytes() / dtype.bytes();
+        let spec = program.fetches().find(|(of, _)| *of == name).map(|(_, spec)| spec);
+        let dtype = spec.map_or(DType::F32, |spec| spec.dtype);
+        let mut elements = slice.bytes() / dtype.bytes();
+        if let Some(spec) = spec {
+            elements = elements.min(rows.saturating_mul(spec.columns()));
+        }
+        let slice = slice.part(0, elements * dtype.bytes());
         into.resize(elements, 0.0);
         let download = |bytes: &mut [u8]| {
             // SAFETY: the run is over, and no other begins meanwhile.

@@ -197,7 +197,7 @@ impl Composition {
         }
         made.follow();
         if config.sample.every > 0 {
-            made.add_caches(size.max_positions);
+            made.add_caches(config.sample.sequences, size.max_positions);
         }
         Ok(made)
     }
@@ -218,11 +218,11 @@ impl Composition {
         }
     }
 
-    fn add_caches(&mut self, positions: usize) {
+    fn add_caches(&mut self, sequences: usize, positions: usize) {
         let Some(writer) = &mut self.writer else { return };
         let mut scope = Scope::new(&mut self.variables).named(writer.part.name());
         let able = writer.part.model().writer();
-        writer.caches = able.map(|able| able.caches(&mut scope, 1, positions));
+        writer.caches = able.map(|able| able.caches(&mut scope, sequences, positions));
     }
 
     /// How often a step may overflow and be done again, and once more.

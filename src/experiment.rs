@@ -152,10 +152,10 @@ impl Experiment {
         if let Some(writer) = writer
             && let Some(caches) = &writer.caches
         {
-            let first = self.programs.len();
-            let (decoder, programs) =
-                Decoder::compile(writer, caches, variables, &self.layout, plain, first)?;
-            self.programs.extend(programs);
+            let number = ProgramId(self.programs.len());
+            let (decoder, program) =
+                Decoder::compile(writer, caches, variables, &self.layout, plain, number)?;
+            self.programs.push(program);
             self.decoder = Some(decoder);
         }
         Ok(())
@@ -247,7 +247,7 @@ impl Experiment {
         &self.composition
     }
 
-    /// The programs that write text, if `sample.every` asks for any and a model can.
+    /// The program that writes text, if `sample.every` asks for any and a model can.
     pub fn decoder(&self) -> Option<Decoder> {
         self.decoder
     }

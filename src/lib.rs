@@ -40,5 +40,6 @@ pub mod provenance;
 pub mod run_data;
 pub mod sampling;
 pub mod schedule;
+pub mod serve;
 pub mod text;
 pub mod train;

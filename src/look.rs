@@ -31,12 +31,15 @@ use crate::experiment::Experiment;
 use crate::failure::Failure;
 use crate::models::{ModelSize, RecomputeConfig};
 use crate::run_data::{self, DataPlace, tokenizer_folder};
-use crate::sampling::{Conversation, Listener, Request, Sampler, read_prompt};
+use crate::sampling::{Crowd, Decoder, Listener, Next, Request, Sampler, read_prompt};
 use crate::text::Text;
 use crate::train::{Place, Saving, TOKENIZER_FACT, check_device, interrupted, open_store, setup};
 
 /// Threads that read a checkpoint.
 const READERS: usize = 2;
+
+/// Texts that are written at once, at most: each has caches of its own.
+const SEQUENCES_MAX: usize = 8;
 
 /// Most tasks of a run.
 const TASKS_MAX: usize = 256;
@@ -138,6 +141,21 @@ impl Run {
         open_store(&self.config, &self.folder.join("checkpoints"), &disk)
     }
 
+    /// What writes so many texts at once.
+    pub(crate) fn writing(
+        &self,
+        sequences: usize,
+    ) -> Result<(Config, Experiment, Decoder), Failure> {
+        self.hold_against_checkpoint()?;
+        let mut config = self.looking()?;
+        (config.sample.every, config.sample.sequences) = (1, sequences);
+        let vocabulary = config.padded_vocabulary(run_data::tokenizer(&self.folder)?.vocabulary());
+        let experiment = Experiment::new(&config, vocabulary, None)?;
+        let missing = || Failure::user("this run trains no model that goes on with a text");
+        let decoder = experiment.decoder().ok_or_else(missing)?;
+        Ok((config, experiment, decoder))
+    }
+
     /// The configuration for a look: one rank, nothing served.
     fn looking(&self) -> Result<Config, Failure> {
         check_device(&self.config)?;
@@ -160,6 +178,8 @@ pub struct Writing {
     pub tokens: usize,
     /// How they are drawn.
     pub sampler: Sampler,
+    /// A text ends before the first of these that is written.
+    pub stop: Vec<String>,
 }
 
 /// What a look found.
@@ -175,37 +195,40 @@ pub struct Looked {
     pub interrupted: bool,
 }
 
-/// Lets the newest good checkpoint go on with prompts, one after the other. Each has a listener,
-/// who hears the continuation.
+/// Lets the newest good checkpoint go on with prompts, several at once. Each has a listener, who
+/// hears the continuation.
 ///
 /// # Errors
 /// [`Failure`]: no good checkpoint, a prompt that cannot be read.
 pub fn generate(run: &Run, writing: Writing, listeners: Vec<Listener>) -> Result<Looked, Failure> {
-    run.hold_against_checkpoint()?;
-    let mut config = run.looking()?;
-    config.sample.every = 1;
+    let sequences = writing.prompts.len().clamp(1, SEQUENCES_MAX);
+    let (config, experiment, decoder) = run.writing(sequences)?;
     let tokenizer = Arc::new(run_data::tokenizer(&run.folder)?);
-    let vocabulary = config.padded_vocabulary(tokenizer.vocabulary());
-    let experiment = Experiment::new(&config, vocabulary, None)?;
-    let missing = || Failure::user("this run trains no model that goes on with a text");
-    let decoder = experiment.decoder().ok_or_else(missing)?;
-    let Writing { prompts, tokens, sampler } = writing;
+    let Writing { prompts, tokens, sampler, stop } = writing;
     let mut texts = VecDeque::with_capacity(prompts.len());
-    for (prompt, listener) in prompts.iter().zip(listeners) {
+    for ((number, prompt), listener) in (0..).zip(&prompts).zip(listeners) {
         let prompt = read_prompt(&tokenizer, prompt, decoder.positions)
             .map_err(|problem| Failure::user(format!("--prompt: {problem}")))?;
-        let (tokenizer, sampler) = (tokenizer.clone(), sampler.clone());
-        texts.push_back((Request { tokenizer, prompt, tokens, sampler }, listener));
+        let request = Request::new(tokenizer.clone(), prompt, tokens, sampler.clone());
+        let request = Request { number, stop: stop.clone(), ..request };
+        texts.push_back(Box::new((request, listener)));
     }
-    let count = texts.len();
-    let texts = Mutex::new((0..).zip(texts).collect::<VecDeque<_>>());
+    let texts = Mutex::new(Some(texts));
     let experiment = experiment.with_talk(Box::new(move |step| {
-        let mut texts = texts.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (sequence, (request, listener)) = texts.pop_front()?;
-        let text = Conversation::new(decoder, request, step, listener).numbered(sequence);
-        Some(Box::new(text))
+        let mut texts = texts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()?;
+        let source = Box::new(move |_| texts.pop_front().map_or(Next::End, Next::Text));
+        Some(Box::new(Crowd::new(decoder, step, source)))
     }));
-    look(run, &config, experiment, |step| vec![Work::Drive { step }; count], never())
+    converse(run, &config, experiment)
+}
+
+/// Holds the conversation of an experiment with the newest good checkpoint.
+pub(crate) fn converse(
+    run: &Run,
+    config: &Config,
+    experiment: Experiment,
+) -> Result<Looked, Failure> {
+    look(run, config, experiment, |step| vec![Work::Drive { step }], never())
 }
 
 /// Evaluates the newest good checkpoint on one held-out task, or on all.
@@ -388,10 +411,10 @@ fn newest_model(
 }
 
 /// A folder of our own, removed at the end.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn create() -> Result<Self, Failure> {
+    pub(crate) fn create() -> Result<Self, Failure> {
         let base = std::env::temp_dir();
         let mut number = 0;
         loop {

@@ -41,7 +41,7 @@ use crate::look::{self, Run};
 use crate::plan::{Room, vocabulary};
 use crate::provenance;
 use crate::run_data::{self, DataPlace};
-use crate::sampling::{Conversation, Decoder, Heard, Listener, Request, Sampler, read_prompt};
+use crate::sampling::{Crowd, Decoder, Heard, Listener, Request, Sampler, read_prompt};
 use crate::text::Text;
 
 /// The log of a run, in its folder.
@@ -369,12 +369,8 @@ fn sample_file(folder: &Path, step: u64) -> PathBuf {
 fn request(config: &Config, tokenizer: &Arc<Tokenizer>) -> Result<Request, Failure> {
     let prompt = read_prompt(tokenizer, &config.sample.prompt, config.batch.sequence_length)
         .map_err(|problem| Failure::user(format!("sample.prompt: {problem}")))?;
-    Ok(Request {
-        tokenizer: tokenizer.clone(),
-        prompt,
-        tokens: config.sample.tokens,
-        sampler: Sampler::new(&config.sample, config.run.seed),
-    })
+    let sampler = Sampler::new(&config.sample, config.run.seed);
+    Ok(Request::new(tokenizer.clone(), prompt, config.sample.tokens, sampler))
 }
 
 /// The conversations of a run: each is stored, then shown.
@@ -390,13 +386,14 @@ fn talk(
         let mut diverged = false;
         let listener: Listener = Box::new(move |heard| {
             match heard {
+                Heard::Token(_) => {}
                 Heard::Piece(piece) => text.push_str(piece),
                 Heard::Diverged => diverged = true,
-                Heard::End if diverged => {
+                Heard::End(_) if diverged => {
                     let refused = Some("the model gives no finite logit".to_string());
                     sampled(&Sample { step, text: std::mem::take(&mut text), refused });
                 }
-                Heard::End => {
+                Heard::End(_) => {
                     let written = replace(&LocalDisk, &path, text.as_bytes());
                     let refused = written.err().map(|error| error.to_string());
                     sampled(&Sample { step, text: std::mem::take(&mut text), refused });
@@ -404,7 +401,7 @@ fn talk(
             }
             ControlFlow::Continue(())
         });
-        Some(Box::new(Conversation::new(decoder, request.clone(), step, listener)))
+        Some(Box::new(Crowd::of_one(decoder, step, request.clone(), listener)))
     })
 }
 

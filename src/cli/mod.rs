@@ -21,6 +21,7 @@ mod parent;
 mod plan;
 mod prepare;
 mod progress;
+mod serve;
 mod signals;
 mod train;
 mod train_filter;
@@ -60,6 +61,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Go on with a prompt, by a run's newest good checkpoint.
     Generate(generate::Arguments),
+    /// Answer over HTTP, as clients of OpenAI's API ask.
+    Serve(serve::Arguments),
     /// Held-out losses of a run's newest good checkpoint.
     Evaluate(evaluate::Arguments),
     /// Make a folder of a checkpoint that Hugging Face's libraries load.
@@ -123,6 +126,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::TrainFilter(arguments) => train_filter::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Generate(arguments) => generate::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),

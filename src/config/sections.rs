@@ -197,6 +197,9 @@ pub struct SampleConfig {
     /// Seed of the draws; by default `run.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Texts at once: no key of a file, but set where a run is made to write.
+    #[serde(skip)]
+    pub sequences: usize,
 }
 
 impl Default for SampleConfig {
@@ -209,6 +212,7 @@ impl Default for SampleConfig {
             top_k: 50,
             top_p: 1.0,
             seed: None,
+            sequences: 1,
         }
     }
 }

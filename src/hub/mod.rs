@@ -11,6 +11,7 @@
 //! | `source`, `llmc` | what is to be imported |
 //! | `matching` | its tensors against those that the model must have |
 //! | `import` | a run made of them |
+//! | `opened` | such a folder, or a run, to look at |
 //! | `vocabulary` | tokens that are added |
 //! | `gguf` | a checkpoint to a file of llama.cpp's |
 //! | `tensors`, `reading` | tensors of files, found and read |
@@ -32,6 +33,7 @@ mod llama;
 mod llmc;
 mod matching;
 mod mistral;
+mod opened;
 mod qwen2;
 mod qwen3;
 mod reading;
@@ -49,4 +51,5 @@ mod vocabulary;
 pub use export::{Export, Exported, Form, export};
 pub use gguf::GgmlType;
 pub use import::{Import, Imported, import};
-pub use record::check;
+pub use opened::Opened;
+pub use record::{Chat, chat, check};

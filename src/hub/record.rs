@@ -132,3 +132,49 @@ pub fn check(run: &Path, config: &Config, tokenizer: &Tokenizer) -> Result<(), F
         _ => Ok(()),
     }
 }
+
+/// How a model is talked with.
+pub struct Chat {
+    /// The file that says so.
+    pub path: PathBuf,
+    /// A Jinja text.
+    pub template: String,
+    /// The token that begins a text.
+    pub begin: Option<String>,
+    /// The token that ends one.
+    pub end: Option<String>,
+}
+
+/// The chat template of a run that was imported with one.
+///
+/// # Errors
+/// A failure of the world: a kept file cannot be read; bad input: it is damaged.
+pub fn chat(run: &Path) -> Result<Option<Chat>, Failure> {
+    let kept: BTreeMap<&str, Vec<u8>> = kept(run)?.into_iter().collect();
+    let path = |name: &str| run.join(FOLDER).join(name);
+    let refused = |name: &str, what: &dyn std::fmt::Display| {
+        Failure::user(format!("{}: {what}", path(name).display()))
+    };
+    let (alone, config) = ("chat_template.jinja", "tokenizer_config.json");
+    let settings: Value = match kept.get(config) {
+        Some(bytes) => serde_json::from_slice(bytes).map_err(|error| refused(config, &error))?,
+        None => Value::Null,
+    };
+    let named = settings["chat_template"].as_array().into_iter().flatten();
+    let default = named.clone().find(|one| one["name"] == "default").map(|one| &one["template"]);
+    let within = default.unwrap_or(&settings["chat_template"]).as_str();
+    let (name, template) = match (kept.get(alone), within) {
+        (Some(bytes), _) => {
+            let text = String::from_utf8(bytes.clone()).map_err(|error| refused(alone, &error))?;
+            (alone, text)
+        }
+        (None, Some(text)) => (config, text.to_owned()),
+        (None, None) => return Ok(None),
+    };
+    let token = |role: &str| {
+        let token = &settings[role];
+        token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
+    };
+    let (begin, end) = (token("bos_token"), token("eos_token"));
+    Ok(Some(Chat { path: path(name), template, begin, end }))
+}

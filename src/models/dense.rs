@@ -12,9 +12,10 @@ use octet_kernels::graph::{Graph, Init, Region, State, StateUse, Tensor};
 use octet_kernels::ops::activation::gelu;
 use octet_kernels::ops::add::add;
 use octet_kernels::ops::attention::{AttentionSpec, attention};
-use octet_kernels::ops::attention_cached::{CacheSpec, Caches, attention_cached};
+use octet_kernels::ops::attention_cached::{CacheSpec, Caches, Places, attention_cached};
 use octet_kernels::ops::dropout::dropout;
 use octet_kernels::ops::embedding::embedding;
+use octet_kernels::ops::gather_rows::gather_rows;
 use octet_kernels::ops::head_norm::{HeadNorm, head_norm};
 use octet_kernels::ops::layer_norm::layer_norm;
 use octet_kernels::ops::linear::linear;
@@ -26,7 +27,9 @@ pub use config::{ActivationKind, DenseConfig, Initialisation, NormKind, Position
 use parameters::{Block, Linear, Norm, Parameters};
 pub use rope_scaling::RopeScaling;
 
-use crate::models::{Head, KvCache, KvCaches, Model, ModelSize, Scope, Sight, TokenBatch, Writer};
+use crate::models::{
+    Head, KvCache, KvCaches, Model, ModelSize, Scope, Sight, TokenBatch, Writer, WriterRows,
+};
 
 mod config;
 mod parameters;
@@ -264,13 +267,8 @@ impl Writer for Dense {
         KvCaches { sequences, positions, blocks }
     }
 
-    fn decode(
-        &self,
-        g: &mut Graph<'_>,
-        caches: &KvCaches,
-        tokens: Tensor,
-        positions: Tensor,
-    ) -> Result<Tensor> {
+    fn decode(&self, g: &mut Graph<'_>, caches: &KvCaches, rows: &WriterRows) -> Result<Tensor> {
+        let places = Places { positions: rows.positions, sequences: rows.sequences };
         let spec = CacheSpec {
             heads: self.config.heads,
             kv_heads: self.config.kv_heads(),
@@ -284,10 +282,11 @@ impl Writer for Dense {
             let KvCache { keys, values } = caches.blocks[block];
             let spec = CacheSpec { window: self.config.window_of(block), ..spec };
             let states = Caches { keys: g.state(keys), values: g.state(values) };
-            attention_cached(g, qkv, positions, states, spec)
+            attention_cached(g, qkv, places, states, spec)
         };
-        let context = Context { positions, dropped: None, attend: &attend };
-        let hidden = self.rows(g, tokens, &context)?;
+        let context = Context { positions: rows.positions, dropped: None, attend: &attend };
+        let hidden = self.rows(g, rows.tokens, &context)?;
+        let hidden = gather_rows(g, hidden, rows.picked)?;
         let head = self.output(g);
         g.scoped("head", |g| linear(g, hidden, head, None))
     }

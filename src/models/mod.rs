@@ -202,25 +202,29 @@ pub trait Pooler {
     fn pool(&self, g: &mut Graph<'_>, first: Tensor) -> Result<Tensor>;
 }
 
+/// New tokens of cached sequences, in any number of each.
+#[derive(Debug, Clone, Copy)]
+pub struct WriterRows {
+    /// `i32[N]`.
+    pub tokens: Tensor,
+    /// `i32[N]`: their positions, those of a sequence in order.
+    pub positions: Tensor,
+    /// `i32[N]`: whose they are.
+    pub sequences: Tensor,
+    /// `i32[A]`: the rows after which logits are wanted.
+    pub picked: Tensor,
+}
+
 /// A model that text can be drawn from.
 pub trait Writer {
     /// Registers caches for so many sequences of so many positions, at most those of the model.
     fn caches(&self, scope: &mut Scope<'_>, sequences: usize, positions: usize) -> KvCaches;
 
-    /// `f[N, V]`: the logits after each of N new tokens, `tokens i32[N]` at `positions i32[N]`. The
-    /// N rows are equally many for each cached sequence, one sequence after the other: one when
-    /// decoding, a prompt's when filling caches. A row at position -1 is padding: nothing reads it,
-    /// and its logits mean nothing.
+    /// `f[A, V]`: the logits after those of the new tokens that are picked.
     ///
     /// # Errors
     /// [`octet_kernels::error::Error::Shape`] when the rows do not fit the caches.
-    fn decode(
-        &self,
-        g: &mut Graph<'_>,
-        caches: &KvCaches,
-        tokens: Tensor,
-        positions: Tensor,
-    ) -> Result<Tensor>;
+    fn decode(&self, g: &mut Graph<'_>, caches: &KvCaches, rows: &WriterRows) -> Result<Tensor>;
 }
 
 /// `[model]`: the keys of all families, and those of one.

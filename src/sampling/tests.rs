@@ -1,21 +1,25 @@
 //! Tests of drawing tokens and of the conversation, against a model that is a table.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use octet_actors::contract::{Drive, ProgramId, Record, Results};
+use octet_actors::contract::{Drive, ProgramId, Record, Results, Turn};
 use octet_actors::fault::Fault;
 use octet_kernels::graph::{Layout, Policy, Program, Variables};
 
-use super::{Conversation, Decoder, Heard, Place, Request, Sampler, read_prompt, unfinished};
+use super::conversation::{spelled, unfinished};
+use super::{
+    Crowd, Decoder, End, Ended, Heard, Inputs, Listener, Next, Place, Request, Sampler, Scored,
+    Scores, Waiting, read_prompt,
+};
 use crate::composition::Writer;
 use crate::data::{Tokenizer, TokenizerOptions};
 use crate::models::{DenseConfig, Family, ModelSize, Part, Scope};
 use crate::objectives::Writes;
 
 fn sampler(temperature: f64) -> Sampler {
-    Sampler { temperature, top_k: 0, top_p: 1.0, seed: 3 }
+    Sampler { temperature, seed: 3, ..Sampler::default() }
 }
 
 fn at(step: u64, sequence: u64, number: u64) -> Place {
@@ -51,6 +55,57 @@ fn tokens_are_drawn_as_often_as_they_are_likely() {
     near(counts(&top_p, &logits), [0.0, 2.0 / 9.0, 3.0 / 9.0, 4.0 / 9.0]);
     let one = Sampler { top_p: 1e-9, ..sampler(1.0) };
     assert_eq!(counts(&one, &logits), [0, 0, 0, 4000]);
+    // 0.2 is half as likely as the most likely one, 0.1 less than 0.4 of it.
+    let min_p = Sampler { min_p: 0.4, ..sampler(1.0) };
+    near(counts(&min_p, &logits), [0.0, 2.0 / 9.0, 3.0 / 9.0, 4.0 / 9.0]);
+    assert_eq!(counts(&Sampler { min_p: 1.0, ..sampler(1.0) }, &logits), [0, 0, 0, 4000]);
+}
+
+#[test]
+fn penalties_lower_what_was_said() {
+    // The prompt is 0 and 1; 1, 2 and 2 were drawn.
+    let penalised = |sampler: Sampler| {
+        let mut logits = [2.0f32, -2.0, 1.0, 3.0];
+        sampler.penalise(&mut logits, &[0, 1, 1, 2, 2, 9], 2);
+        logits
+    };
+    assert_eq!(penalised(sampler(1.0)), [2.0, -2.0, 1.0, 3.0]);
+    let repetition = Sampler { repetition_penalty: 2.0, ..sampler(1.0) };
+    assert_eq!(penalised(repetition), [1.0, -4.0, 0.5, 3.0]);
+    let presence = Sampler { presence_penalty: 0.5, ..sampler(1.0) };
+    assert_eq!(penalised(presence), [2.0, -2.5, 0.5, 3.0]);
+    let frequency = Sampler { frequency_penalty: 0.5, ..sampler(1.0) };
+    assert_eq!(penalised(frequency), [2.0, -2.5, 0.0, 3.0]);
+}
+
+#[test]
+fn settings_that_cannot_be_are_named() {
+    assert_eq!(sampler(0.0).check(), Ok(()));
+    for (wrong, name) in [
+        (Sampler { temperature: -1.0, ..sampler(1.0) }, "temperature"),
+        (Sampler { temperature: f64::NAN, ..sampler(1.0) }, "temperature"),
+        (Sampler { temperature: f64::INFINITY, ..sampler(1.0) }, "temperature"),
+        (Sampler { top_p: 0.0, ..sampler(1.0) }, "top_p"),
+        (Sampler { min_p: 1.5, ..sampler(1.0) }, "min_p"),
+        (Sampler { repetition_penalty: 0.0, ..sampler(1.0) }, "repetition_penalty"),
+        (Sampler { presence_penalty: 3.0, ..sampler(1.0) }, "presence_penalty"),
+        (Sampler { frequency_penalty: f64::NAN, ..sampler(1.0) }, "frequency_penalty"),
+    ] {
+        assert_eq!(wrong.check().unwrap_err().0, name);
+    }
+}
+
+#[test]
+fn scores_are_logarithms_of_probabilities() {
+    // Shifted logits are the same probabilities: 0.1, 0.2, 0.3 and 0.4.
+    let logits = [0.1f32, 0.2, 0.3, 0.4].map(|p| p.ln() + 5.0);
+    let scored = Scored::new(&logits, 1, 2);
+    let near = |got: f32, probability: f32| assert!((got.exp() - probability).abs() < 1e-6);
+    near(scored.logprob.unwrap(), 0.2);
+    assert_eq!(scored.top.iter().map(|top| top.0).collect::<Vec<_>>(), [3, 2]);
+    near(scored.top[0].1, 0.4);
+    assert_eq!(Scored::new(&logits, 3, 4).logprob, Some(scored.top[0].1));
+    assert_eq!(Scored::new(&logits, 3, 9).top.len(), 4);
 }
 
 #[test]
@@ -99,159 +154,303 @@ fn prompts_are_refused_in_one_sentence() {
     assert!(read_prompt(&Tokenizer::characters("ab".chars(), false), "c", 2).is_err());
 }
 
-/// Logits that make one token certain, in the row of each that was read.
-struct Certain(Vec<f32>);
+/// A model that is a table: what it says after a text, whatever is beside it.
+struct Table<'a> {
+    answer: &'a dyn Fn(&[u32]) -> u32,
+    /// Per cached sequence, what was read.
+    read: Vec<Vec<u32>>,
+    logits: Vec<f32>,
+}
 
-impl Results for Certain {
-    fn read(&self, name: &str, into: &mut Vec<f32>) -> Result<(), Fault> {
-        assert_eq!(name, "logits");
-        into.clone_from(&self.0);
+/// Rows of padding: the embedding has more than the tokenizer.
+const COLUMNS: usize = 260;
+
+impl Table<'_> {
+    /// Reads a record as the program would; gives its rows as (sequence, position, token).
+    fn run(&mut self, program: &Program, record: &mut Record<'_>) -> Vec<(i32, i32, i32)> {
+        let inputs = record.fields::<i32, 6>(program, Inputs::NAMES);
+        let [tokens, positions, sequences, picked, rows, answers] = inputs;
+        let (rows, answers) = (rows[0] as usize, answers[0] as usize);
+        let mut after = Vec::new();
+        for row in 0..rows {
+            let read = &mut self.read[sequences[row] as usize];
+            read.truncate(positions[row] as usize);
+            assert_eq!(read.len(), positions[row] as usize, "nothing is passed over");
+            read.push(tokens[row] as u32);
+            after.push((self.answer)(read));
+        }
+        self.logits = vec![0.0; answers * COLUMNS];
+        for (answer, logits) in self.logits.chunks_mut(COLUMNS).enumerate() {
+            // The padding of the vocabulary is the most likely of all, and no token.
+            logits[COLUMNS - 1] = 2.0;
+            logits[after[picked[answer] as usize] as usize] = 1.0;
+        }
+        (0..rows).map(|row| (sequences[row], positions[row], tokens[row])).collect()
+    }
+}
+
+impl Results for Table<'_> {
+    fn read_rows(&self, name: &str, rows: usize, into: &mut Vec<f32>) -> Result<(), Fault> {
+        assert_eq!((name, rows * COLUMNS), ("logits", self.logits.len()));
+        into.clone_from(&self.logits);
         Ok(())
+    }
+
+    fn read(&self, name: &str, into: &mut Vec<f32>) -> Result<(), Fault> {
+        self.read_rows(name, self.logits.len() / COLUMNS, into)
     }
 }
 
 const POSITIONS: usize = 40;
 
-fn decoder() -> (Decoder, Vec<Program>) {
+fn decoder(sequences: usize) -> (Decoder, Program) {
     let mut variables = Variables::new();
     let config = DenseConfig { layers: 1, heads: 1, width: 8, ..DenseConfig::default() };
-    let size = ModelSize { vocabulary: 260, max_positions: POSITIONS };
+    let size = ModelSize { vocabulary: COLUMNS, max_positions: POSITIONS };
     let model = config.build(size, &mut Scope::new(&mut variables)).unwrap();
-    let caches = model.writer().unwrap().caches(&mut Scope::new(&mut variables), 1, POSITIONS);
+    let mut scope = Scope::new(&mut variables);
+    let caches = model.writer().unwrap().caches(&mut scope, sequences, POSITIONS);
     let part = Arc::new(Part::new("", model));
     let writer = Writer { part, writes: Writes::default(), caches: None };
     let layout = Layout::new(&variables, octet_kernels::graph::Granularity::default());
-    let made = Decoder::compile(&writer, &caches, &variables, &layout, Policy::default(), 0);
-    let (decoder, programs) = made.unwrap();
-    (decoder, programs.into())
+    let (policy, number) = (Policy::default(), ProgramId(0));
+    Decoder::compile(&writer, &caches, &variables, &layout, policy, number).unwrap()
 }
 
-/// Converses with a model that says `answer` whatever it reads. Gives the text, and what was read
-/// in each run as (program, tokens with their positions).
-#[expect(clippy::type_complexity, reason = "read once, right below")]
-fn converse(
-    prompt: &str,
-    tokens: usize,
-    answer: &[u32],
-) -> (String, Vec<(ProgramId, Vec<(i32, i32)>)>) {
-    let (decoder, programs) = decoder();
+fn request(prompt: &str, tokens: usize) -> Request {
     let tokenizer = Arc::new(Tokenizer::bytes());
     let prompt = read_prompt(&tokenizer, prompt, POSITIONS).unwrap();
-    let (prompted, text) = (prompt.len(), Arc::new(Mutex::new(String::new())));
-    let heard = text.clone();
-    let listener = Box::new(move |piece: Heard<'_>| {
-        heard.lock().unwrap().push_str(match piece {
-            Heard::Piece(text) => text,
-            Heard::Diverged => "<diverged>",
-            Heard::End => "<end>",
-        });
+    Request::new(tokenizer, prompt, tokens, sampler(0.0))
+}
+
+/// What a listener has heard, as text with marks.
+type Said = Arc<Mutex<String>>;
+
+fn listener() -> (Listener, Said) {
+    let said = Said::default();
+    let told = said.clone();
+    let listener = Box::new(move |heard: Heard<'_>| {
+        let mut said = told.lock().unwrap();
+        match heard {
+            Heard::Piece(text) => said.push_str(text),
+            Heard::Diverged => said.push_str("<diverged>"),
+            Heard::Token(Scored { token, logprob, top }) => {
+                let token = char::from_u32(token).unwrap();
+                let known = if logprob.is_some() { '=' } else { '?' };
+                said.push_str(&format!("[{token}{known}{}]", top.len()));
+            }
+            Heard::End(Ended { at: End::Length, tokens }) => said.push_str(&format!("<{tokens}>")),
+            Heard::End(Ended { at: End::Document, .. }) => said.push_str("<end>"),
+            Heard::End(Ended { at: End::Stop, .. }) => said.push_str("<stop>"),
+            Heard::End(Ended { at: End::GivenUp, .. }) => said.push_str("<given up>"),
+        }
         ControlFlow::Continue(())
     });
-    let request = Request { tokenizer, prompt, tokens, sampler: sampler(0.0) };
-    let mut conversation = Conversation::new(decoder, request, 9, listener);
-    let mut memory = vec![0u64; 64];
-    let (mut runs, mut last) = (Vec::new(), None::<Certain>);
-    // Tokens that were drawn, and the one at position 0.
-    let (mut drawn, mut first) = (0, 0);
+    (listener, said)
+}
+
+/// Rows of runs as (sequence, position, token).
+type Runs = Vec<Vec<(i32, i32, i32)>>;
+
+/// Lets a crowd talk with a table until its end.
+fn hear_out(crowd: &mut Crowd, program: &Program, answer: &dyn Fn(&[u32]) -> u32) -> Runs {
+    let read = vec![Vec::new(); 8];
+    let mut table = Table { answer, read, logits: Vec::new() };
+    let mut memory = vec![0u64; 256];
+    let (mut runs, mut first) = (Vec::new(), true);
     loop {
         let mut record = Record::new(bytemuck::cast_slice_mut(&mut memory));
-        let results = last.as_ref().map(|last| last as &dyn Results);
-        let Some(id) = conversation.next(&programs, results, &mut record).unwrap() else { break };
-        let program = &programs[id.0];
-        let [tokens, positions] = record.fields::<i32, 2>(program, ["tokens", "positions"]);
-        let rows: Vec<(i32, i32)> =
-            tokens.iter().copied().zip(positions.iter().copied()).filter(|r| r.1 >= 0).collect();
-        let mut logits = vec![0.0; tokens.len() * 260];
-        if rows[0].1 == 0 && !runs.is_empty() {
-            first = prompted + drawn - POSITIONS / 2;
+        let last = (!first).then_some(&table as &dyn Results);
+        match crowd.next(std::slice::from_ref(program), last, &mut record).unwrap() {
+            Turn::End => return runs,
+            Turn::Wait => first = true,
+            Turn::Run(_) => {
+                runs.push(table.run(program, &mut record));
+                first = false;
+            }
         }
-        // The padding of the vocabulary is the most likely of all, and no token.
-        logits[(rows.len() - 1) * 260 + 259] = 2.0;
-        if first + rows[rows.len() - 1].1 as usize + 1 == prompted + drawn {
-            logits[(rows.len() - 1) * 260 + answer[drawn] as usize] = 1.0;
-            drawn += 1;
-        }
-        last = Some(Certain(logits));
-        runs.push((id, rows));
     }
-    let text = text.lock().unwrap().clone();
-    (text, runs)
+}
+
+/// Says `answer` behind a prompt of so many tokens.
+fn says(prompt: usize, answer: &str) -> impl Fn(&[u32]) -> u32 {
+    let answer: Vec<u32> = answer.bytes().map(u32::from).chain([256]).collect();
+    move |read: &[u32]| match read.len().checked_sub(prompt) {
+        Some(at) => answer[at],
+        None => u32::from(b'!'),
+    }
+}
+
+/// One text alone.
+fn alone(request: Request, answer: &dyn Fn(&[u32]) -> u32) -> (String, Runs) {
+    let (decoder, program) = decoder(1);
+    let (listener, said) = listener();
+    let runs = hear_out(&mut Crowd::of_one(decoder, 9, request, listener), &program, answer);
+    let said = said.lock().unwrap().clone();
+    (said, runs)
 }
 
 #[test]
 fn a_prompt_is_read_in_pieces_and_the_answer_token_by_token() {
     let prompt = "0123456789012345678901234567890123";
-    let answer: Vec<u32> = "héllo".bytes().map(u32::from).chain([256, 0]).collect();
-    let (text, runs) = converse(prompt, 100, &answer);
+    let (text, runs) = alone(request(prompt, 100), &says(34, "h\u{e9}llo"));
     // It ends at the end of the document, which is no text.
-    assert_eq!(text, "héllo<end>");
-    let whole: Vec<(i32, i32)> =
-        (0..32).map(|i| (i32::from(prompt.as_bytes()[i as usize]), i)).collect();
-    assert_eq!(runs[0], (ProgramId(0), whole));
-    assert_eq!(runs[1].1, [(i32::from(b'2'), 32), (i32::from(b'3'), 33)]);
-    assert_eq!(runs[2], (ProgramId(1), vec![(i32::from(b'h'), 34)]));
+    assert_eq!(text, "h\u{e9}llo<end>");
+    let whole = prompt.bytes().zip(0..).map(|(byte, at)| (0, at, i32::from(byte)));
+    let (whole, rows): (Vec<_>, _) = (whole.collect(), runs[0].len());
+    assert_eq!(runs[..2].concat(), whole);
+    assert_eq!((rows, runs[1].len()), (32, 2));
+    assert_eq!(runs[2], [(0, 34, i32::from(b'h'))]);
 }
 
 #[test]
 fn it_ends_after_so_many_tokens() {
-    let answer: Vec<u32> = (b'a'..=b'z').map(u32::from).collect();
-    assert_eq!(converse("x", 3, &answer).0, "abc<end>");
+    assert_eq!(alone(request("x", 3), &says(1, "abcdef")).0, "abc<3>");
+    assert_eq!(alone(request("x", 0), &says(1, "abcdef")).0, "<0>");
     // A character that stays unfinished is told at the end.
-    assert_eq!(converse("x", 2, &[97, 0xC3]).0, "a\u{FFFD}<end>");
+    assert_eq!(alone(request("x", 2), &says(1, "a\u{e9}")).0, "a\u{FFFD}<2>");
+}
+
+#[test]
+fn strings_end_a_text_wherever_tokens_part_them() {
+    let stopped = |stop: &[&str]| {
+        let stop = stop.iter().map(|&stop| stop.to_owned()).collect();
+        alone(Request { stop, ..request("x", 9) }, &says(1, "abcabdef")).0
+    };
+    assert_eq!(stopped(&["abd"]), "abc<stop>");
+    assert_eq!(stopped(&["zz", "bd", "cab"]), "ab<stop>");
+    assert_eq!(stopped(&["a"]), "<stop>");
+    // What only begins like one is told after all.
+    assert_eq!(stopped(&["efg", "fgh"]), "abcabdef<end>");
+    // The prompt is not searched.
+    let request = Request { stop: vec!["xa".to_owned()], ..request("x", 2) };
+    assert_eq!(alone(request, &says(1, "ab")).0, "ab<2>");
+}
+
+#[test]
+fn tokens_are_told_with_their_scores() {
+    let scored = |prompt| {
+        let scores = Some(Scores { top: 2, prompt });
+        alone(Request { scores, ..request("xy", 2) }, &says(2, "ab")).0
+    };
+    assert_eq!(scored(false), "[a=2]a[b=2]b<2>");
+    assert_eq!(scored(true), "[x?0][y=2][a=2]a[b=2]b<2>");
 }
 
 #[test]
 fn full_caches_begin_again_with_half_of_what_they_held() {
-    let answer: Vec<u32> = (b'a'..=b'z').map(u32::from).collect();
     // 30 positions and 10 more; the token behind the last position begins the second half.
     let prompt = "x".repeat(30);
-    let (text, runs) = converse(&prompt, 14, &answer);
-    assert_eq!(text, "abcdefghijklmn<end>");
+    let answer = |read: &[u32]| match read.last().copied() {
+        Some(last) if last == u32::from(b'x') => u32::from(b'a'),
+        last => last.unwrap_or_default() + 1,
+    };
+    let (text, runs) = alone(request(&prompt, 14), &answer);
+    assert_eq!(text, "abcdefghijklmn<14>");
     let read: Vec<i32> = (prompt + "abcdefghijklm").bytes().map(i32::from).collect();
-    let rows: Vec<(i32, i32)> = runs.iter().flat_map(|(_, rows)| rows.clone()).collect();
-    let at = |range: std::ops::Range<usize>| read[range].iter().copied().zip(0..);
+    let rows: Vec<(i32, i32, i32)> = runs.concat();
+    let at = |range: std::ops::Range<usize>| read[range].iter().zip(0..).map(|(&t, at)| (0, at, t));
     assert_eq!(rows[..40], at(0..40).collect::<Vec<_>>());
     // The 41st token is the last of the 20 that stay.
     assert_eq!(rows[40..], at(21..43).collect::<Vec<_>>());
-    assert_eq!(runs[runs.len() - 3].1.len(), 20);
+    assert_eq!(runs[runs.len() - 3].len(), 20);
+}
+
+/// A listener who leaves at once.
+fn leaves() -> Listener {
+    Box::new(|_: Heard<'_>| ControlFlow::Break(()))
 }
 
 #[test]
 fn whoever_stops_listening_ends_it() {
-    let (decoder, programs) = decoder();
-    let tokenizer = Arc::new(Tokenizer::bytes());
-    let request = Request { tokenizer, prompt: vec![97], tokens: 9, sampler: sampler(0.0) };
-    let listener = Box::new(|_: Heard<'_>| ControlFlow::Break(()));
-    let mut conversation = Conversation::new(decoder, request, 0, listener);
-    let mut memory = vec![0u64; 64];
-    let mut record = Record::new(bytemuck::cast_slice_mut(&mut memory));
-    assert!(conversation.next(&programs, None, &mut record).unwrap().is_some());
-    let mut logits = vec![0.0; 260];
-    logits[98] = 1.0;
-    let end = conversation.next(&programs, Some(&Certain(logits)), &mut record).unwrap();
-    assert_eq!(end, None);
+    let (decoder, program) = decoder(1);
+    let mut crowd = Crowd::of_one(decoder, 0, request("a", 9), leaves());
+    assert_eq!(hear_out(&mut crowd, &program, &says(1, "bcd")).len(), 1);
 }
 
 #[test]
 fn a_model_without_a_finite_logit_says_so_once() {
-    let (decoder, programs) = decoder();
-    let tokenizer = Arc::new(Tokenizer::bytes());
-    let request = Request { tokenizer, prompt: vec![97], tokens: 9, sampler: sampler(0.0) };
-    let diverged = Arc::new(AtomicUsize::new(0));
-    let count = diverged.clone();
-    let listener = Box::new(move |heard: Heard<'_>| {
-        if matches!(heard, Heard::Diverged) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        ControlFlow::Continue(())
-    });
-    let mut conversation = Conversation::new(decoder, request, 0, listener);
-    let mut memory = vec![0u64; 64];
+    let (decoder, program) = decoder(1);
+    let (listener, said) = listener();
+    let mut crowd = Crowd::of_one(decoder, 0, request("a", 9), listener);
+    let mut memory = vec![0u64; 256];
     let mut record = Record::new(bytemuck::cast_slice_mut(&mut memory));
-    assert!(conversation.next(&programs, None, &mut record).unwrap().is_some());
-    let broken = Certain(vec![f32::NAN; 260]);
-    assert_eq!(conversation.next(&programs, Some(&broken), &mut record).unwrap(), None);
-    assert_eq!(diverged.load(Ordering::Relaxed), 1);
+    let programs = [program];
+    assert!(matches!(crowd.next(&programs, None, &mut record), Ok(Turn::Run(_))));
+    let (read, logits) = (Vec::new(), vec![f32::NAN; COLUMNS]);
+    let broken = Table { answer: &|_| 0, read, logits };
+    assert_eq!(crowd.next(&programs, Some(&broken), &mut record).unwrap(), Turn::End);
+    assert_eq!(*said.lock().unwrap(), "<diverged><given up>");
+}
+
+/// Says a word of its own to everybody: the first token of a text, three times, and the end.
+fn echo(read: &[u32]) -> u32 {
+    let said = read.iter().filter(|&&token| token == read[0]).count();
+    if said > 3 { 256 } else { read[0] }
+}
+
+#[test]
+fn texts_are_written_beside_each_other_as_they_are_alone() {
+    let (decoder, program) = decoder(3);
+    let long = format!("e{}", "-".repeat(35));
+    let prompts = ["a", "b", "c", "d", &long, "f"];
+    let (mut texts, mut said) = (VecDeque::new(), Vec::new());
+    for prompt in prompts {
+        let (listener, heard) = listener();
+        said.push(heard);
+        texts.push_back(Box::new((request(prompt, 9), listener)));
+    }
+    let source = Box::new(move |_| texts.pop_front().map_or(Next::End, Next::Text));
+    let runs = hear_out(&mut Crowd::new(decoder, 0, source), &program, &echo);
+    for (prompt, said) in prompts.iter().zip(said) {
+        let expected = alone(request(prompt, 9), &echo).0;
+        assert_eq!(*said.lock().unwrap(), expected, "{prompt}");
+    }
+    // Three at once, and each in every run, a long prompt beside them or not.
+    assert!(runs[0].iter().map(|row| row.0).eq(0..3));
+    for run in runs.iter().filter(|run| run.len() > 3) {
+        assert!(run.len() <= decoder.rows, "{run:?}");
+        let sequences: std::collections::BTreeSet<i32> = run.iter().map(|row| row.0).collect();
+        assert!(sequences.len() >= 2, "{run:?}");
+    }
+}
+
+#[test]
+fn prompts_take_turns() {
+    // Two long prompts that fill the program: the second one begins before the first has ended.
+    let (decoder, program) = decoder(2);
+    let mut texts: VecDeque<_> = ["x", "y"].map(|c| request(&c.repeat(40), 1)).into();
+    let source = Box::new(move |_| match texts.pop_front() {
+        Some(request) => Next::Text(Box::new((request, listener().0))),
+        None => Next::End,
+    });
+    let runs = hear_out(&mut Crowd::new(decoder, 0, source), &program, &says(40, "a"));
+    let of = |run: &[(i32, i32, i32)], sequence| run.iter().filter(|r| r.0 == sequence).count();
+    let shares: Vec<[usize; 2]> = runs.iter().map(|run| [of(run, 0), of(run, 1)]).collect();
+    assert_eq!(shares, [[33, 0], [0, 33], [7, 7]]);
+}
+
+#[test]
+fn a_crowd_without_texts_waits_until_one_comes() {
+    let (decoder, program) = decoder(2);
+    let (heard, said) = listener();
+    let (mut asked, mut text) = (Vec::new(), Some(Box::new((request("a", 9), heard))));
+    let (told, asks) = std::sync::mpsc::channel();
+    let source = Box::new(move |waiting| {
+        asked.push(waiting);
+        told.send(waiting).unwrap();
+        match asked.len() {
+            1 | 4 => Next::Nothing,
+            2 => text.take().map_or(Next::End, Next::Text),
+            3 => Next::Nothing,
+            _ => Next::End,
+        }
+    });
+    let runs = hear_out(&mut Crowd::new(decoder, 0, source), &program, &echo);
+    assert_eq!(*said.lock().unwrap(), "aaa<end>");
+    assert_eq!(runs.len(), 4);
+    let asks: Vec<Waiting> = asks.try_iter().collect();
+    assert_eq!(asks[..3], [Waiting::Nobody, Waiting::Nobody, Waiting::Texts]);
 }
 
 /// A tokenizer file with a token for each byte of what it does not know.
@@ -282,12 +481,11 @@ fn characters_of_several_tokens_are_told_whole() {
         let mut tokens = Vec::new();
         tokenizer.encode(text, &mut tokens).unwrap();
         assert!(tokens.len() > text.chars().count());
-        let (mut told, mut pieces) = (0, Vec::new());
-        for end in 1..=tokens.len() {
-            let bytes = tokenizer.decode_bytes(&tokens[..end]);
-            let whole = bytes.len() - unfinished(&bytes);
-            pieces.push(String::from_utf8(bytes[told..whole].to_vec()).unwrap());
-            told = whole;
+        let (mut held, mut pieces) = (Vec::new(), Vec::new());
+        for (at, &token) in tokens.iter().enumerate() {
+            held.extend(spelled(&tokenizer, &tokens[..at], token));
+            let rest = held.split_off(held.len() - unfinished(&held));
+            pieces.push(String::from_utf8(std::mem::replace(&mut held, rest)).unwrap());
         }
         assert_eq!(pieces.concat(), text);
         assert!(pieces.iter().all(|piece| piece.chars().count() < 2), "{pieces:?}");

@@ -11,3 +11,4 @@ mod prepare;
 mod reading;
 mod recipes;
 mod sampling;
+mod serving;

@@ -1,10 +1,10 @@
 //! Decoding with a KV cache between steps: a prompt at once, then symbol by symbol. The logits have
-//! one digest, and the bits of a pass over the whole sequence.
+//! one digest, and the bits of a pass over the whole sequence, which is also the only segment.
 
 use std::sync::mpsc::{Sender, channel};
 
 use crate::harness::{
-    BATCH, Caches, Goal, Graph, ProgramId, Recompute, SYMBOLS, Said, StateUse, Study, Toy,
+    BATCH, Caches, Goal, Graph, Places, ProgramId, Recompute, SYMBOLS, Said, StateUse, Study, Toy,
     Variables, WIDTH, add, attention, attention_cached, cache, causal, converse, cross_entropy,
     each, encode, integers, learns, likeliest, linear, one_digest, report, scales, state,
     successors, symbol, tower, weight,
@@ -20,16 +20,16 @@ fn toy(recompute: Recompute, spoken: Sender<Vec<f32>>) -> Toy {
     let head = weight(&mut v, "head", &[SYMBOLS, WIDTH]);
     let caches = ["keys", "values"].map(|n| state(&mut v, n, &[1, LENGTH, WIDTH], StateUse::Local));
     let mut study = Study::new(v, recompute);
-    // `at` is the position of every row with a cache, its segment without.
     let model = |g: &mut Graph<'_>, rows: usize, cached: bool| {
-        let [x, at] = integers(g, ["x", "at"], rows);
+        let [x, at, of] = integers(g, ["x", "at", "of"], rows);
         let [qkv, head] = [qkv, head].map(|id| g.parameter(id));
         let [keys, values] = caches.map(|id| g.state(id));
+        let (places, kept) = (Places { positions: at, sequences: of }, Caches { keys, values });
         let h = encode(g, x, trunk)?;
         let qkv = linear(g, h, qkv, None)?;
         let seen = match cached {
-            true => attention_cached(g, qkv, at, Caches { keys, values }, cache(LENGTH))?,
-            false => attention(g, qkv, at, causal(LENGTH))?,
+            true => attention_cached(g, qkv, places, kept, cache(LENGTH))?,
+            false => attention(g, qkv, of, causal(LENGTH))?,
         };
         let h = add(g, h, seen)?;
         linear(g, h, head, None)
@@ -60,13 +60,13 @@ fn generate(programs: [ProgramId; 3], spoken: Sender<Vec<f32>>) -> impl FnMut(&[
         }
         logits.extend(made);
         symbols.extend(likeliest(made));
-        let (program, rows, cached) = match logits.len() / SYMBOLS {
-            0 => (programs[0], 0..PROMPT, 1),
-            LENGTH => (programs[2], 0..LENGTH, 0),
-            done => (programs[1], done..done + 1, 1),
+        let (program, rows) = match logits.len() / SYMBOLS {
+            0 => (programs[0], 0..PROMPT),
+            LENGTH => (programs[2], 0..LENGTH),
+            done => (programs[1], done..done + 1),
         };
-        let at = rows.clone().map(|row| cached * row as i32).collect();
-        Some((program, vec![("x", symbols[rows].to_vec()), ("at", at)]))
+        let (at, of) = (rows.clone().map(|at| at as i32).collect(), vec![0; rows.len()]);
+        Some((program, vec![("x", symbols[rows].to_vec()), ("at", at), ("of", of)]))
     }
 }
 

@@ -6,7 +6,7 @@
 pub(crate) use std::ops::Range;
 use std::sync::Arc;
 
-use octet_actors::contract::{Drive, Purpose, Results};
+use octet_actors::contract::{Drive, Purpose, Results, Turn};
 use octet_actors::fault::Fault;
 use octet_actors::testing::{Leg, train, train_in_legs};
 use octet_kernels::error::Result;
@@ -27,7 +27,7 @@ pub(crate) use octet_kernels::graph::{
 pub(crate) use octet_kernels::ops::activation::gelu;
 pub(crate) use octet_kernels::ops::add::add;
 pub(crate) use octet_kernels::ops::attention::attention;
-pub(crate) use octet_kernels::ops::attention_cached::{Caches, attention_cached};
+pub(crate) use octet_kernels::ops::attention_cached::{Caches, Places, attention_cached};
 pub(crate) use octet_kernels::ops::binary_cross_entropy::binary_cross_entropy;
 pub(crate) use octet_kernels::ops::combine::combine;
 pub(crate) use octet_kernels::ops::compact::compact;
@@ -354,16 +354,16 @@ impl<F: FnMut(&[f32]) -> Said + Send> Drive for Conversation<F> {
         programs: &[Program],
         last: Option<&dyn Results>,
         record: &mut Record<'_>,
-    ) -> std::result::Result<Option<ProgramId>, Fault> {
+    ) -> std::result::Result<Turn, Fault> {
         let mut logits = Vec::new();
         if let Some(results) = last {
             results.read("logits", &mut logits)?;
         }
-        let Some((program, inputs)) = (self.0)(&logits) else { return Ok(None) };
+        let Some((program, inputs)) = (self.0)(&logits) else { return Ok(Turn::End) };
         for (name, values) in inputs {
             record.field::<i32>(&programs[program.0], name).copy_from_slice(&values);
         }
-        Ok(Some(program))
+        Ok(Turn::Run(program))
     }
 }
 

@@ -12,23 +12,23 @@ use crate::ops::attention_cached::CacheSpec;
 pub(super) fn append(run: &CpuRun<'_>, spec: &CacheSpec, first: usize) {
     let (qkv, positions) = (run.input::<f32>(0), run.input::<i32>(1));
     let (stride, shared) = (run.input_spec(0).columns(), spec.shared());
-    let rows_per_sequence = run.input_spec(0).leading() / spec.sequences;
+    let sequences = run.input::<i32>(2);
     let cache = run.output::<f32>(0);
     for (row, &position) in positions[..run.live_input(0)].iter().enumerate() {
         let Ok(position) = usize::try_from(position) else { continue };
+        let Some(sequence) = spec.sequence(sequences[row]) else { continue };
         if position < spec.positions {
-            let at = row / rows_per_sequence * spec.positions + position;
             let source = &qkv[row * stride + first..][..shared];
-            cache[at * shared..][..shared].copy_from_slice(source);
+            cache[sequence + position * shared..][..shared].copy_from_slice(source);
         }
     }
 }
 
 pub(super) fn attend(run: &CpuRun<'_>, spec: &CacheSpec) {
     let (qkv, positions) = (run.input::<f32>(0), run.input::<i32>(1));
-    let (keys, values) = (run.input::<f32>(2), run.input::<f32>(3));
+    let sequences = run.input::<i32>(2);
+    let (keys, values) = (run.input::<f32>(3), run.input::<f32>(4));
     let (stride, geometry) = (run.input_spec(0).columns(), spec.geometry());
-    let rows_per_sequence = run.input_spec(0).leading() / spec.sequences;
     let (device, out) = (run.device(), Disjoint::new(run.output::<f32>(0)));
     let head_dim = spec.head_dim;
     device.pool.run(run.live_input(0) * spec.heads, &|chunk, worker| {
@@ -36,10 +36,8 @@ pub(super) fn attend(run: &CpuRun<'_>, spec: &CacheSpec) {
         // SAFETY: each head of a row belongs to one chunk.
         let out = unsafe { out.range(chunk * head_dim..(chunk + 1) * head_dim) };
         let Ok(position) = usize::try_from(positions[row]) else { return out.fill(0.0) };
-        if position >= spec.positions {
-            return out.fill(f32::NAN);
-        }
-        let sequence = row / rows_per_sequence * spec.positions * spec.shared();
+        let sequence = spec.sequence(sequences[row]).filter(|_| position < spec.positions);
+        let Some(sequence) = sequence else { return out.fill(f32::NAN) };
         let first = sequence + head / geometry.group() * head_dim;
         let (keys, values) = (&keys[first..], &values[first..]);
         let q = Matrix::rows(&qkv[row * stride + head * head_dim..], stride);

@@ -1,11 +1,12 @@
 //! `attention_cached`: generation, one row after another, over keys and values of earlier rows.
 //!
-//! Legend: B sequences, R rows each, row n = b·R + r (R is 1 when decoding); H query heads, K key
-//! heads of D elements; caches hold P positions. `cache_append` writes the keys and values of
-//! `qkv f[N, (H+2K)·D]` to `positions i32[N]` of the states `f[B, P, K·D]`; a row with a position
-//! outside 0..P is left out. `attention_over_cache` then gives `out f[N, H·D]`: the query of row n
-//! attends to positions 0..=`positions[n]` of its sequence, within the window. A negative position
-//! sees nothing and gives 0; one of P or more gives NaN.
+//! Legend: B sequences, N rows, each of any sequence (one when decoding, many of a prompt); H query
+//! heads, K key heads of D elements; caches hold P positions. `cache_append` writes the keys and
+//! values of `qkv f[N, (H+2K)·D]` to `positions i32[N]` of `sequences i32[N]` in the states
+//! `f[B, P, K·D]`; a row with a position outside 0..P or a sequence outside 0..B is left out.
+//! `attention_over_cache` then gives `out f[N, H·D]`: the query of row n attends to positions
+//! 0..=`positions[n]` of its sequence, within the window. A negative position sees nothing and
+//! gives 0; one of P or more, or a sequence that is not there, gives NaN.
 //!
 //! Forward only. Sums are cut as in `attention`, so that decoding gives the bits of causal
 //! attention over the whole sequence. Segments play no part: a cache holds one document. Dead rows
@@ -43,6 +44,15 @@ pub struct CacheSpec {
     pub scale: Option<f32>,
 }
 
+/// Where rows belong: `i32[N]` each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// Position in the sequence.
+    pub positions: Tensor,
+    /// Number of the sequence among those of the caches.
+    pub sequences: Tensor,
+}
+
 /// Keys and values of earlier rows: states `f[B, P, K·D]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caches {
@@ -70,10 +80,11 @@ struct AttentionOverCache(CacheSpec);
 pub fn cache_append(
     g: &mut Graph<'_>,
     qkv: Tensor,
-    positions: Tensor,
+    places: Places,
     caches: Caches,
     spec: CacheSpec,
 ) -> Result<()> {
+    let Places { positions, sequences } = places;
     let first = spec.heads * spec.head_dim;
     for (cache, first) in [(caches.keys, first), (caches.values, first + spec.shared())] {
         let expected = [spec.sequences, spec.positions, spec.shared()];
@@ -82,7 +93,7 @@ pub fn cache_append(
             return Err(g.refuse("cache_append", what));
         }
         let op = CacheAppend { spec, first };
-        g.apply_into(op, &[qkv, positions], cache, Write::Overwrite)?;
+        g.apply_into(op, &[qkv, positions, sequences], cache, Write::Overwrite)?;
     }
     Ok(())
 }
@@ -94,12 +105,12 @@ pub fn cache_append(
 pub fn attention_cached(
     g: &mut Graph<'_>,
     qkv: Tensor,
-    positions: Tensor,
+    places: Places,
     caches: Caches,
     spec: CacheSpec,
 ) -> Result<Tensor> {
-    cache_append(g, qkv, positions, caches, spec)?;
-    let inputs = [qkv, positions, caches.keys, caches.values];
+    cache_append(g, qkv, places, caches, spec)?;
+    let inputs = [qkv, places.positions, places.sequences, caches.keys, caches.values];
     g.apply_one(AttentionOverCache(spec), &inputs)
 }
 
@@ -123,18 +134,23 @@ impl CacheSpec {
         Geometry { spec, packing: Packing::Packed }
     }
 
+    /// Where the keys of a row's sequence begin, if there is such a sequence.
+    fn sequence(&self, number: i32) -> Option<usize> {
+        let number = usize::try_from(number).ok().filter(|&number| number < self.sequences)?;
+        Some(number * self.positions * self.shared())
+    }
+
     /// Rows of all sequences.
-    fn check(&self, qkv: &Spec, positions: &Spec) -> std::result::Result<usize, String> {
-        let Self { heads, kv_heads, head_dim, sequences, .. } = *self;
+    fn check(&self, qkv: &Spec, places: [&Spec; 2]) -> std::result::Result<usize, String> {
+        let Self { heads, kv_heads, head_dim, .. } = *self;
         if kv_heads == 0 || heads % kv_heads != 0 || !(1..=HEAD_DIM_MAX).contains(&head_dim) {
             return Err(format!("{heads} query heads over {kv_heads} key heads of {head_dim}"));
         }
         let [rows, _] = matrix(qkv, "qkv")?;
-        if sequences == 0 || rows % sequences != 0 {
-            return Err(format!("qkv is {qkv}: no {sequences} sequences of one length"));
-        }
         expect_float(qkv, &[rows, (heads + 2 * kv_heads) * head_dim], "qkv")?;
-        expect_i32(positions, &[rows], "positions")?;
+        for (spec, name) in places.into_iter().zip(["positions", "sequences"]) {
+            expect_i32(spec, &[rows], name)?;
+        }
         Ok(rows)
     }
 }
@@ -145,8 +161,8 @@ impl Op for CacheAppend {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [qkv, positions] = operands(inputs)?;
-        self.spec.check(qkv, positions)?;
+        let [qkv, positions, sequences] = operands(inputs)?;
+        self.spec.check(qkv, [positions, sequences])?;
         let CacheSpec { sequences, positions, .. } = self.spec;
         Ok(vec![Spec::new(&[sequences, positions, self.spec.shared()], qkv.dtype)])
     }
@@ -172,8 +188,8 @@ impl Op for AttentionOverCache {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Shapes {
-        let [qkv, positions, keys, values] = operands(inputs)?;
-        self.0.check(qkv, positions)?;
+        let [qkv, positions, sequences, keys, values] = operands(inputs)?;
+        self.0.check(qkv, [positions, sequences])?;
         let cache = [self.0.sequences, self.0.positions, self.0.shared()];
         expect_float(keys, &cache, "the keys")?;
         expect_float(values, &cache, "the values")?;

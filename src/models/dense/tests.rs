@@ -7,7 +7,7 @@ use octet_kernels::ops::linear::linear;
 use super::{ActivationKind, DenseConfig, NormKind, Positions};
 use crate::config::Config;
 use crate::models::testing::{Bench, Field};
-use crate::models::{Family, ModelSize, Scope, Sight, TokenBatch};
+use crate::models::{Family, ModelSize, Scope, Sight, TokenBatch, WriterRows};
 
 fn gpt2() -> DenseConfig {
     DenseConfig {
@@ -220,30 +220,45 @@ fn decoding_gives_the_bits_of_the_whole_sequence() {
         let writer = model.writer().unwrap();
         let caches = writer.caches(&mut Scope::new(&mut variables), 2, 9);
         let mut bench = Bench::new(variables);
-        let [prefill, step] = [3, 1].map(|rows| {
-            bench.compile(Policy::default(), |g| {
-                let mut input = |name| g.input(name, &[2 * rows], DType::I32);
-                let (tokens, positions) = (input("tokens"), input("positions"));
-                let logits = writer.decode(g, &caches, tokens, positions).unwrap();
-                g.fetch("logits", logits);
-                Goal::Forward
-            })
+        let program = bench.compile(Policy::default(), |g| {
+            let names = ["tokens", "positions", "sequences", "picked"];
+            let inputs = names.map(|name| g.input(name, &[5], DType::I32));
+            let live = ["rows", "answers"].map(|name| g.input(name, &[], DType::I32));
+            let [tokens, positions, sequences, picked] = [0, 1, 2, 3].map(|i| {
+                let live = if i < 3 { live[0] } else { live[1] };
+                g.with_live(inputs[i], live)
+            });
+            let rows = WriterRows { tokens, positions, sequences, picked };
+            let logits = writer.decode(g, &caches, &rows).unwrap();
+            g.fetch("logits", logits);
+            Goal::Forward
         });
-        let mut run = |program, tokens: &[i32], positions: &[i32]| {
-            let fields = [("tokens", tokens), ("positions", positions)];
-            let fields = fields.map(|(name, values)| (name, Field::Integers(values.to_vec())));
-            bench.run(program, &fields).remove("logits").unwrap()
+        // Rows are (sequence, position); of each the logits are wanted.
+        let mut run = |rows: &[(usize, usize)]| {
+            let column = |of: &dyn Fn(usize) -> i32| {
+                let padding = std::iter::repeat_n(-1, 5 - rows.len());
+                Field::Integers((0..rows.len()).map(of).chain(padding).collect())
+            };
+            let fields = [
+                ("tokens", column(&|row| [a, b][rows[row].0][rows[row].1])),
+                ("positions", column(&|row| rows[row].1 as i32)),
+                ("sequences", column(&|row| rows[row].0 as i32)),
+                ("picked", column(&|row| row as i32)),
+                ("rows", Field::Integers(vec![rows.len() as i32])),
+                ("answers", Field::Integers(vec![rows.len() as i32])),
+            ];
+            let got = bench.run(&program, &fields).remove("logits").unwrap();
+            for (row, &(sequence, at)) in rows.iter().enumerate() {
+                let expected = &expected[sequence][at * 11..][..11];
+                assert_eq!(&got[row * 11..][..11], expected, "{sequence} {at}");
+            }
         };
-        // The second prompt is one token shorter: its last row is padding.
-        let got = run(&prefill, &[3, 1, 4, 2, 7, 0], &[0, 1, 2, 0, 1, -1]);
-        assert_eq!(got[..33], expected[0][..33]);
-        assert_eq!(got[33..55], expected[1][..22]);
-        for t in 3..6 {
-            let u = t - 1;
-            let got = run(&step, &[a[t], b[u]], &[t as i32, u as i32]);
-            assert_eq!(got[..11], expected[0][t * 11..][..11], "{t}");
-            assert_eq!(got[11..], expected[1][u * 11..][..11], "{u}");
+        // Prompts of three and two tokens, then one of each, then one alone.
+        run(&[(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]);
+        for at in 3..6 {
+            run(&[(0, at), (1, at - 1)]);
         }
+        run(&[(1, 5)]);
     }
 }
 

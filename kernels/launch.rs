@@ -23,6 +23,9 @@ pub mod print;
 #[cfg(test)]
 mod tests;
 
+/// Elements of a block of [`Kernel::over_elements`], about: eight or more for each thread.
+const BLOCK_ELEMENTS: usize = 4096;
+
 /// Launches in order, and the scratch that they share.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Launches {
@@ -105,6 +108,8 @@ pub enum Argument {
     Pointer(Memory),
     /// The address of the `i32` that says how many rows of an operand are live; null if all are.
     Live(Memory),
+    /// A null address: what is left out.
+    Null,
     /// The address of the `i32` that an extent beyond its capacity sets.
     Overflow,
     /// The address of [`crate::device::RunArguments`]: step and first sample.
@@ -291,6 +296,23 @@ impl Kernel {
     pub fn over_rows(module: &'static str, function: String, of: Memory, each: u32) -> Self {
         let grid = Grid::Rows { of, each };
         Self { module, function, grid, block: 256, shared_bytes: 0, arguments: Vec::new() }
+    }
+
+    /// A kernel of `function` over the elements of an operand, `each` of them in a row: so many
+    /// whole rows for each block that it has some thousands, and begins where 16 bytes do.
+    pub fn over_elements(module: &'static str, function: String, of: Memory, each: usize) -> Self {
+        let rows = (BLOCK_ELEMENTS / each.max(1)).max(1);
+        let aligned = each.is_multiple_of(16 / size_of::<u16>());
+        let rows = if aligned { rows } else { rows.next_multiple_of(16 / size_of::<u16>()) };
+        Self::over_rows(module, function, of, rows as u32)
+    }
+
+    /// What a kernel over rows is told of them: the live extent, the capacity, and how many each
+    /// block has.
+    pub fn rows(&self, io: &Io) -> [Argument; 3] {
+        let Grid::Rows { of, each } = self.grid else { panic!("{} has no rows", self.function) };
+        let capacity = of.spec(io).map_or(0, Spec::leading) as u32;
+        [Argument::Live(of), Argument::U32(capacity), Argument::U32(each)]
     }
 
     /// The same with these parameters.

@@ -14,12 +14,14 @@
 //! | [`random`] | counter-based random numbers |
 //! | [`shape`], [`dtype`], [`f8`], [`error`] | what everything speaks in |
 //! | [`testing`], [`lazy`] | how ops are tested; a device that does its work late, for tests |
+//! | [`emulator`] | kernels for GPUs run thread by thread without one, for tests |
 
 pub mod collectives;
 pub mod cpu;
 pub mod cuda;
 pub mod device;
 pub mod dtype;
+pub mod emulator;
 pub mod error;
 pub mod f8;
 pub mod graph;

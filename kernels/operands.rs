@@ -153,6 +153,7 @@ impl<'a> Operands<'a> {
                 Memory::Output(i) => self.extent(self.output_spec(i)),
                 Memory::Workspace { .. } => None,
             }),
+            Argument::Null => Value::Address(None),
             Argument::Overflow => Value::Address(Some(self.bindings.overflow)),
             Argument::RunArguments => Value::Address(Some(self.bindings.arguments)),
             Argument::U32(value) => Value::Word(value),

@@ -2,112 +2,22 @@
 //!
 //! Not part of a run. Public so that the other packages' tests can use it.
 
+mod array;
+
+pub use array::{Array, noise};
+
 use crate::cpu::CpuDevice;
 use crate::cpu::isa::Isa;
 use crate::device::{Device, RunArguments};
 use crate::dtype::DType;
+use crate::emulator::{self, Schedule};
 use crate::error::Result;
 use crate::graph::{
     Bindings, Goal, Granularity, Graph, Init, Layout, Parameter, ParameterId, Policy, Program,
-    RunContext, State, StateId, StateUse, Tensor, Variables,
+    RunContext, State, StateId, StateUse, Target, Tensor, Variables,
 };
 use crate::memory::DeviceSlice;
-
-/// A host array.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Array {
-    /// Floats; stored in the graph as the given dtype.
-    Float(Vec<usize>, Vec<f32>, DType),
-    /// Integers.
-    Int(Vec<usize>, Vec<i32>),
-}
-
-impl Array {
-    /// Floats that are stored as they are. Panics unless there are as many as the shape says.
-    pub fn f32(shape: &[usize], data: Vec<f32>) -> Self {
-        assert_eq!(shape.iter().product::<usize>(), data.len(), "{shape:?}");
-        Self::Float(shape.to_vec(), data, DType::F32)
-    }
-
-    /// Integers. Panics unless there are as many as the shape says.
-    pub fn i32(shape: &[usize], data: Vec<i32>) -> Self {
-        assert_eq!(shape.iter().product::<usize>(), data.len(), "{shape:?}");
-        Self::Int(shape.to_vec(), data)
-    }
-
-    /// Panics if it holds integers.
-    pub fn floats(&self) -> &[f32] {
-        match self {
-            Self::Float(_, data, _) => data,
-            Self::Int(..) => panic!("an integer array"),
-        }
-    }
-
-    /// The integers.
-    pub fn ints(&self) -> &[i32] {
-        match self {
-            Self::Int(_, data) => data,
-            Self::Float(..) => panic!("a float array"),
-        }
-    }
-
-    fn elements(&self) -> usize {
-        self.shape_and_dtype().0.iter().product()
-    }
-
-    /// What storing in bf16 makes of it; a single float is `F32` everywhere.
-    fn narrowed(&self) -> Self {
-        match self {
-            Self::Float(shape, _, DType::F32) if !shape.is_empty() => self.stored_as(DType::Bf16),
-            _ => self.clone(),
-        }
-    }
-
-    /// The values of [`Self::narrowed`], stored as they were.
-    fn rounded(&self) -> Self {
-        match self.narrowed() {
-            Self::Float(shape, data, DType::Bf16) => {
-                let nearest = |x: f32| half::bf16::from_f32(x).to_f32();
-                Self::f32(&shape, data.into_iter().map(nearest).collect())
-            }
-            other => other,
-        }
-    }
-
-    /// The same floats in another dtype; integers stay what they are.
-    pub fn stored_as(&self, dtype: DType) -> Self {
-        match self {
-            Self::Float(shape, data, _) => Self::Float(shape.clone(), data.clone(), dtype),
-            Self::Int(..) => self.clone(),
-        }
-    }
-
-    fn shape_and_dtype(&self) -> (&[usize], DType) {
-        match self {
-            Self::Float(shape, _, dtype) => (shape, *dtype),
-            Self::Int(shape, _) => (shape, DType::I32),
-        }
-    }
-}
-
-/// Pseudo-random values in `-1..1`, the same for the same seed, with a few awkward ones among them.
-pub fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    (0..count)
-        .map(|i| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            let value = (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-            match i % 97 {
-                13 => value * 30.0,
-                41 => 0.0,
-                67 => value * 1e-20,
-                _ => value,
-            }
-        })
-        .collect()
-}
+use crate::testing::array::{read, write};
 
 /// Elements of operands up to which a trial is run a second and a third time.
 const NARROW_MAX: usize = 100_000;
@@ -165,6 +75,10 @@ pub struct Trial<'t> {
     /// Whether the same must hold where floats are stored in bf16. False where it cannot: a result
     /// that jumps, or an operand that is `F32` by contract.
     pub narrow: bool,
+    /// Whether it is not the first of its lane: gradients are added to what is there.
+    pub later: bool,
+    /// How kernels run, if the policy's target is a GPU.
+    pub schedule: Schedule,
 }
 
 impl Default for Trial<'_> {
@@ -180,6 +94,8 @@ impl Default for Trial<'_> {
             first_sample: 0,
             policy: Policy::default(),
             narrow: true,
+            later: false,
+            schedule: Schedule::default(),
         }
     }
 }
@@ -197,6 +113,8 @@ pub struct Outcome {
     pub overflow: bool,
     /// The names of what ran, in order.
     pub ops: Vec<&'static str>,
+    /// Asynchronous copies that kernels made.
+    pub copies: u64,
 }
 
 impl Trial<'_> {
@@ -232,7 +150,8 @@ impl Trial<'_> {
         Ok(())
     }
 
-    fn once(&self, trace: Trace<'_>) -> Result<Outcome> {
+    /// Traces, compiles and runs: on the CPU, or emulated if the target is a GPU.
+    pub(crate) fn once(&self, trace: Trace<'_>) -> Result<Outcome> {
         let (variables, ids) = self.variables();
         let layout = Layout::new(&variables, Granularity::default());
         let program = self.compile(&variables, &ids, &layout, trace)?;
@@ -242,12 +161,20 @@ impl Trial<'_> {
         let context = RunContext {
             seed: 7,
             slice: 0,
-            first_in_lane: &vec![true; variables.parameters().len()],
+            first_in_lane: &vec![!self.later; variables.parameters().len()],
             communicator: None,
         };
         let device = CpuDevice::with_isa(self.threads, self.isa);
+        let mut copies = 0;
         // SAFETY: the regions are those of `memory`, which nobody else uses.
-        unsafe { device.run(&program, &bindings, &context, 0..program.nodes()) }?;
+        unsafe {
+            match program.target {
+                Target::Cpu => device.run(&program, &bindings, &context, 0..program.nodes())?,
+                Target::Gpu(_) => {
+                    copies = emulator::run(&program, &bindings, &context, &self.schedule)?;
+                }
+            }
+        }
         let mut outputs = Vec::new();
         for (name, spec) in program.fetches() {
             let slice = program.fetched(name, &bindings, 0)?;
@@ -265,7 +192,7 @@ impl Trial<'_> {
         };
         let states = variables.states().iter().zip(&layout.states).map(state).collect();
         let ops = program.costs().map(|node| node.op).collect();
-        Ok(Outcome { outputs, gradients, states, overflow: memory.overflow[0] != 0, ops })
+        Ok(Outcome { outputs, gradients, states, overflow: memory.overflow[0] != 0, ops, copies })
     }
 
     /// Traces and compiles, for whichever target.
@@ -335,6 +262,10 @@ impl Trial<'_> {
     fn memory(&self, program: &Program, layout: &Layout, ids: &[Option<ParameterId>]) -> Memory {
         let mut memory = Memory::new(program, layout);
         memory.arguments = [RunArguments { step: self.step, first_sample: self.first_sample }];
+        if self.later {
+            let there = noise(5, memory.gradients.len());
+            memory.gradients.copy_from_slice(&there);
+        }
         for (i, (array, id)) in self.inputs.iter().zip(ids).enumerate() {
             match id {
                 Some(id) => store(&mut memory.parameters, layout.placements[id.0].byte, array),
@@ -373,7 +304,8 @@ impl Memory {
             step: poison(layout.step_bytes),
             input: poison(program.input_bytes),
             activations: poison(program.activation_bytes),
-            libraries: poison(program.target.library_bytes()),
+            // No library runs here.
+            libraries: Vec::new(),
             overflow: vec![0],
             arguments: [RunArguments::default()],
         }
@@ -414,38 +346,6 @@ fn store(region: &mut [u64], byte: usize, array: &Array) {
     write(&mut bytemuck::cast_slice_mut(region)[byte..], array);
 }
 
-fn write(target: &mut [u8], array: &Array) {
-    let bytes: Vec<u8> = match array {
-        Array::Int(_, data) => bytemuck::cast_slice(data).to_vec(),
-        Array::Float(_, data, DType::Bf16) => {
-            data.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect()
-        }
-        Array::Float(_, data, DType::F16) => {
-            data.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
-        }
-        Array::Float(_, data, _) => bytemuck::cast_slice(data).to_vec(),
-    };
-    target[..bytes.len()].copy_from_slice(&bytes);
-}
-
-fn read(slice: DeviceSlice, shape: &[usize], dtype: DType) -> Array {
-    // SAFETY: the run is over and its memory is still alive.
-    let bytes: &[u8] = unsafe { slice.as_slice() };
-    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-    match dtype {
-        DType::I32 => Array::i32(shape, collect(bytes)),
-        DType::Bf16 => {
-            let data = pairs().map(|b| half::bf16::from_le_bytes(b).to_f32()).collect();
-            Array::Float(shape.to_vec(), data, dtype)
-        }
-        DType::F16 => {
-            let data = pairs().map(|b| half::f16::from_le_bytes(b).to_f32()).collect();
-            Array::Float(shape.to_vec(), data, dtype)
-        }
-        _ => Array::f32(shape, collect(bytes)),
-    }
-}
-
 /// The gradient of `Σ seed · f(x)` with respect to input `which`, by central differences in f64.
 pub fn numeric_gradient(
     inputs: &[Vec<f64>],
@@ -483,8 +383,4 @@ pub fn assert_close(got: &[f32], expected: &[f64], absolute: f64, relative: f64,
 /// Widens to f64.
 pub fn wide(data: &[f32]) -> Vec<f64> {
     data.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn collect<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Vec<T> {
-    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
 }

@@ -94,6 +94,7 @@ impl Display for Argument {
         match self {
             Self::Pointer(memory) => write!(f, "{memory}"),
             Self::Live(memory) => write!(f, "live({memory})"),
+            Self::Null => f.write_str("null"),
             Self::Overflow => f.write_str("overflow"),
             Self::RunArguments => f.write_str("run"),
             Self::U32(value) => write!(f, "{value}"),

@@ -1,12 +1,13 @@
-//! What `add` asks of a GPU: a block for each step of the leading dimension.
+//! What `add` asks of a GPU: a block for some rows of the leading dimension.
 
 use crate::launch::{Argument, Kernel, Launches, Memory, element, pointers};
 use crate::ops::Io;
 
 pub(super) fn forward(io: &Io) -> Option<Launches> {
     let dtype = element(io.inputs.iter().chain(&io.outputs))?;
-    let (rows, each) = (Memory::Output(0), io.outputs[0].elements_per_row() as u32);
-    let kernel = Kernel::over_rows("add", format!("add_{dtype}"), rows, 1);
-    let rest = [Argument::Live(rows), Argument::U32(each), Argument::Accumulate(0)];
+    let each = io.outputs[0].elements_per_row();
+    let kernel = Kernel::over_elements("add", format!("add_{dtype}"), Memory::Output(0), each);
+    let rest = [Argument::U32(each as u32), Argument::Accumulate(0)];
+    let rest = kernel.rows(io).into_iter().chain(rest);
     Some(Launches::new([kernel.with(pointers(2, 1).chain(rest))]))
 }

@@ -1,6 +1,7 @@
 //! Rounding both ways, gradients in the dtype of what was cast, dead rows.
 
 use crate::dtype::DType;
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::cast::cast;
 use crate::ops::linear::{linear, linear_to};
@@ -62,4 +63,18 @@ fn a_product_is_stored_as_asked() {
     let plain = plain.run(&|g, x| Ok(vec![linear(g, x[0], x[1], None)?])).unwrap();
     assert_eq!(rounded.outputs, plain.outputs);
     assert_ne!(rounded.outputs[0].floats(), stored.outputs[0].floats());
+}
+
+#[test]
+fn a_gpu_rounds_alike() {
+    for (n, d) in [(1, 1), (7, 33), (600, 16)] {
+        let inputs = [Array::f32(&[n, d], noise(1, n * d))];
+        let trial = Trial { inputs: &inputs, narrow: false, ..Trial::default() };
+        let hold = Hold { trial, activations: 1, live: Some(n / 2), near: Near::Bits };
+        hold.run(&|g, x| Ok(vec![cast(g, x[0], DType::Bf16)?]));
+        Hold { live: None, ..hold }.run(&|g, x| {
+            let narrow = cast(g, x[0], DType::Bf16)?;
+            Ok(vec![narrow, cast(g, narrow, DType::F32)?])
+        });
+    }
 }

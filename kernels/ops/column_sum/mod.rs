@@ -6,11 +6,13 @@ use crate::ops::gradient_op::GradientOp;
 use crate::shape::Spec;
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
 /// Sums rows.
 pub const COLUMN_SUM: GradientOp = GradientOp {
     outputs: |(), of| vec![Spec::new(&[of[0].columns()], DType::F32)],
+    cuda: |(), io| cuda::forward(io),
     ..GradientOp::new("column_sum", (), |run, ()| cpu::forward(run))
 };

@@ -1,7 +1,8 @@
 //! `column_sum` at odd sizes, without rows and with dead ones.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::ops::column_sum::COLUMN_SUM;
-use crate::testing::{Array, assert_close, forward, noise};
+use crate::testing::{Array, Trial, assert_close, forward, noise};
 
 fn truth(x: &[f32], columns: usize) -> Vec<f64> {
     let mut sums = vec![0.0; columns];
@@ -35,5 +36,17 @@ fn only_live_rows_count() {
         })
         .unwrap();
         assert_close(got[0].floats(), &expected, 1e-5, 1e-6, "sum");
+    }
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, d) in [(1, 1), (65, 33), (200, 72)] {
+        let inputs = [Array::f32(&[n, d], noise(1, n * d)), Array::i32(&[], vec![n as i32 / 2])];
+        let trial = Trial { inputs: &inputs, ..Trial::default() };
+        Hold { trial, activations: 1, live: None, near: Near::Bits }.run(&|g, x| {
+            let rows = g.with_live(x[0], x[1]);
+            Ok(vec![g.apply_one(COLUMN_SUM, &[x[0]])?, g.apply_one(COLUMN_SUM, &[rows])?])
+        });
     }
 }

@@ -4,12 +4,15 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Graph, Tensor, Write};
-use crate::ops::Op;
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_words, operands};
+use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +54,10 @@ impl Op for Copy {
 
     fn accumulates(&self) -> bool {
         true
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `copy` copies, and respects a live extent.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::ops::copy::{Copy, add_into, copy_into};
 use crate::testing::{Array, Trial, forward, noise};
 
@@ -35,4 +36,21 @@ fn states_are_overwritten_or_added_to() {
     assert_eq!(got[0].ints(), [1, -2, 3]);
     assert_eq!(got[1].ints(), [11, 18, 33]);
     assert_eq!(got[2].floats(), [1.5, 3.0]);
+}
+
+#[test]
+fn a_gpu_copies_and_adds() {
+    let inputs = [Array::i32(&[30], (0..30).collect()), Array::f32(&[7, 3], noise(1, 21))];
+    let states = [
+        Array::i32(&[30], vec![9; 30]),
+        Array::i32(&[30], vec![9; 30]),
+        Array::f32(&[7, 3], noise(2, 21)),
+    ];
+    let trial = Trial { inputs: &inputs, states: &states, ..Trial::default() };
+    Hold { trial, activations: 0, live: None, near: Near::Bits }.run(&|g, x| {
+        copy_into(g, x[0], x[2])?;
+        add_into(g, x[0], x[3])?;
+        add_into(g, x[1], x[4])?;
+        Ok(vec![])
+    });
 }

@@ -54,6 +54,7 @@ impl Op for Embedding {
         let rule = GradientOp {
             outputs: |&rows, of| vec![Spec::new(&[rows, of[1].columns()], DType::F32)],
             flops: |_, io| io.inputs[1].elements() as f64,
+            cuda: |_, io| cuda::gradient(io),
             ..GradientOp::new("embedding_gradient", rows, |run, _| cpu::gradient(run))
         };
         backward.give(1, rule, &[tokens, dy])

@@ -1,9 +1,10 @@
 //! `embedding` and its gradient at odd sizes, repeated tokens, bad tokens and dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::Graph;
 use crate::ops::add::add;
 use crate::ops::embedding::{embedding, oracle};
-use crate::testing::{Array, assert_close, forward, gradients, noise, wide};
+use crate::testing::{Array, Trial, assert_close, forward, gradients, noise, wide};
 
 fn tokens(count: usize, rows: usize) -> Vec<i32> {
     (0..count).map(|i| (i * i * 7 % rows) as i32).collect()
@@ -83,4 +84,23 @@ fn wrong_operands_are_refused() {
     let inputs = [Array::f32(&[4], vec![0.0; 4]), Array::f32(&[2, 2], vec![0.0; 4])];
     let error = forward(&inputs, &|g, x| Ok(vec![embedding(g, x[0], x[1])?])).unwrap_err();
     assert_eq!(error.to_string(), "embedding at : tokens is f32[4], not i32[4]");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, v, d) in [(1, 1, 1), (300, 17, 33), (600, 200, 16)] {
+        let mut ids = tokens(n, v);
+        ids[n / 2] = -1;
+        let inputs = [Array::i32(&[n], ids), Array::f32(&[v, d], noise(1, v * d))];
+        let seeds = [Array::f32(&[n, d], noise(2, n * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        let trace = |g: &mut Graph<'_>, x: &[_]| Ok(vec![embedding(g, x[0], x[1])?]);
+        Hold { trial, activations: 0, live: None, near: Near::Bits }.run(&trace);
+        let inputs = [inputs[0].clone(), inputs[1].clone(), Array::i32(&[], vec![n as i32 / 2])];
+        let trial = Trial { inputs: &inputs, ..trial };
+        Hold { trial, activations: 0, live: None, near: Near::Bits }.run(&|g, x| {
+            let ids = g.with_live(x[0], x[2]);
+            Ok(vec![embedding(g, ids, x[1])?])
+        });
+    }
 }

@@ -1,6 +1,10 @@
-//! What `linear` asks of a GPU: one product each; a bias and GELU in its epilogue.
+//! What `linear` asks of a GPU: one product each; a bias and GELU in its epilogue. And the kernel
+//! of our own that runs a product, whoever asks for it.
 
-use crate::launch::{Epilogue, Extent, Factor, Launch, Launches, Matmul, Memory, element};
+use crate::dtype::DType;
+use crate::launch::{
+    Argument, Epilogue, Extent, Factor, Grid, Kernel, Launch, Launches, Matmul, Memory, element,
+};
 use crate::ops::Io;
 use crate::ops::activation::Activation;
 
@@ -61,4 +65,67 @@ fn product(io: &Io, m: Extent, n: usize, k: Extent) -> Matmul {
 
 fn one(product: Matmul) -> Launches {
     Launches::new([Launch::Matmul(product)])
+}
+
+/// Bytes of a block's tiles of both factors, `STAGES` of them, `DEPTH` deep, in linear.cu; later of
+/// its sums. A factor lies with its depth in rows or across them.
+fn shared_bytes(side: usize, deep_rows: [bool; 2]) -> usize {
+    let [stages, depth, padding] = [3, 32, 8];
+    let tile = |rows: bool| if rows { depth * (side + padding) } else { side * (depth + padding) };
+    let ring = stages * size_of::<u16>() * deep_rows.map(tile).iter().sum::<usize>();
+    // A warp has 32 columns, in rows of 36.
+    ring.max(side * side / 32 * 36 * size_of::<f32>())
+}
+
+/// Side of a block's tile: large ones need fewer bytes for a product, small ones waste less at
+/// edges.
+fn side(m: usize, n: usize) -> usize {
+    if m >= 128 && n >= 128 { 128 } else { 64 }
+}
+
+/// The kernel of our own for a product; `None` for dtypes that it is not compiled for.
+pub(crate) fn kernel(product: &Matmul) -> Option<Kernel> {
+    let Matmul { m, n, k, a, b, c, c_dtype, accumulate, epilogue } = product;
+    let (function, bias, keeps) = match *epilogue {
+        Epilogue::None => (0, None, None),
+        Epilogue::Bias(bias) => (0, Some(bias), None),
+        Epilogue::Activation { function: Activation::Gelu, bias, keeps } => (1, bias, keeps),
+        Epilogue::Activation { .. } => return None,
+    };
+    let layout = [a, b].map(|factor| if factor.transposed { "t" } else { "n" }).concat();
+    let deep_rows = [a.transposed, !b.transposed];
+    let side = if a.dtype == DType::F32 { 64 } else { side(m.capacity, *n) };
+    let (function_name, block, shared_bytes) = match (a.dtype, b.dtype, c_dtype) {
+        (DType::F32, DType::F32, DType::F32) => (format!("product_f32_{layout}"), 128, 0),
+        (DType::Bf16, DType::Bf16, DType::F32 | DType::Bf16) => {
+            let block = if side == 128 { 256 } else { 128 };
+            (format!("product_{side}_{layout}_{c_dtype}"), block, shared_bytes(side, deep_rows))
+        }
+        _ => return None,
+    };
+    let pointer = |memory: Option<Memory>| memory.map_or(Argument::Null, Argument::Pointer);
+    let live = |extent: &Extent| extent.live.map_or(Argument::Null, Argument::Live);
+    let size = |size: usize| Argument::U32(size as u32);
+    let blocks = [m.capacity, *n].map(|size| size.div_ceil(side).max(1) as u32);
+    Some(Kernel {
+        module: "linear",
+        function: function_name,
+        grid: Grid::Fixed([blocks[0], blocks[1], 1]),
+        block,
+        shared_bytes: shared_bytes as u32,
+        arguments: vec![
+            Argument::Pointer(a.memory),
+            Argument::Pointer(b.memory),
+            Argument::Pointer(*c),
+            pointer(bias),
+            pointer(keeps),
+            live(m),
+            size(m.capacity),
+            size(*n),
+            live(k),
+            size(k.capacity),
+            Argument::U32(function),
+            accumulate.map_or(Argument::U32(0), Argument::Accumulate),
+        ],
+    })
 }

@@ -21,7 +21,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 mod fused;
 #[cfg(test)]
 mod oracle;

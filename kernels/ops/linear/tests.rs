@@ -1,9 +1,13 @@
 //! `linear` and its gradients at odd sizes, with cancellation, dead rows and a weight used twice.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
+use crate::ops::activation::gelu;
 use crate::ops::linear::{linear, oracle};
-use crate::testing::{Array, assert_close, forward, gradients, noise, numeric_gradient, wide};
+use crate::testing::{
+    Array, Trial, assert_close, forward, gradients, noise, numeric_gradient, wide,
+};
 
 const SIZES: [[usize; 3]; 6] =
     [[1, 1, 1], [1, 7, 3], [5, 1, 9], [17, 33, 65], [64, 128, 100], [70, 400, 31]];
@@ -132,4 +136,34 @@ fn wrong_operands_are_refused() {
     let error = forward(&inputs, &|g, x| Ok(vec![linear(g, x[0], x[1], None)?])).unwrap_err();
     let what = "x is f32[2, 3], the weight f32[2, 4]: rows of different lengths";
     assert_eq!(error.to_string(), format!("linear at : {what}"));
+}
+
+/// Small and large tiles, more of them than the ring holds, rows that copies cannot align.
+const TILED: [[usize; 3]; 4] = [[1, 7, 3], [70, 200, 72], [130, 104, 136], [33, 65, 130]];
+
+#[test]
+fn a_gpu_agrees() {
+    for [n, i, o] in TILED {
+        let inputs = inputs([n, i, o]);
+        let seeds = [Array::f32(&[n, o], noise(4, n * o))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        // Σ|a b| of the longest sum: outliers of 30 among some hundred terms below 1.
+        let hold = Hold { trial, activations: 1, live: None, near: Near::Sums(2e3) };
+        hold.run(&trace);
+        if n == 70 {
+            hold.run(&|g, x| {
+                let y = linear(g, x[0], x[1], Some(x[2]))?;
+                Ok(vec![gelu(g, y)?])
+            });
+        }
+    }
+}
+
+#[test]
+fn a_gpu_stops_at_the_live_rows() {
+    let [n, i, o] = [90, 40, 24];
+    let inputs = inputs([n, i, o]);
+    let seeds = [Array::f32(&[n, o], noise(4, n * o))];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    Hold { trial, activations: 1, live: Some(37), near: Near::Sums(1e3) }.run(&trace);
 }

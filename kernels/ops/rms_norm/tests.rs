@@ -1,10 +1,13 @@
 //! `rms_norm` and its gradients at odd sizes, with outliers, subnormals and dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::add::add;
 use crate::ops::rms_norm::{oracle, rms_norm};
-use crate::testing::{Array, assert_close, forward, gradients, noise, numeric_gradient, wide};
+use crate::testing::{
+    Array, Trial, assert_close, forward, gradients, noise, numeric_gradient, wide,
+};
 
 const EPS: f32 = 1e-5;
 
@@ -95,4 +98,27 @@ fn dead_rows_are_neither_read_nor_written() {
     assert!(got[0].floats()[..live * d].iter().all(|x| x.is_finite()));
     assert!(got[0].floats()[live * d..].iter().all(|x| x.is_nan()));
     assert!(got[1].floats().iter().all(|x| x.is_finite()));
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, d) in [(1, 1), (5, 33), (70, 264), (130, 40)] {
+        let inputs = inputs(n, d);
+        let seeds = [Array::f32(&[n, d], noise(4, n * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        Hold { trial, activations: 1, live: None, near: Near::Sums(1e3) }.run(&trace);
+    }
+}
+
+#[test]
+fn a_gpu_norms_a_sum_and_leaves_dead_rows() {
+    let (n, d) = (21, 48);
+    let [x, w] = inputs(n, d);
+    let inputs = [x, Array::f32(&[n, d], noise(5, n * d)), w];
+    let seeds = [Array::f32(&[n, d], noise(4, n * d)), Array::f32(&[n, d], noise(6, n * d))];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    Hold { trial, activations: 2, live: Some(13), near: Near::Sums(1e3) }.run(&|g, x| {
+        let sum = add(g, x[0], x[1])?;
+        Ok(vec![rms_norm(g, sum, x[2], EPS)?, sum])
+    });
 }

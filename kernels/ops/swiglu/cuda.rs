@@ -1,4 +1,4 @@
-//! What `swiglu` asks of a GPU: a block for each row.
+//! What `swiglu` asks of a GPU: a block for some rows.
 
 use crate::launch::{Argument, Kernel, Launches, Memory, element, pointers};
 use crate::ops::Io;
@@ -14,8 +14,8 @@ pub(super) fn gradient(io: &Io) -> Option<Launches> {
 /// Function, number of inputs, and half the columns of x.
 fn launches(io: &Io, function: &str, inputs: usize, half: usize) -> Option<Launches> {
     let dtype = element(io.inputs.iter().chain(&io.outputs))?;
-    let rows = Memory::Input(0);
-    let kernel = Kernel::over_rows("swiglu", format!("{function}_{dtype}"), rows, 1);
-    let rest = [Argument::Live(rows), Argument::U32(half as u32)];
+    let function = format!("{function}_{dtype}");
+    let kernel = Kernel::over_elements("swiglu", function, Memory::Input(0), half);
+    let rest = kernel.rows(io).into_iter().chain([Argument::U32(half as u32)]);
     Some(Launches::new([kernel.with(pointers(inputs, 1).chain(rest))]))
 }

@@ -1,5 +1,6 @@
 //! `swiglu` and its gradient at odd sizes and with dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::swiglu::swiglu;
@@ -59,4 +60,14 @@ fn many_rows_are_covered_and_dead_ones_untouched() {
 fn odd_columns_are_refused() {
     let error = forward(&[Array::f32(&[1, 3], noise(1, 3))], &trace).unwrap_err().to_string();
     assert_eq!(error, "swiglu at : x is f32[1, 3]: its columns have no halves");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, half) in [(1, 1), (5, 17), (300, 24)] {
+        let inputs = [Array::f32(&[n, 2 * half], noise(1, n * 2 * half))];
+        let seeds = [Array::f32(&[n, half], noise(2, n * half))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        Hold { trial, activations: 1, live: None, near: Near::Bits }.run(&trace);
+    }
 }

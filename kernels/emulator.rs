@@ -1,0 +1,60 @@
+//! Runs what ops ask of a GPU without one: their `.cu` files, compiled by g++, thread by thread.
+//!
+//! Duty: every launch of a program, by the very list that a driver is given, under a [`Schedule`]
+//! of threads, blocks and asynchronous copies, with each access to memory checked: out of bounds,
+//! beyond a live extent, of what nobody has written, in an order that nothing makes. It tells
+//! nothing of speed, of the orders in which tensor cores add, or of fences: threads here see each
+//! other's writes at once. Not part of a run; public so that other packages' tests can use it.
+//!
+//! `device.h` is what a kernel sees in place of CUDA, `runtime.cpp` runs threads as fibers,
+//! `checker.cpp` watches memory, `tensor.cpp` is `ldmatrix` and `mma.sync`.
+
+pub mod compile;
+pub mod hold;
+mod run;
+
+#[cfg(test)]
+mod tests;
+
+pub use run::{Schedule, run};
+
+/// Set where a test that cannot run must fail.
+const NO_SKIPS: &str = "OCTET_NO_SKIPS";
+
+/// Which ready thread runs next, and which block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum Order {
+    /// The one that has waited longest; blocks by number.
+    #[default]
+    InTurn,
+    /// The one that has waited least; blocks from the last.
+    Reversed,
+    /// Any.
+    Random,
+    /// One for as long as it can: others fall far behind.
+    Starving,
+}
+
+/// When asynchronous copies happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u32)]
+pub enum Copies {
+    /// As soon as they are asked for.
+    #[default]
+    Eager,
+    /// When they are waited for.
+    Lazy,
+}
+
+/// Whether kernels can be emulated here; says on standard error why not.
+///
+/// # Panics
+/// If they cannot, where `OCTET_NO_SKIPS` is set: in continuous integration.
+pub fn available() -> bool {
+    let Err(reason) = compile::runtime() else { return true };
+    assert!(std::env::var_os(NO_SKIPS).is_none(), "kernels cannot be emulated: {reason}");
+    // Straight to the test's captured output; nothing else is printed by this package.
+    eprintln!("skipped, kernels are not emulated: {reason}");
+    false
+}

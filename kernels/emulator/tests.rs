@@ -1,0 +1,158 @@
+//! The emulator bites: mistakes planted in the kernels that are used are found, each by its name.
+
+use crate::dtype::DType;
+use crate::emulator::compile::Edit;
+use crate::emulator::hold::{Hold, Near, schedules};
+use crate::emulator::{Schedule, available};
+use crate::error::Result;
+use crate::graph::{Graph, Target, Tensor};
+use crate::ops::embedding::embedding;
+use crate::ops::linear::linear;
+use crate::ops::rms_norm::rms_norm;
+use crate::ops::swiglu::swiglu;
+use crate::testing::{Array, Trial, noise};
+
+/// Which kernels a mistake is planted in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum In {
+    /// Products with a ring that goes round more than twice; tiles with edges.
+    Linear,
+    /// Sums over rows by warps.
+    RmsNorm,
+    /// Rows that several blocks share.
+    SwiGlu,
+    /// Only some rows live.
+    LiveSwiGlu,
+    /// A table and its gradient, which barriers hold together.
+    Embedding,
+}
+
+struct Planted {
+    at: In,
+    from: &'static str,
+    to: &'static str,
+    says: &'static str,
+}
+
+const fn planted(at: In, from: &'static str, to: &'static str, says: &'static str) -> Planted {
+    Planted { at, from, to, says }
+}
+
+const WAITED: &str = "        wait_for_copies<STAGES - 2>();\n";
+const BARRIER: &str = "nobody reads the one that is filled next.\n        __syncthreads();\n";
+const FILLED: &str = "        if (tile + STAGES - 1 < tiles) fill(tile + STAGES - 1);\n";
+const STAGED: &str = "to store whole rows of them.\n    __syncthreads();\n";
+const FOUND: &str = "        __syncthreads();\n    }\n}\n";
+
+/// The mistakes, by kind.
+#[rustfmt::skip]
+const MISTAKES: [Planted; 24] = [
+    // A ring.
+    planted(In::Linear, WAITED, "        wait_for_copies<STAGES - 1>();\n", "while a copy to it is under way"),
+    planted(In::Linear, WAITED, "", "while a copy to it is under way"),
+    planted(In::Linear, BARRIER, "filled next.\n", "race: write of shared memory"),
+    planted(In::Linear, "filled next.\n        __syncthreads();\n        if (tile + STAGES - 1 < tiles) fill(tile + STAGES - 1);\n",
+            "filled next.\n        if (tile + STAGES - 1 < tiles) fill(tile + STAGES - 1);\n        __syncthreads();\n", "race: write of shared memory"),
+    planted(In::Linear, FILLED, "        fill(tile + STAGES - 1);\n", "ends with copies that it has not waited for"),
+    planted(In::Linear, STAGED, "rows of them.\n", "race: write of shared memory"),
+    planted(In::Linear, "    __syncwarp();\n", "", "race: read of shared memory"),
+    planted(In::Linear, "STAGES = 3;", "STAGES = 4;", "out of bounds: byte"),
+    planted(In::Linear, "COLUMNS + 8];", "COLUMNS + 4];", "no multiples of 16"),
+    // Edges.
+    planted(In::Linear, "inside = row + r < rows", "inside = row + r <= rows", "out of bounds: read"),
+    planted(In::Linear, "if (row + wm + r >= p.m ||", "if (row + wm + r > p.m ||", "out of bounds: write"),
+    planted(In::RmsNorm, "u64 row = rows.begin + threadIdx.x / 32; row < rows.end; row += blockDim.x / 32) {\n        normalise",
+            "u64 row = rows.begin + threadIdx.x / 32; row <= rows.end; row += blockDim.x / 32) {\n        normalise", "out of bounds: read"),
+    planted(In::SwiGlu, "each < rows ? begin + each : rows", "each - 1 < rows ? begin + each - 1 : rows", "wrong result"),
+    planted(In::LiveSwiGlu, "i32 rows = *live;", "i32 rows = *live + 1;", "out of bounds: read"),
+    planted(In::SwiGlu, "begin = blockIdx.x * each;", "begin = blockIdx.x * (each / 2);", "race: write of out0"),
+    planted(In::SwiGlu, "u32 capacity, u32 each, u32 half) { \\", "u32 capacity, u64 each, u32 half) { \\", "takes pppwlw"),
+    // Warps.
+    planted(In::RmsNorm, "x += __shfl_xor_sync(~0u,", "x += __shfl_xor_sync(0xffffu,", "to which it does not belong"),
+    planted(In::RmsNorm, "    f32 squares[1];\n", "    f32 squares[1];\n    if (threadIdx.x % 32 == 31) return;\n", "which has ended"),
+    // Memory that nobody has written, or may not write.
+    planted(In::RmsNorm, "{view(x, 0), view(w, 0)}, {view(y, 0)}, false", "{view(x, 0), view(w, 0)}, {view(y, 0)}, true", "read of out0 at byte 0, which nobody has written"),
+    planted(In::Embedding, "threadIdx.x; !adds && i <", "threadIdx.x; false && i <", "which nobody has written"),
+    planted(In::Embedding, "found[threadIdx.x] = token;", "const_cast<i32*>(tokens)[row] = 0;", "write of in0, which is an input"),
+    // Barriers.
+    planted(In::Embedding, FOUND, "    }\n}\n", "race: write of shared memory"),
+    planted(In::Embedding, FOUND, "        if (threadIdx.x < 128) __syncthreads();\n    }\n}\n", "barrier in divergent code"),
+    planted(In::Embedding, "if (__syncthreads_or(token < own))", "if (true)", "of shared memory at byte"),
+];
+
+fn inputs(at: In) -> Vec<Array> {
+    let float = |seed, shape: [usize; 2]| Array::f32(&shape, noise(seed, shape[0] * shape[1]));
+    match at {
+        In::Linear => vec![float(1, [70, 200]), float(2, [72, 200])],
+        In::RmsNorm => vec![float(1, [9, 70]), Array::f32(&[70], noise(2, 70))],
+        In::SwiGlu | In::LiveSwiGlu => vec![float(1, [300, 80])],
+        In::Embedding => {
+            let tokens = (0..300).map(|i| i * i % 70).collect();
+            vec![Array::i32(&[300], tokens), float(2, [70, 9])]
+        }
+    }
+}
+
+fn seeds(at: In) -> Vec<Array> {
+    let shape: &[usize] = match at {
+        In::Linear => &[70, 72],
+        In::RmsNorm => &[9, 70],
+        In::SwiGlu | In::LiveSwiGlu => &[300, 40],
+        In::Embedding => &[300, 9],
+    };
+    vec![Array::f32(shape, noise(3, shape[0] * shape[1]))]
+}
+
+fn trace(at: In, g: &mut Graph<'_>, x: &[Tensor]) -> Result<Vec<Tensor>> {
+    Ok(vec![match at {
+        In::Linear => linear(g, x[0], x[1], None)?,
+        In::RmsNorm => rms_norm(g, x[0], x[1], 1e-5)?,
+        In::SwiGlu | In::LiveSwiGlu => swiglu(g, x[0])?,
+        In::Embedding => embedding(g, x[0], x[1])?,
+    }])
+}
+
+/// What is said of kernels with this change, under any order.
+fn verdict(at: In, edit: Option<Edit>) -> String {
+    let (inputs, seeds) = (inputs(at), seeds(at));
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    let activations = usize::from(at != In::Embedding);
+    let live = (at == In::LiveSwiGlu).then_some(150);
+    let hold = Hold { trial, activations, live, near: Near::Bits };
+    let run =
+        |target, schedule| hold.once(DType::Bf16, false, &|g, x| trace(at, g, x), target, schedule);
+    let right = run(Target::H100, Schedule::default()).expect("the kernels as they are");
+    for schedule in schedules(true) {
+        match run(Target::H100, Schedule { edit, ..schedule }) {
+            Err(error) => return error.to_string(),
+            Ok(got) if got.outputs != right.outputs => return "wrong result".to_string(),
+            Ok(_) => {}
+        }
+    }
+    "nothing".to_string()
+}
+
+#[test]
+fn planted_mistakes_are_found_by_name() {
+    if !available() {
+        return;
+    }
+    let mut missed = Vec::new();
+    for Planted { at, from, to, says } in MISTAKES {
+        let verdict = verdict(at, Some(Edit { from, to }));
+        if !verdict.contains(says) {
+            missed.push(format!("{at:?}: {to:?} in place of {from:?}: {verdict}, not {says}"));
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[test]
+fn nothing_is_found_in_what_is_right() {
+    if !available() {
+        return;
+    }
+    for at in [In::Linear, In::RmsNorm, In::SwiGlu, In::LiveSwiGlu, In::Embedding] {
+        assert_eq!(verdict(at, None), "nothing", "{at:?}");
+    }
+}

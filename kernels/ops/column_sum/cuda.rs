@@ -1,0 +1,36 @@
+//! What `column_sum` asks of a GPU: sums over blocks of rows, and their total in order, so that
+//! bits repeat. Other gradients of weights end likewise.
+
+use crate::launch::{Argument, Grid, Kernel, Launches, Memory, element, pointers};
+use crate::ops::Io;
+
+/// Rows whose terms one block adds, as many as on the CPU.
+const ROWS: u32 = 64;
+/// Threads of a block, and columns that it adds up in the end.
+const STRIP: usize = 256;
+
+pub(super) fn forward(io: &Io) -> Option<Launches> {
+    let dtype = element(&io.inputs)?;
+    Some(over_rows(io, "column_sum", format!("column_sum_terms_{dtype}")))
+}
+
+/// `function` of a module adds up its terms over the rows of input 0, which are as long as output
+/// 0, for each block of rows; their total is output 0.
+pub(crate) fn over_rows(io: &Io, module: &'static str, function: String) -> Launches {
+    let (rows, columns) = (Memory::Input(0), io.outputs[0].elements());
+    let terms = Kernel::over_rows(module, function, rows, ROWS);
+    let blocks = io.inputs[0].leading().div_ceil(ROWS as usize);
+    let workspace_bytes = blocks * columns * size_of::<f32>();
+    let sums = Argument::Pointer(Memory::Workspace { offset: 0, bytes: workspace_bytes });
+    let about = terms.rows(io).into_iter().chain([Argument::U32(columns as u32)]);
+    let total = Kernel {
+        grid: Grid::Fixed([columns.div_ceil(STRIP) as u32, 1, 1]),
+        ..Kernel::over_rows("column_sum", "column_sum_total".to_string(), rows, ROWS)
+    };
+    let from_sums = [sums, Argument::Pointer(Memory::Output(0))].into_iter().chain(about.clone());
+    let list = [
+        terms.with(pointers(io.inputs.len(), 0).chain([sums]).chain(about)),
+        total.with(from_sums.chain([Argument::Accumulate(0)])),
+    ];
+    Launches { workspace_bytes, ..Launches::new(list) }
+}

@@ -18,8 +18,7 @@ mod tests;
 
 pub use run::{Schedule, run};
 
-/// Set where a test that cannot run must fail.
-const NO_SKIPS: &str = "OCTET_NO_SKIPS";
+use crate::cuda::testing::skip;
 
 /// Which ready thread runs next, and which block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,14 +46,12 @@ pub enum Copies {
     Lazy,
 }
 
-/// Whether kernels can be emulated here; says on standard error why not.
+/// Whether kernels can be emulated here; if not, it is said why.
 ///
 /// # Panics
-/// If they cannot, where `OCTET_NO_SKIPS` is set: in continuous integration.
+/// If they cannot and no test may skip.
 pub fn available() -> bool {
     let Err(reason) = compile::runtime() else { return true };
-    assert!(std::env::var_os(NO_SKIPS).is_none(), "kernels cannot be emulated: {reason}");
-    // Straight to the test's captured output; nothing else is printed by this package.
-    eprintln!("skipped, kernels are not emulated: {reason}");
+    skip("a test of kernels for GPUs", &reason);
     false
 }

@@ -24,7 +24,9 @@ const KERNEL: [&str; 6] =
 /// A change of a source: what is planted to see that it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Edit {
-    /// Text that stands in the module's file or in `common.cuh`, once.
+    /// The folder of the op whose kernels are changed.
+    pub module: &'static str,
+    /// Text that stands in its file or in `common.cuh`, once.
     pub from: &'static str,
     /// What stands there instead.
     pub to: &'static str,
@@ -155,7 +157,7 @@ fn load(name: &str, edit: Option<Edit>) -> Result<Library, String> {
     let folder = sources();
     let mut kernel = text(&folder.join(format!("ops/{name}/{name}.cu")))?;
     let mut common = text(&folder.join("ops/common.cuh"))?;
-    if let Some(Edit { from, to }) = edit {
+    if let Some(Edit { from, to, .. }) = edit {
         let found = kernel.matches(from).count() + common.matches(from).count();
         if found != 1 {
             return Err(format!("{from:?} stands {found} times in {name}.cu and common.cuh"));

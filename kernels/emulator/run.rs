@@ -192,7 +192,8 @@ fn run_kernel(
     schedule: &Schedule,
 ) -> Result<u64> {
     let Kernel { module: name, function, .. } = kernel;
-    let library = module(name, schedule.edit).map_err(Error::Device)?;
+    let edit = schedule.edit.filter(|edit| edit.module == *name);
+    let library = module(name, edit).map_err(Error::Device)?;
     let entry = library
         .symbol(&format!("kernel_{function}"))
         .ok_or_else(|| Error::Device(format!("{name}.cu has no kernel {function}")))?;

@@ -6,7 +6,9 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::fusible::Fusible;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, operands};
@@ -14,6 +16,7 @@ use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
 pub(crate) mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -84,6 +87,7 @@ impl Op for Activation {
         // `dx` from `dy, x`.
         let rule = GradientOp {
             accumulates: false,
+            cuda: |function: &Self, io| cuda::of(io, &format!("{}_gradient", function.name())),
             flops: |_, io| 25.0 * io.inputs[0].elements() as f64,
             ..GradientOp::new(name, *self, |run, &function| cpu::gradient(run, function))
         };
@@ -100,6 +104,10 @@ impl Op for Activation {
 
     fn fusible(&self) -> Option<Fusible> {
         Some(Fusible::Activation(*self))
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::of(io, self.name())
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,8 +1,11 @@
 //! Activation functions and their gradients against f64.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::activation::{Activation, oracle};
-use crate::testing::{Array, assert_close, forward, gradients, noise, numeric_gradient, wide};
+use crate::testing::{
+    Array, Trial, assert_close, forward, gradients, noise, numeric_gradient, wide,
+};
 
 const KINDS: [Activation; 3] = [Activation::Gelu, Activation::GeluErf, Activation::Silu];
 
@@ -73,6 +76,20 @@ fn dead_rows_are_neither_read_nor_written() {
         for got in [&y[0], &dx[0]] {
             assert!(got.floats()[..6].iter().all(|x| x.is_finite()));
             assert!(got.floats()[6..].iter().all(|x| x.is_nan()));
+        }
+    }
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, d) in [(1, 1), (9, 37), (300, 24)] {
+        let x = noise(1, n * d).iter().map(|x| x * 4.0).collect();
+        let inputs = [Array::f32(&[n, d], x)];
+        let seeds = [Array::f32(&[n, d], noise(3, n * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        let hold = Hold { trial, activations: 1, live: Some(n.div_ceil(2)), near: Near::Bits };
+        for function in [Activation::Gelu, Activation::GeluErf, Activation::Silu] {
+            hold.run(&|g, x| Ok(vec![g.apply_one(function, &[x[0]])?]));
         }
     }
 }

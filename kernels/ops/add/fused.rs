@@ -56,6 +56,10 @@ impl Op for AddLayerNorm {
         cost(io, 1.0 + layer_norm::FLOPS)
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        layer_norm::cuda::forward(io, "add_layer_norm", self.eps)
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::add_layer_norm(run, self);
         Ok(())

@@ -22,6 +22,7 @@ fn a_gpu_has_the_same_bits() {
         let inputs = [Array::f32(&shape, noise(1, n * d)), Array::f32(&shape, noise(2, n * d))];
         let seeds = [Array::f32(&shape, noise(3, n * d))];
         let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
-        Hold { trial, activations: 2, live: None, near: Near::Bits }.run(&|g, x| Ok(vec![add(g, x[0], x[1])?]));
+        Hold { trial, activations: 2, live: None, near: Near::Bits }
+            .run(&|g, x| Ok(vec![add(g, x[0], x[1])?]));
     }
 }

@@ -8,7 +8,9 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::column_sum::COLUMN_SUM;
 use crate::ops::fusible::Fusible;
 use crate::ops::gradient_op::GradientOp;
@@ -17,6 +19,7 @@ use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -35,6 +38,7 @@ pub struct LayerNorm {
 /// `dx` from `dy f[N, D], x f[N, D], w f[D], mean f32[N], rstd f32[N]`.
 const INPUT_GRADIENT: GradientOp = GradientOp {
     flops: |(), io| 11.0 * io.inputs[0].elements() as f64,
+    cuda: |(), io| cuda::input_gradient(io),
     ..GradientOp::new("layer_norm_input_gradient", (), |run, ()| cpu::input_gradient(run))
 };
 
@@ -42,6 +46,7 @@ const INPUT_GRADIENT: GradientOp = GradientOp {
 const WEIGHT_GRADIENT: GradientOp = GradientOp {
     outputs: |(), of| vec![Spec::new(&[of[1].columns()], DType::F32)],
     flops: |(), io| 4.0 * io.inputs[0].elements() as f64,
+    cuda: |(), io| cuda::weight_gradient(io),
     ..GradientOp::new("layer_norm_weight_gradient", (), |run, ()| cpu::weight_gradient(run))
 };
 
@@ -93,6 +98,10 @@ impl Op for LayerNorm {
 
     fn fusible(&self) -> Option<Fusible> {
         Some(Fusible::LayerNorm { eps: self.eps })
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self.name(), self.eps)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

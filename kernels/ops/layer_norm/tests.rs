@@ -1,10 +1,13 @@
 //! `layer_norm` and its gradients at odd sizes, with outliers, cancellation and dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::add::add;
 use crate::ops::layer_norm::{layer_norm, oracle};
-use crate::testing::{Array, assert_close, forward, gradients, noise, numeric_gradient, wide};
+use crate::testing::{
+    Array, Trial, assert_close, forward, gradients, noise, numeric_gradient, wide,
+};
 
 const EPS: f32 = 1e-5;
 
@@ -109,4 +112,32 @@ fn wrong_operands_are_refused() {
     inputs[1] = Array::f32(&[4], vec![0.0; 4]);
     let error = forward(&inputs, &trace).unwrap_err();
     assert_eq!(error.to_string(), "layer_norm at : the weight is f32[4], not a float [3]");
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, d) in [(1, 1), (5, 33), (70, 264), (130, 40)] {
+        let [w, b] = [2, 3].map(|seed| Array::f32(&[d], noise(seed, d)));
+        let inputs = [Array::f32(&[n, d], noise(1, n * d)), w, b];
+        let seeds = [Array::f32(&[n, d], noise(4, n * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        let hold = Hold { trial, activations: 1, live: None, near: Near::Sums(1e3) };
+        hold.run(&|g, x| Ok(vec![layer_norm(g, x[0], x[1], x[2], 1e-5)?]));
+        Hold { live: Some(n.div_ceil(2)), ..hold }
+            .run(&|g, x| Ok(vec![layer_norm(g, x[0], x[1], x[2], 1e-5)?]));
+    }
+}
+
+#[test]
+fn a_gpu_norms_a_sum() {
+    let (n, d) = (21, 48);
+    let [a, c] = [1, 5].map(|seed| Array::f32(&[n, d], noise(seed, n * d)));
+    let [w, b] = [2, 3].map(|seed| Array::f32(&[d], noise(seed, d)));
+    let inputs = [a, c, w, b];
+    let seeds = [4, 6].map(|seed| Array::f32(&[n, d], noise(seed, n * d)));
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    Hold { trial, activations: 2, live: None, near: Near::Sums(1e3) }.run(&|g, x| {
+        let sum = add(g, x[0], x[1])?;
+        Ok(vec![layer_norm(g, sum, x[2], x[3], 1e-5)?, sum])
+    });
 }

@@ -4,12 +4,15 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_float, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +60,10 @@ impl Op for Multiply {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: io.outputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

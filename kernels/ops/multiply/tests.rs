@@ -1,5 +1,6 @@
 //! `multiply` and its gradients, also of a square, and with dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::ops::multiply::multiply;
 use crate::testing::{Array, Trial, forward, gradients, noise};
 
@@ -52,4 +53,16 @@ fn different_shapes_are_refused() {
     let inputs = [Array::f32(&[2], vec![0.0; 2]), Array::f32(&[3], vec![0.0; 3])];
     let error = forward(&inputs, &|g, x| Ok(vec![multiply(g, x[0], x[1])?])).unwrap_err();
     assert_eq!(error.to_string(), "multiply at : the first factor is f32[2], not a float [3]");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    let [a, b, dy] = [1, 2, 3].map(|seed| Array::f32(&[300, 7], noise(seed, 2100)));
+    let (inputs, seeds) = ([a, b], [dy]);
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    for live in [None, Some(299)] {
+        let hold = Hold { trial, activations: 2, live, near: Near::Bits };
+        hold.run(&|g, x| Ok(vec![multiply(g, x[0], x[1])?]));
+        hold.run(&|g, x| Ok(vec![multiply(g, x[0], x[0])?]));
+    }
 }

@@ -1,5 +1,6 @@
 //! `scale` and its gradient, twice over one tensor, and with dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::ops::add::add;
 use crate::ops::scale::scale;
 use crate::testing::{Array, Trial, noise};
@@ -36,4 +37,17 @@ fn dead_rows_are_neither_read_nor_written() {
     assert_eq!(got.outputs[0].floats()[..2], [2.0, 4.0]);
     assert_eq!(got.gradients[0].floats()[..2], [2.0, 2.0]);
     assert!(got.outputs[0].floats()[2].is_nan() && got.gradients[0].floats()[2].is_nan());
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    let inputs = [Array::f32(&[300, 7], noise(1, 2100))];
+    let seeds = [Array::f32(&[300, 7], noise(2, 2100))];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    for live in [None, Some(299)] {
+        Hold { trial, activations: 1, live, near: Near::Bits }.run(&|g, x| {
+            let (a, b) = (scale(g, x[0], 0.3)?, scale(g, x[0], -7.0)?);
+            Ok(vec![add(g, a, b)?])
+        });
+    }
 }

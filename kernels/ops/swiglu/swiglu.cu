@@ -1,5 +1,7 @@
 // swiglu: x [rows, 2 half] -> y [rows, half], y = silu(first half of a row) * second half.
 // Gradient: dx [rows, 2 half] from dy and x; overwrites. The CPU's bits.
+//
+// expects swiglu_*: LDG.E.128 STG.E.128
 #include "common.cuh"
 
 template <class T>

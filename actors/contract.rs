@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-use octet_kernels::graph::{Layout, ParameterId, Program, StepBufferId, Variables};
+use octet_kernels::graph::{Layout, Ownership, ParameterId, Program, StepBufferId, Variables};
+use octet_kernels::update::OptimizerSpec;
 
 use crate::fault::Fault;
 use crate::report::mean;
@@ -100,17 +101,11 @@ pub struct StepShape {
     pub finally: Vec<ProgramId>,
 }
 
-/// The numbers of one optimizer step: decoupled AdamW after clipping by global norm.
+/// The numbers of one optimizer step, after clipping by global norm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UpdateSettings {
     /// Learning rate.
     pub learning_rate: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
     /// Largest global norm; infinite for no clipping.
     pub clip_norm: f64,
 }
@@ -342,6 +337,14 @@ pub trait Workload: Debug + Send + Sync + 'static {
     /// How many attempts a step has before an overflow is a fault.
     fn attempts(&self) -> usize {
         1
+    }
+
+    /// How parameters change, and how what that needs is stored.
+    fn optimizer(&self) -> &OptimizerSpec;
+
+    /// Which of so many ranks owns what.
+    fn ownership(&self, ranks: usize) -> Ownership {
+        Ownership::even(self.layout(), ranks)
     }
 
     /// The optimizer's numbers for a step, a pure function.

@@ -75,11 +75,17 @@ impl Engine {
         self.slice(self.memory.parameters.part(bytes.start, bytes.len()))
     }
 
-    /// A kept part of a vector of optimizer state: flat elements of one bucket.
-    pub fn kept(&self, vector: Span, bucket: usize, elements: &Range<usize>) -> DeviceSlice {
-        let memory = &self.memory;
-        let first = memory.kept_at[bucket] + elements.start - memory.kept[bucket].start;
-        self.slice(vector.part(first * 4, elements.len() * 4))
+    /// Kept `F32` masters: flat elements of one bucket.
+    pub fn masters(&self, bucket: usize, elements: &Range<usize>) -> DeviceSlice {
+        let first = self.memory.kept_place(bucket, elements);
+        self.slice(self.memory.masters.part(first * 4, elements.len() * 4))
+    }
+
+    /// A kept part of plane number `plane` of the optimizer: flat elements of one bucket.
+    pub fn plane(&self, plane: usize, bucket: usize, elements: &Range<usize>) -> DeviceSlice {
+        let first = self.memory.kept_place(bucket, elements);
+        let (plane, span) = &self.memory.planes[plane];
+        self.slice(span.part(plane.bytes(first), plane.bytes(elements.len())))
     }
 
     /// Lets a stream wait for marks of other ones.

@@ -1,16 +1,16 @@
-//! The optimizer: this rank's shard of master weights and moments. Sums of squares, the decision to
-//! update or to skip, the update.
+//! The optimizer: this rank's shard of master weights and state vectors. Sums of squares, the
+//! decision to update or to skip, the update.
 //!
 //! Every rank decides from the same gathered sums in the same order, so all skip or none does. The
 //! decision stays on the device; the host reads it when the step is over.
 //!
-//! Ownership: master weights, moments, sums of squares, the decision and the fingerprints.
+//! Ownership: master weights, state vectors, sums of squares, the decision and the fingerprints.
 
 use std::ops::Range;
 
-use octet_kernels::device::{BlockSums, Decision, UpdateSlice};
+use octet_kernels::device::{BlockSums, Decision};
 use octet_kernels::error::Result;
-use octet_kernels::ops::adamw::AdamW;
+use octet_kernels::update::{StepNumbers, UpdateSlice};
 
 use crate::contract::{UpdateGroup, UpdateSettings, Workload};
 use crate::engine::Engine;
@@ -24,7 +24,7 @@ struct Segment {
     group: UpdateGroup,
 }
 
-/// The owner of masters, moments and the decision; and a table that is made once.
+/// The owner of masters, state vectors and the decision; and a table that is made once.
 #[derive(Debug)]
 pub struct Optimizer {
     /// By bucket, then by the rank whose shard it is.
@@ -34,10 +34,10 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimizer for the workload's parameters in a group of so many ranks.
     pub fn new(workload: &dyn Workload, ranks: usize) -> Self {
-        let layout = workload.layout();
-        let shards = |bucket| (0..ranks).map(move |rank| layout.shard(bucket, rank, ranks));
-        let segments = (0..layout.buckets.len())
-            .map(|bucket| shards(bucket).map(|shard| segments(workload, bucket, &shard)).collect())
+        let owners = workload.ownership(ranks);
+        let shard = |bucket, rank| segments(workload, bucket, &owners.shard(bucket, rank));
+        let segments = (0..workload.layout().buckets.len())
+            .map(|bucket| (0..ranks).map(|rank| shard(bucket, rank)).collect())
             .collect();
         Self { segments }
     }
@@ -55,25 +55,18 @@ impl Optimizer {
                 continue;
             }
             for (i, segment) in self.segments[bucket][owner].iter().enumerate() {
-                let hyper = AdamW {
+                let numbers = StepNumbers {
                     learning_rate: settings.learning_rate * segment.group.learning_rate,
-                    beta1: settings.beta1,
-                    beta2: settings.beta2,
-                    eps: settings.epsilon,
                     weight_decay: segment.group.weight_decay,
-                    // These two are the decision's.
-                    step: 0,
-                    gradient_scale: 1.0,
                 };
                 // The fingerprint of a bucket is that of the own shard.
                 let cell = engine.memory.fingerprint(bucket, owner == rank);
                 let slice = update_slice(engine, bucket, &segment.elements);
-                let decision = engine.slice(engine.memory.decision);
+                let (decision, cell) = (engine.slice(engine.memory.decision), engine.slice(cell));
+                let rule = &engine.workload.optimizer().rule;
                 // SAFETY: this rank's memory in the order of the step plan: after the reducer and
                 // before the gather.
-                unsafe {
-                    engine.device.adamw(&hyper, &slice, decision, engine.slice(cell), i == 0)
-                }?;
+                unsafe { engine.device.update(rule, &numbers, &slice, decision, cell, i == 0) }?;
             }
         }
         Ok(())
@@ -84,7 +77,7 @@ impl Optimizer {
         let (memory, layout) = (&engine.memory, engine.workload.layout());
         let mut next = memory.norm.parts[memory.rank].start;
         for bucket in 0..layout.buckets.len() {
-            let shard = layout.shard(bucket, memory.rank, memory.ranks);
+            let shard = memory.owners.shard(bucket, memory.rank);
             let cells = next..next + shard.len() / layout.block;
             next = cells.end;
             let sums = engine.slice(memory.norm_cells(&cells));
@@ -142,18 +135,16 @@ pub fn fingerprints(engine: &Engine, decision: Decision) -> Result<Vec<u64>, Fau
 }
 
 fn update_slice(engine: &Engine, bucket: usize, elements: &Range<usize>) -> UpdateSlice {
-    let memory = &engine.memory;
-    let kept = |vector| engine.kept(vector, bucket, elements);
     let dtype = engine.workload.layout().buckets[bucket].dtype;
     let stored = engine.stored(bucket, elements);
     let narrow = dtype.is_narrow();
     UpdateSlice {
-        weights: if narrow { kept(memory.masters) } else { stored },
+        weights: if narrow { engine.masters(bucket, elements) } else { stored },
         rounded: narrow.then_some((dtype, stored)),
         gradient: engine.gradient(0, elements),
-        first_moment: kept(memory.first_moment),
-        second_moment: kept(memory.second_moment),
+        states: engine.workload.optimizer().stored(|i| engine.plane(i, bucket, elements)),
         first_element: elements.start as u64,
+        seed: engine.workload.seed(),
     }
 }
 

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use octet_kernels::collectives::{JoinTree, LaneTree, Piece, all_reduce_staging};
 use octet_kernels::device::{Decision, Events};
-use octet_kernels::error::Result;
-use octet_kernels::graph::{ARGUMENT_BYTES, State, StateUse};
+use octet_kernels::error::{Error, Result};
+use octet_kernels::graph::{ARGUMENT_BYTES, Layout, Ownership, State, StateUse};
 use octet_kernels::memory::{ArenaPlan, Span};
+use octet_kernels::update::Plane;
 
 use crate::contract::Workload;
 use crate::step_plan::{StepPlan, check_meetings};
@@ -66,16 +67,18 @@ pub struct RankMemory {
     pub columns: usize,
     /// By bucket: the flat elements whose optimizer state this rank keeps.
     pub kept: Vec<Range<usize>>,
-    /// By bucket: where those start in the master weights and moments.
+    /// By bucket: where those start in the master weights and state vectors.
     pub kept_at: Vec<usize>,
+    /// Who owns what.
+    pub owners: Ownership,
     /// Events of the device.
     pub events: Events,
     /// Where the sums behind the norm lie within their region.
     pub norm: NormLayout,
     pub(crate) parameters: Span,
     pub(crate) masters: Span,
-    pub(crate) first_moment: Span,
-    pub(crate) second_moment: Span,
+    /// What the optimizer stores beside them.
+    pub planes: Vec<(Plane, Span)>,
     pub(crate) gradients: Vec<Span>,
     pub(crate) states: Span,
     pub(crate) step: Span,
@@ -100,20 +103,9 @@ impl RankMemory {
     pub fn new(workload: &dyn Workload, ranks: usize, rank: usize, zero: Zero) -> Result<Self> {
         let (layout, programs) = (workload.layout(), workload.programs());
         let tree = LaneTree::new(workload.batch().lanes, ranks)?;
-        let kept: Vec<_> = (0..layout.buckets.len())
-            .map(|bucket| match zero {
-                Zero::Zero0 => layout.buckets[bucket].elements.clone(),
-                Zero::Zero1 => layout.shard(bucket, rank, ranks),
-            })
-            .collect();
-        let mut kept_elements = 0;
-        let kept_at = kept
-            .iter()
-            .map(|range| {
-                kept_elements += range.len();
-                kept_elements - range.len()
-            })
-            .collect();
+        let owners = workload.ownership(ranks);
+        let (kept, kept_at) = kept(layout, &owners, rank, zero);
+        let kept_elements = kept.iter().map(|range| range.len()).sum();
         let narrow = layout.buckets.iter().any(|b| b.dtype.is_narrow());
         let shapes = workload.shapes();
         let (mut rows, mut events) = (0, 0);
@@ -123,13 +115,14 @@ impl RankMemory {
             check_meetings(&mine, &first?)?;
             (rows, events) = (rows.max(mine.rows), events.max(mine.marks));
         }
-        let norm = NormLayout::new(layout, ranks);
+        let norm = NormLayout::new(layout, &owners, ranks);
+        let planes = planes(workload)?;
         let columns = programs.iter().map(scalars).max().unwrap_or(0);
         let largest = |f: fn(&octet_kernels::graph::Program) -> usize| {
             programs.iter().map(f).max().unwrap_or(0)
         };
         let mut arena = ArenaPlan::new();
-        let moments = kept_elements * size_of::<f32>();
+        let masters = if narrow { kept_elements * size_of::<f32>() } else { 0 };
         Ok(Self {
             ranks,
             rank,
@@ -143,9 +136,11 @@ impl RankMemory {
             kept_at,
             events: Events { all: events, timed: 0 },
             parameters: arena.reserve("parameters", layout.parameter_bytes),
-            masters: arena.reserve("master weights", if narrow { moments } else { 0 }),
-            first_moment: arena.reserve("first moment", moments),
-            second_moment: arena.reserve("second moment", moments),
+            masters: arena.reserve("master weights", masters),
+            planes: planes
+                .into_iter()
+                .map(|plane| (plane, arena.reserve(plane.title(), plane.bytes(kept_elements))))
+                .collect(),
             gradients: (0..tree.buffers(rank))
                 .map(|i| arena.reserve(format!("gradients {i}"), layout.elements * 4))
                 .collect(),
@@ -155,7 +150,7 @@ impl RankMemory {
                 .map(|i| arena.reserve(format!("input record {i}"), largest(|p| p.input_bytes))),
             activations: arena.reserve("activations", largest(|p| p.activation_bytes)),
             libraries: arena.reserve("library workspace", largest(|p| p.target.library_bytes())),
-            staging: arena.reserve("staging", staging_bytes(workload, &tree, rank)),
+            staging: arena.reserve("staging", staging_bytes(workload, &owners, &tree, rank)),
             norm_sums: arena.reserve("norm", norm.bytes()),
             norm_order: arena.reserve("norm order", size_of_val(&norm.order[..])),
             decision: arena.reserve("decision", size_of::<Decision>()),
@@ -163,8 +158,14 @@ impl RankMemory {
             metrics: arena.reserve("metrics", rows * columns * METRIC_BYTES),
             arguments: [0, 1].map(|i| arena.reserve(format!("run arguments {i}"), ARGUMENT_BYTES)),
             norm,
+            owners,
             arena,
         })
+    }
+
+    /// Where kept elements of a bucket lie in the master weights and state vectors.
+    pub(crate) fn kept_place(&self, bucket: usize, elements: &Range<usize>) -> usize {
+        self.kept_at[bucket] + elements.start - self.kept[bucket].start
     }
 
     /// The overflow flag: the low word of this rank's last cell among the sums.
@@ -184,6 +185,36 @@ impl RankMemory {
     }
 }
 
+/// By bucket: the elements whose optimizer state a rank keeps, and where those start.
+fn kept(
+    layout: &Layout,
+    owners: &Ownership,
+    rank: usize,
+    zero: Zero,
+) -> (Vec<Range<usize>>, Vec<usize>) {
+    let mut next = 0;
+    let of_bucket = |bucket: usize| {
+        let range = match zero {
+            Zero::Zero0 => layout.buckets[bucket].elements.clone(),
+            Zero::Zero1 => owners.shard(bucket, rank),
+        };
+        next += range.len();
+        (range.clone(), next - range.len())
+    };
+    (0..layout.buckets.len()).map(of_bucket).unzip()
+}
+
+/// What the optimizer stores: items for whole blocks.
+fn planes(workload: &dyn Workload) -> Result<Vec<Plane>> {
+    let (planes, block) = (workload.optimizer().planes(), workload.layout().block);
+    match planes.iter().find(|plane| !block.is_multiple_of(plane.elements)) {
+        Some(Plane { elements, .. }) => {
+            Err(Error::Plan(format!("blocks of {block} elements, scales of {elements}")))
+        }
+        None => Ok(planes),
+    }
+}
+
 /// Number of scalars of four bytes that a program fetches.
 pub fn scalars(program: &octet_kernels::graph::Program) -> usize {
     program.fetches().filter(|(_, spec)| spec.bytes() == METRIC_BYTES).count()
@@ -191,13 +222,16 @@ pub fn scalars(program: &octet_kernels::graph::Program) -> usize {
 
 /// The pieces of a shard that other ranks send, for the bucket where they take most; or what they
 /// send of the largest step sum.
-fn staging_bytes(workload: &dyn Workload, tree: &LaneTree, rank: usize) -> usize {
+fn staging_bytes(
+    workload: &dyn Workload,
+    owners: &Ownership,
+    tree: &LaneTree,
+    rank: usize,
+) -> usize {
     let (layout, states) = (workload.layout(), workload.variables().states());
     let foreign = tree.pieces().iter().filter(|piece| piece.rank != rank).count();
-    let shard = (0..layout.buckets.len())
-        .map(|bucket| layout.shard(bucket, rank, tree.ranks()).len())
-        .max()
-        .unwrap_or(0);
+    let shard =
+        (0..layout.buckets.len()).map(|bucket| owners.shard(bucket, rank).len()).max().unwrap_or(0);
     let sums = states.iter().filter(|state| state.usage == StateUse::StepSum);
     let bytes = |state: &State| all_reduce_staging(state.bytes(), state.dtype, tree.ranks());
     (foreign * shard * size_of::<f32>()).max(sums.map(bytes).max().unwrap_or(0))

@@ -37,10 +37,10 @@ impl Reducer {
 
     /// Sums a bucket whose gradients are final.
     pub(crate) fn reduce(&self, engine: &Engine, bucket: usize) -> Result<()> {
-        let (memory, layout) = (&engine.memory, engine.workload.layout());
+        let memory = &engine.memory;
         let (rank, ranks, pieces) = (memory.rank, memory.ranks, &memory.pieces[..]);
         let own_piece = |buffer| pieces.iter().position(|p| p.rank == rank && p.buffer == buffer);
-        let own = layout.shard(bucket, rank, ranks);
+        let own = memory.owners.shard(bucket, rank);
         let empty = engine.gradient(0, &(own.start..own.start));
         let staging = engine.slice(memory.staging);
         let mut places = [empty; PIECES_MAX];
@@ -59,7 +59,7 @@ impl Reducer {
             let mut receive = [empty; RANKS_MAX];
             if own_piece(round).is_some() {
                 for (peer, part) in send[..ranks].iter_mut().enumerate() {
-                    *part = engine.gradient(round, &layout.shard(bucket, peer, ranks));
+                    *part = engine.gradient(round, &memory.owners.shard(bucket, peer));
                 }
             }
             for (place, piece) in places.iter().zip(pieces) {
@@ -79,7 +79,7 @@ impl Reducer {
         if memory.zero == Zero::Zero0 {
             // Gradient buffer 0 of the bucket belongs to the reducer until the update.
             drop(communicator);
-            let shard = |rank| engine.gradient(0, &layout.shard(bucket, rank, ranks));
+            let shard = |rank| engine.gradient(0, &memory.owners.shard(bucket, rank));
             self.gather_in_place(engine, shard)?;
         }
         Ok(())
@@ -123,8 +123,7 @@ impl Reducer {
 
     /// Gathers a bucket's fresh parameters.
     pub(crate) fn gather_parameters(&self, engine: &Engine, bucket: usize) -> Result<()> {
-        let (layout, ranks) = (engine.workload.layout(), engine.memory.ranks);
-        let shard = |rank| engine.stored(bucket, &layout.shard(bucket, rank, ranks));
+        let shard = |rank| engine.stored(bucket, &engine.memory.owners.shard(bucket, rank));
         self.gather_in_place(engine, shard)
     }
 

@@ -97,7 +97,7 @@ impl World {
     /// An empty disk and empty slots.
     pub(crate) fn new(options: &Tiny, schedule: Schedule) -> Self {
         let workload = Arc::new(tiny(options));
-        let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
+        let layout = Arc::new(SnapshotLayout::of(&*workload));
         let disk = FaultyDisk::new();
         disk.create_folders(Path::new("/run")).expect("an empty disk");
         disk.sync_folder(Path::new("/")).expect("an empty disk");

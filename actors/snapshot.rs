@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | header | numbers, hashes, the cursor and [`SlotFacts`] as JSON | [`HEADER_BYTES`] |
 //! | masters | flat f32 values of all trainable parameters | 4 × `layout.elements` |
-//! | first moments, second moments | as the masters | each 4 × `layout.elements` |
+//! | planes | what the optimizer stores, plane by plane ([`Plane`]) | [`Plane::bytes`] |
 //! | frozen | the tail of the parameter region, as stored | |
 //! | states | every [`StateUse::Replicated`] state, one after the other | |
 //!
@@ -22,8 +22,10 @@ use std::ops::Range;
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{Layout, StateId, StateUse, Variables};
 use octet_kernels::memory::Span;
+use octet_kernels::update::Plane;
 use thiserror::Error;
 
+use crate::contract::Workload;
 use crate::units::size;
 
 pub mod digest;
@@ -118,33 +120,27 @@ pub enum SnapshotError {
 pub enum Region {
     /// Flat f32 values of the trainable parameters.
     Masters,
-    /// Flat f32 averages of gradients.
-    FirstMoments,
-    /// Flat f32 averages of squared gradients.
-    SecondMoments,
+    /// A plane of the optimizer, by number.
+    Plane(usize),
     /// Frozen parameters as stored.
     Frozen,
     /// Saved states.
     States,
 }
 
-/// All regions, in the order in which they lie.
-pub const REGIONS: [Region; 5] =
-    [Region::Masters, Region::FirstMoments, Region::SecondMoments, Region::Frozen, Region::States];
-
 /// What a logical tensor is, which decides its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TensorKind {
     /// A parameter or a state: part of the model.
     Model,
-    /// A moment: part of the optimizer.
+    /// Part of a plane of the optimizer.
     Optimizer,
 }
 
 /// A tensor of the run's state, without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogicalTensor {
-    /// `NAME`, `NAME.exp_avg`, `NAME.exp_avg_sq` or `state.NAME`.
+    /// `NAME`, `NAME.exp_avg` and the like ([`Plane::suffix`]), or `state.NAME`.
     pub name: String,
     /// Model or optimizer.
     pub kind: TensorKind,
@@ -170,7 +166,10 @@ pub struct SavedState {
 /// The layout of one slot: a pure function of the variables and their flat layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotLayout {
-    regions: [Span; REGIONS.len()],
+    masters: Span,
+    planes: Vec<(Plane, Span)>,
+    frozen_parameters: Span,
+    states: Span,
     tensors: Vec<LogicalTensor>,
     saved_states: Vec<SavedState>,
     frozen: Range<usize>,
@@ -179,22 +178,40 @@ pub struct SnapshotLayout {
 }
 
 impl SnapshotLayout {
+    /// The layout of a run's slots.
+    pub fn of(workload: &dyn Workload) -> Self {
+        let planes = workload.optimizer().planes();
+        Self::new(workload.variables(), workload.layout(), &planes)
+    }
+
     /// Lays out a slot. Panics if two logical tensors would have one name.
-    pub fn new(variables: &Variables, layout: &Layout) -> Self {
+    pub fn new(variables: &Variables, layout: &Layout, planes: &[Plane]) -> Self {
         let buckets = layout.buckets.iter();
         let trained = buckets.map(|b| b.byte + b.elements.len() * b.dtype.bytes()).max();
         let frozen = trained.unwrap_or(0)..layout.parameter_bytes;
         let saved_states = saved_states(variables, layout);
-        let flat = layout.elements * FLAT;
         let states = saved_states.last().map_or(0, |s| s.slot.end);
         let mut bytes = HEADER_BYTES;
-        let regions = [flat, flat, flat, frozen.len(), states].map(|length| {
+        let mut region = |length: usize| {
             let span = Span { offset: bytes, bytes: length };
             bytes += length.next_multiple_of(PAGE_BYTES);
             span
-        });
-        let mut new =
-            Self { regions, tensors: Vec::new(), saved_states, frozen, bytes, digest: [0; 32] };
+        };
+        let masters = region(layout.elements * FLAT);
+        let plane = |plane: &Plane| (*plane, region(plane.bytes(layout.elements)));
+        let planes = planes.iter().map(plane).collect();
+        let (frozen_parameters, states) = (region(frozen.len()), region(states));
+        let mut new = Self {
+            masters,
+            planes,
+            frozen_parameters,
+            states,
+            tensors: Vec::new(),
+            saved_states,
+            frozen,
+            bytes,
+            digest: [0; 32],
+        };
         new.add_parameters(variables, layout);
         new.add_states(variables);
         new.tensors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -206,31 +223,34 @@ impl SnapshotLayout {
     }
 
     fn add_parameters(&mut self, variables: &Variables, layout: &Layout) {
-        let [masters, first, second, frozen, _] = self.regions;
         for (parameter, place) in variables.parameters().iter().zip(&layout.placements) {
-            let mut add = |suffix: &str, kind, dtype: DType, region: Span, offset| {
-                self.tensors.push(LogicalTensor {
-                    name: format!("{}{suffix}", parameter.name),
-                    kind,
-                    dtype,
-                    shape: parameter.shape.clone(),
-                    span: region.part(offset, parameter.elements() * dtype.bytes()),
-                });
+            let name = || parameter.name.clone();
+            let model = |dtype: DType, region: Span, offset| LogicalTensor {
+                name: name(),
+                kind: TensorKind::Model,
+                dtype,
+                shape: parameter.shape.clone(),
+                span: region.part(offset, parameter.elements() * dtype.bytes()),
             };
-            if parameter.trainable {
-                let start = place.start * FLAT;
-                add("", TensorKind::Model, DType::F32, masters, start);
-                add(".exp_avg", TensorKind::Optimizer, DType::F32, first, start);
-                add(".exp_avg_sq", TensorKind::Optimizer, DType::F32, second, start);
-            } else {
+            if !parameter.trainable {
                 let start = place.byte - self.frozen.start;
-                add("", TensorKind::Model, parameter.dtype, frozen, start);
+                self.tensors.push(model(parameter.dtype, self.frozen_parameters, start));
+                continue;
             }
+            self.tensors.push(model(DType::F32, self.masters, place.start * FLAT));
+            let stored = |(plane, region): &(Plane, Span)| LogicalTensor {
+                name: format!("{}.{}", name(), plane.suffix()),
+                kind: TensorKind::Optimizer,
+                dtype: plane.dtype,
+                shape: plane.shape(&parameter.shape),
+                span: region.part(plane.bytes(place.start), plane.bytes(parameter.elements())),
+            };
+            self.tensors.extend(self.planes.iter().map(stored));
         }
     }
 
     fn add_states(&mut self, variables: &Variables) {
-        let region = self.regions[Region::States as usize];
+        let region = self.states;
         for saved in &self.saved_states {
             let state = &variables.states()[saved.state.0];
             self.tensors.push(LogicalTensor {
@@ -262,7 +282,27 @@ impl SnapshotLayout {
 
     /// Where a region lies in the slot.
     pub fn region(&self, region: Region) -> Span {
-        self.regions[region as usize]
+        match region {
+            Region::Masters => self.masters,
+            Region::Plane(i) => self.planes[i].1,
+            Region::Frozen => self.frozen_parameters,
+            Region::States => self.states,
+        }
+    }
+
+    /// All regions, in the order in which they lie.
+    pub fn regions(&self) -> impl Iterator<Item = Region> + use<> {
+        let planes = (0..self.planes.len()).map(Region::Plane);
+        [Region::Masters].into_iter().chain(planes).chain([Region::Frozen, Region::States])
+    }
+
+    /// Bytes of so many flat elements in the masters or in a plane. Panics for other regions.
+    pub fn flat_bytes(&self, region: Region, elements: usize) -> usize {
+        match region {
+            Region::Masters => elements * FLAT,
+            Region::Plane(i) => self.planes[i].0.bytes(elements),
+            Region::Frozen | Region::States => panic!("{region:?} is not flat"),
+        }
     }
 
     /// The logical tensors, in byte order of their names.
@@ -283,6 +323,16 @@ impl SnapshotLayout {
     /// Tells layouts apart.
     pub fn digest(&self) -> [u8; 32] {
         self.digest
+    }
+}
+
+impl Slot {
+    /// Writes zeros for all that an optimizer stores. The slot is the caller's alone and invalid.
+    pub fn clear_planes(&self) {
+        for region in self.layout().regions().filter(|r| matches!(r, Region::Plane(_))) {
+            // SAFETY: the caller has said that nobody else has the slot.
+            unsafe { self.region(region).as_mut_slice::<u8>() }.fill(0);
+        }
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, unbounded};
 use octet_kernels::device::{Backend, Open};
-use octet_kernels::graph::{Layout, ParameterId, Program, Variables};
+use octet_kernels::graph::{Layout, Ownership, ParameterId, Program, Variables};
+use octet_kernels::ops::adamw::AdamW;
+use octet_kernels::update::{OptimizerSpec, Storage};
 
 use crate::actor::{Actor, Closed, Port};
 use crate::agreement::Agreement;
@@ -57,8 +59,18 @@ pub struct Toy {
     pub attempts: usize,
     /// Conversations.
     pub talk: Talk,
-    /// Learning rate of AdamW.
+    /// Learning rate.
     pub learning_rate: f64,
+    /// How parameters change.
+    pub optimizer: OptimizerSpec,
+    /// Which rank owns what.
+    pub ownership: fn(&Layout, usize) -> Ownership,
+}
+
+/// AdamW with its state in f32.
+pub fn adamw() -> OptimizerSpec {
+    let rule = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8 };
+    OptimizerSpec { rule: Arc::new(rule), storage: Storage::F32 }
 }
 
 impl fmt::Debug for Toy {
@@ -109,13 +121,15 @@ impl Workload for Toy {
     }
 
     fn update(&self, _step: u64) -> UpdateSettings {
-        UpdateSettings {
-            learning_rate: self.learning_rate,
-            beta1: 0.9,
-            beta2: 0.99,
-            epsilon: 1e-8,
-            clip_norm: 1.0,
-        }
+        UpdateSettings { learning_rate: self.learning_rate, clip_norm: 1.0 }
+    }
+
+    fn optimizer(&self) -> &OptimizerSpec {
+        &self.optimizer
+    }
+
+    fn ownership(&self, ranks: usize) -> Ownership {
+        (self.ownership)(&self.layout, ranks)
     }
 
     fn update_group(&self, parameter: ParameterId) -> UpdateGroup {
@@ -273,7 +287,7 @@ fn run_legs(
     legs: &[Leg],
     (devices, watch): (Devices<'_>, &Watch),
 ) -> Result<Trial, Fault> {
-    let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
+    let layout = Arc::new(SnapshotLayout::of(&**workload));
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
     let slot = slots.slot(0, &layout);
     initialise(&**workload, &slot);

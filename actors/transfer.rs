@@ -22,13 +22,16 @@ mod tests;
 pub(crate) fn save(engine: &Engine, slot: &Slot) -> Result<(), Fault> {
     let (memory, layout) = (&engine.memory, engine.workload.layout());
     for (bucket, about) in layout.buckets.iter().enumerate() {
-        let shard = layout.shard(bucket, memory.rank, memory.ranks);
-        let kept = |vector| engine.kept(vector, bucket, &shard);
-        let narrow = about.dtype.is_narrow();
-        let weights = if narrow { kept(memory.masters) } else { engine.stored(bucket, &shard) };
+        let shard = memory.owners.shard(bucket, memory.rank);
+        let weights = match about.dtype.is_narrow() {
+            true => engine.masters(bucket, &shard),
+            false => engine.stored(bucket, &shard),
+        };
         download(engine, weights, slot.elements(Region::Masters, &shard))?;
-        download(engine, kept(memory.first_moment), slot.elements(Region::FirstMoments, &shard))?;
-        download(engine, kept(memory.second_moment), slot.elements(Region::SecondMoments, &shard))?;
+        for i in 0..memory.planes.len() {
+            let there = slot.elements(Region::Plane(i), &shard);
+            download(engine, engine.plane(i, bucket, &shard), there)?;
+        }
     }
     if memory.rank == 0 {
         for (here, there) in common(engine, slot) {
@@ -49,19 +52,20 @@ pub fn restore(engine: &Engine, slot: &Slot) -> Result<(), Fault> {
         let masters = slot.elements(Region::Masters, &about.elements);
         let stored = engine.stored(bucket, &about.elements);
         let kept = &memory.kept[bucket];
-        let here = |vector| engine.kept(vector, bucket, kept);
         if about.dtype.is_narrow() {
             // SAFETY: a slot is host memory, and nobody fills it while ranks restore from it.
             let values: &[f32] = unsafe { masters.as_slice() };
             rounded.resize(stored.bytes(), 0);
             write_as(about.dtype, values, &mut rounded);
             upload(engine, DeviceSlice::from_host(&mut rounded), stored)?;
-            upload(engine, slot.elements(Region::Masters, kept), here(memory.masters))?;
+            let there = slot.elements(Region::Masters, kept);
+            upload(engine, there, engine.masters(bucket, kept))?;
         } else {
             upload(engine, masters, stored)?;
         }
-        upload(engine, slot.elements(Region::FirstMoments, kept), here(memory.first_moment))?;
-        upload(engine, slot.elements(Region::SecondMoments, kept), here(memory.second_moment))?;
+        for i in 0..memory.planes.len() {
+            upload(engine, slot.elements(Region::Plane(i), kept), engine.plane(i, bucket, kept))?;
+        }
     }
     for (here, there) in common(engine, slot) {
         upload(engine, there, here)?;
@@ -108,7 +112,8 @@ fn upload(engine: &Engine, there: DeviceSlice, here: DeviceSlice) -> Result<(), 
     unsafe { engine.device.upload(there.as_slice(), here) }.map_err(|e| engine.fault(e))
 }
 
-/// Writes the first state of a run into a slot: initial values by name and seed, moments of zero.
+/// Writes the first state of a run into a slot: initial values by name and seed, zeros for the
+/// optimizer.
 /// A fresh run is a resume from this state.
 pub fn initialise(workload: &dyn Workload, slot: &Slot) {
     slot.invalidate();
@@ -123,7 +128,7 @@ pub fn initialise(workload: &dyn Workload, slot: &Slot) {
     initialise_rest(workload, slot);
 }
 
-/// Writes what a first state has beside parameters: saved states, and moments of zero.
+/// Writes what a first state has beside parameters: saved states, and zeros for the optimizer.
 pub fn initialise_rest(workload: &dyn Workload, slot: &Slot) {
     for saved in slot.layout().saved_states() {
         let state = &workload.variables().states()[saved.state.0];
@@ -133,10 +138,7 @@ pub fn initialise_rest(workload: &dyn Workload, slot: &Slot) {
         let values = vec![state.init; state.shape.iter().product()];
         write_as(state.dtype, &values, bytes);
     }
-    for region in [Region::FirstMoments, Region::SecondMoments] {
-        // SAFETY: as above.
-        unsafe { slot.region(region).as_mut_slice::<u8>() }.fill(0);
-    }
+    slot.clear_planes();
 }
 
 fn write_as(dtype: DType, values: &[f32], bytes: &mut [u8]) {

@@ -17,18 +17,18 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::collectives::Communicator;
 use crate::cpu;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice};
 use crate::ops::Stream;
-use crate::ops::adamw::AdamW;
+use crate::update::{Rule, StepNumbers, UpdateSlice};
 
 /// Streams of a device.
 pub const STREAMS: usize = 4;
@@ -96,24 +96,6 @@ pub struct BlockSums<'a> {
     pub order: DeviceSlice,
     /// By rank: where its overflow cell is.
     pub flags: &'a [usize],
-}
-
-/// Consecutive elements of the flat vectors that an update treats alike. All vectors have one
-/// length.
-#[derive(Debug, Clone, Copy)]
-pub struct UpdateSlice {
-    /// `f32`: the parameters, or their masters.
-    pub weights: DeviceSlice,
-    /// Where the masters are stored rounded, if parameters are narrow.
-    pub rounded: Option<(DType, DeviceSlice)>,
-    /// `f32`.
-    pub gradient: DeviceSlice,
-    /// `f32`.
-    pub first_moment: DeviceSlice,
-    /// `f32`.
-    pub second_moment: DeviceSlice,
-    /// Position in the flat vectors, for the fingerprint.
-    pub first_element: u64,
 }
 
 /// Memory and ordered work of one device.
@@ -321,7 +303,7 @@ pub trait Device {
         decision: DeviceSlice,
     ) -> Result<()>;
 
-    /// One AdamW step of a slice, unless the decision is not to; gradients are scaled by its
+    /// One step of a slice by a rule, unless the decision is not to; gradients are scaled by its
     /// factor, and its `updates` are the number of the step. The fingerprint of the new weights
     /// overwrites the `u64` in `fingerprint` if `first`, else it is added.
     ///
@@ -330,9 +312,10 @@ pub trait Device {
     ///
     /// # Errors
     /// See [`Self::record`].
-    unsafe fn adamw(
+    unsafe fn update(
         &self,
-        settings: &AdamW,
+        rule: &Arc<dyn Rule>,
+        numbers: &StepNumbers,
         slice: &UpdateSlice,
         decision: DeviceSlice,
         fingerprint: DeviceSlice,

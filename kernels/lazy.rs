@@ -8,20 +8,19 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::collectives::{Communicator, JoinTree, LocalGroup};
 use crate::cpu::CpuDevice;
-use crate::device::{
-    BlockSums, Device, Event, Events, Open, Opened, Pinned, RunArguments, UpdateSlice,
-};
+use crate::device::{BlockSums, Device, Event, Events, Open, Opened, Pinned, RunArguments};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext};
 use crate::lazy::streams::Streams;
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice};
 use crate::ops::Stream;
-use crate::ops::adamw::AdamW;
+use crate::update::{Rule, StepNumbers, UpdateSlice};
 
 pub mod streams;
 #[cfg(test)]
@@ -222,18 +221,19 @@ impl Device for LazyDevice {
         self.push(Stream::Compute, work)
     }
 
-    unsafe fn adamw(
+    unsafe fn update(
         &self,
-        settings: &AdamW,
+        rule: &Arc<dyn Rule>,
+        numbers: &StepNumbers,
         slice: &UpdateSlice,
         decision: DeviceSlice,
         fingerprint: DeviceSlice,
         first: bool,
     ) -> Result<()> {
-        let (settings, slice) = (*settings, *slice);
+        let (rule, numbers, slice) = (rule.clone(), *numbers, *slice);
         let work = move |cpu: &CpuDevice| {
             // SAFETY: as in `copy_in`.
-            unsafe { cpu.adamw(&settings, &slice, decision, fingerprint, first) }
+            unsafe { cpu.update(&rule, &numbers, &slice, decision, fingerprint, first) }
         };
         self.push(Stream::Compute, work)
     }

@@ -11,6 +11,7 @@
 //! | [`launch`] | what an op asks of a GPU, as data |
 //! | [`operands`] | where a node's operands lie in a run |
 //! | [`memory`] | the arena and its plan |
+//! | [`update`] | how an optimizer changes parameters: a rule over state vectors |
 //! | [`random`] | counter-based random numbers |
 //! | [`shape`], [`dtype`], [`f8`], [`error`] | what everything speaks in |
 //! | [`testing`], [`lazy`] | how ops are tested; a device that does its work late, for tests |
@@ -33,3 +34,4 @@ pub mod ops;
 pub mod random;
 pub mod shape;
 pub mod testing;
+pub mod update;

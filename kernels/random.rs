@@ -7,9 +7,9 @@
 #[cfg(test)]
 mod tests;
 
-const ROUNDS: usize = 10;
-const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+pub(crate) const ROUNDS: usize = 10;
+pub(crate) const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+pub(crate) const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 
 /// Philox4x32 with ten rounds: four random words for a 128-bit counter and a 64-bit key.
 pub const fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {

@@ -188,7 +188,7 @@ fn timed<E: Into<Failure>>(
 /// Initial parameters and moments of zero.
 fn first_state(engine: &Engine) -> Result<(), Failure> {
     let workload = &*engine.workload;
-    let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
+    let layout = Arc::new(SnapshotLayout::of(workload));
     let slot = SnapshotSlots::create(layout.bytes())?.slot(0, &layout);
     initialise(workload, &slot);
     restore(engine, &slot)?;

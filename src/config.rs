@@ -120,8 +120,12 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
 /// Keys of a run's identity that came after checkpoints which do not name them, each with the value
 /// that builds before had. A key that is new gets a line here, or a checkpoint of yesterday could
 /// not go on (`src/config/tests/identity.rs` has the list of the others).
-const CAME_LATER: &[(&str, &str)] =
-    &[("data.packing", "\"concatenate\""), ("model.initialisation", "\"gpt2\"")];
+const CAME_LATER: &[(&str, &str)] = &[
+    ("data.packing", "\"concatenate\""),
+    ("model.initialisation", "\"gpt2\""),
+    ("optimizer.moments", "\"f32\""),
+    ("optimizer.rule", "\"adamw\""),
+];
 
 impl Config {
     /// What a checkpoint that does not name a key of the identity was made with.

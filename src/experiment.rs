@@ -15,6 +15,7 @@ use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{
     Granularity, Layout, Mix, ParameterId, Policy, Program, Target, Variables,
 };
+use octet_kernels::update::OptimizerSpec;
 
 use crate::composition::{Composition, Track};
 use crate::config::tracks::samples_before;
@@ -41,6 +42,7 @@ pub struct Experiment {
     target: Target,
     composition: Composition,
     layout: Layout,
+    optimizer: OptimizerSpec,
     programs: Vec<Program>,
     batch: Batch,
     /// By size of a step, tracks that are in it and attempt.
@@ -118,6 +120,7 @@ impl Experiment {
             target,
             composition,
             layout,
+            optimizer: config.optimizer.spec(),
             programs: Vec::new(),
             batch: Batch { micro: config.batch.micro, global: 0, lanes: config.batch.lanes() },
             shapes: BTreeMap::new(),
@@ -400,14 +403,14 @@ impl Workload for Experiment {
     }
 
     fn update(&self, step: u64) -> UpdateSettings {
-        let optimizer = &self.config.optimizer;
         UpdateSettings {
             learning_rate: self.config.schedule.rate(step, self.config.run.steps),
-            beta1: optimizer.beta1,
-            beta2: optimizer.beta2,
-            epsilon: optimizer.epsilon,
-            clip_norm: optimizer.clip_norm,
+            clip_norm: self.config.optimizer.clip_norm,
         }
+    }
+
+    fn optimizer(&self) -> &OptimizerSpec {
+        &self.optimizer
     }
 
     fn update_group(&self, parameter: ParameterId) -> UpdateGroup {

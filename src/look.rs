@@ -307,7 +307,7 @@ pub fn parameters(run: &Run) -> Result<BTreeMap<String, Vec<f32>>, Failure> {
     let size = ModelSize { vocabulary, max_positions: run.config.batch.sequence_length };
     let Composition { variables, .. } = Composition::new(&run.looking()?, size)?;
     let layout = Layout::new(&variables, Granularity::default());
-    let layout = Arc::new(SnapshotLayout::new(&variables, &layout));
+    let layout = Arc::new(SnapshotLayout::new(&variables, &layout, &[]));
     let slots = SnapshotSlots::create(layout.bytes())?;
     let slot = slots.slot(0, &layout);
     newest_model(&LocalDisk, &run.store(), &slot)?;
@@ -337,7 +337,7 @@ fn look(
     interrupts: Receiver<()>,
 ) -> Result<Looked, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
-    let layout = Arc::new(SnapshotLayout::new(experiment.variables(), experiment.layout()));
+    let layout = Arc::new(SnapshotLayout::of(&experiment));
     let slots = SnapshotSlots::create(layout.bytes())?;
     let (step, mut notes) = newest_model(&*disk, &run_there.store(), &slots.slot(0, &layout))?;
     let scratch = Scratch::create()?;

@@ -1,29 +1,33 @@
-//! `[optimizer]`: AdamW, and the groups of parameters that are treated differently.
+//! `[optimizer]`: the rule, how its state is stored, and the groups of parameters that are treated
+//! differently.
 //!
 //! Duty: the numbers of an update but for the learning rate, and which group a parameter is in, a
 //! pure function of its name and shape. Prohibition: updates nothing.
 
 use octet_actors::contract::UpdateGroup;
 use octet_kernels::graph::Parameter;
-use serde::{Deserialize, Serialize};
+use octet_kernels::update::{OptimizerSpec, Storage};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
+use crate::config::tagged::take;
 use crate::models::{Role, fits};
 
+pub mod rules;
 #[cfg(test)]
 mod tests;
 
-/// `[optimizer]`: AdamW with decoupled decay, after clipping by global norm.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
+pub use rules::RuleConfig;
+
+/// `[optimizer]`: a rule with decoupled weight decay, after clipping by global norm.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OptimizerConfig {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
+    /// The rule and its keys.
+    #[serde(flatten)]
+    pub rule: RuleConfig,
+    /// How the rule's state vectors are stored: `"f32"`; `"bf16"` or `"8bit"`, rounded at random.
+    pub moments: Moments,
     /// Weight decay of matrices and embeddings; norms and biases do not decay, unless a group says
     /// otherwise.
     pub weight_decay: f64,
@@ -32,6 +36,31 @@ pub struct OptimizerConfig {
     /// Parameters that are treated differently; the first group that names a parameter decides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupConfig>,
+}
+
+/// How state vectors are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+pub enum Moments {
+    /// As computed.
+    #[default]
+    #[serde(rename = "f32")]
+    F32,
+    /// 16 bits.
+    #[serde(rename = "bf16")]
+    Bf16,
+    /// 8 bits, and a scale for 64 values.
+    #[serde(rename = "8bit")]
+    Blocks8,
+}
+
+impl From<Moments> for Storage {
+    fn from(moments: Moments) -> Self {
+        match moments {
+            Moments::F32 => Self::F32,
+            Moments::Bf16 => Self::Bf16,
+            Moments::Blocks8 => Self::Blocks8,
+        }
+    }
 }
 
 /// `[[optimizer.groups]]`: parameters with a learning rate or a weight decay of their own.
@@ -56,9 +85,8 @@ fn one() -> f64 {
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
-            beta1: 0.9,
-            beta2: 0.95,
-            epsilon: 1e-8,
+            rule: RuleConfig::default(),
+            moments: Moments::default(),
             weight_decay: 0.1,
             clip_norm: 1.0,
             groups: Vec::new(),
@@ -66,14 +94,35 @@ impl Default for OptimizerConfig {
     }
 }
 
+impl<'de> Deserialize<'de> for OptimizerConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let Self { moments, weight_decay, clip_norm, groups, .. } = Self::default();
+        Ok(Self {
+            moments: take(&mut table, "moments")?.unwrap_or(moments),
+            weight_decay: take(&mut table, "weight_decay")?.unwrap_or(weight_decay),
+            clip_norm: take(&mut table, "clip_norm")?.unwrap_or(clip_norm),
+            groups: take(&mut table, "groups")?.unwrap_or(groups),
+            rule: RuleConfig::from_table(table)?,
+        })
+    }
+}
+
 impl OptimizerConfig {
+    /// The keys of `[optimizer]` for a rule; for an unknown rule only the shared ones.
+    pub(crate) fn keys(rule: Option<&str>) -> Vec<&'static str> {
+        let own = RuleConfig::keys(rule.unwrap_or(RuleConfig::NAMES[0])).unwrap_or_default();
+        let shared = [RuleConfig::TAG, "moments", "weight_decay", "clip_norm", "groups"];
+        own.iter().copied().chain(shared).collect()
+    }
+
+    /// In the words of the runtime.
+    pub fn spec(&self) -> OptimizerSpec {
+        OptimizerSpec { rule: self.rule.get().rule(), storage: self.moments.into() }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Invalid> {
-        for (key, beta) in [("optimizer.beta1", self.beta1), ("optimizer.beta2", self.beta2)] {
-            require((0.0..1.0).contains(&beta), key, || expected("at least 0 and below 1", beta))?;
-        }
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        let epsilon = || expected("a number above 0", self.epsilon);
-        require(positive(self.epsilon), "optimizer.epsilon", epsilon)?;
+        self.rule.get().validate()?;
         let not_negative = |x: f64| (0.0..f64::INFINITY).contains(&x);
         let decay = || expected("a number of at least 0", self.weight_decay);
         require(not_negative(self.weight_decay), "optimizer.weight_decay", decay)?;

@@ -138,7 +138,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     };
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
     let store = open_store(&config, &folder.checkpoints(), &disk).with_log(folder.log());
-    let layout = Arc::new(SnapshotLayout::new(experiment.variables(), experiment.layout()));
+    let layout = Arc::new(SnapshotLayout::of(&experiment));
     let slots = match job.snapshots {
         Some(fd) => SnapshotSlots::from_fd(fd, layout.bytes())?,
         None => SnapshotSlots::create(layout.bytes())?,

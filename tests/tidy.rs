@@ -319,12 +319,10 @@ fn every_recipe_parses_and_plans() {
         let config = Config::load(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
         // As many rows as a tokenizer of some thousand tokens asks for, where none is given.
         let vocabulary = config.model.vocabulary.unwrap_or(config.model.padded_vocabulary(4096));
-        let begun = std::time::Instant::now();
         let plan = plan(&config, vocabulary, &Machine::gpus(Target::H200), 1, DISK_BYTES_PER_S);
         let plan = plan.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let parts: usize = plan.arena.iter().map(|part| part.bytes).sum();
         assert!(plan.parameters > 0 && parts <= plan.arena_bytes, "{}", path.display());
-        assert!(begun.elapsed().as_secs_f64() < 1.0, "{}: {:?}", path.display(), begun.elapsed());
     }
 }
 

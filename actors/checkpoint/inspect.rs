@@ -36,7 +36,7 @@ pub struct Summary {
     pub tensors: BTreeMap<String, usize>,
     /// Elements of parameters and states.
     pub model_elements: usize,
-    /// Elements of moments.
+    /// Items that the optimizer stores, scales included.
     pub optimizer_elements: usize,
     /// Files that are missing or have another size. Hashes are not looked at.
     pub damaged: Vec<String>,

@@ -6,14 +6,14 @@ use crate::checkpoint::tensor_file::TensorFileReader;
 use crate::checkpoint::{CheckpointError, FileEntry, Manifest, TensorEntry, damaged, in_parallel};
 use crate::outside::Disk;
 use crate::snapshot::digest::{CHUNK_BYTES, TensorHasher};
-use crate::snapshot::{LogicalTensor, Region, Slot, SlotFacts, SnapshotLayout, TensorKind};
+use crate::snapshot::{LogicalTensor, Slot, SlotFacts, SnapshotLayout, TensorKind};
 
 /// What is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contents {
     /// Everything: to go on training.
     All,
-    /// Parameters and states; moments become 0. To evaluate or export.
+    /// Parameters and states; what an optimizer stores becomes 0. To evaluate or export.
     Model,
 }
 
@@ -149,10 +149,7 @@ pub fn load(
         })
     })?;
     if contents == Contents::Model {
-        for region in [Region::FirstMoments, Region::SecondMoments] {
-            // SAFETY: the slot is the caller's alone and invalid.
-            unsafe { slot.region(region).as_mut_slice::<u8>() }.fill(0);
-        }
+        slot.clear_planes();
     }
     let (recovery, identity) = (manifest.recovery.clone(), manifest.identity.clone());
     let facts = SlotFacts { recovery, identity };

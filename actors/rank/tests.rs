@@ -5,18 +5,20 @@ use std::sync::Arc;
 use octet_kernels::device::Event;
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{
-    Goal, Granularity, Graph, Init, Layout, Parameter, Policy, Program, Variables,
+    Goal, Granularity, Graph, Init, Layout, Ownership, Parameter, Policy, Program, Variables,
 };
 use octet_kernels::lazy;
 use octet_kernels::ops::activation::gelu;
 use octet_kernels::ops::cross_entropy::cross_entropy;
 use octet_kernels::ops::embedding::embedding;
 use octet_kernels::ops::linear::linear;
+use octet_kernels::ops::lion::Lion;
+use octet_kernels::update::{OptimizerSpec, Storage};
 
 use crate::contract::{Batch, Phase, ProgramId, Purpose, StepShape, Workload};
-use crate::rank_memory::Zero;
+use crate::rank_memory::{RankMemory, Zero};
 use crate::step_plan::{Mark, StepPlan, Work};
-use crate::testing::{Leg, Toy, Trial, train, train_with};
+use crate::testing::{Leg, Toy, Trial, adamw, train, train_in_legs, train_with};
 
 const SYMBOLS: usize = 11;
 const WIDTH: usize = 24;
@@ -92,6 +94,8 @@ fn build(dtype: DType, lanes: usize) -> Toy {
         attempts: 1,
         talk: Box::new(|_| None),
         learning_rate: 0.02,
+        optimizer: adamw(),
+        ownership: Ownership::even,
     }
 }
 
@@ -109,6 +113,63 @@ fn any_number_of_ranks_and_any_placement_gives_the_same_bits() {
             }
         }
     }
+}
+
+/// Every rule with every storage.
+fn optimizers() -> Vec<OptimizerSpec> {
+    let lion = || OptimizerSpec { rule: Arc::new(Lion { beta1: 0.9, beta2: 0.99 }), ..adamw() };
+    let storages = [Storage::F32, Storage::Bf16, Storage::Blocks8];
+    let of = |storage| [adamw(), lion()].map(|spec| OptimizerSpec { storage, ..spec });
+    storages.into_iter().flat_map(of).collect()
+}
+
+#[test]
+fn every_rule_and_storage_goes_on_bit_for_bit_on_other_ranks() {
+    let mut digests = std::collections::BTreeSet::new();
+    for optimizer in optimizers() {
+        for dtype in [DType::F32, DType::Bf16] {
+            let what = format!("{}, {:?}, {dtype}", optimizer.rule.name(), optimizer.storage);
+            let lion = optimizer.rule.name() == "Lion";
+            let learning_rate = if lion { 0.005 } else { 0.02 };
+            let toy = Toy { optimizer: optimizer.clone(), learning_rate, ..build(dtype, 8) };
+            let workload: Arc<dyn Workload> = Arc::new(toy);
+            let whole = train(&workload, 1, Zero::Zero0, 12).unwrap();
+            let (first, last) = (whole.reports[0].loss, whole.reports[11].loss);
+            assert!(last < 0.85 * first, "{what}: {first} to {last}: it does not learn");
+            for cut in [[(2, Zero::Zero1), (8, Zero::Zero1)], [(3, Zero::Zero0), (1, Zero::Zero1)]]
+            {
+                let leg = |(ranks, zero)| Leg { ranks, zero, steps: 6 };
+                assert_eq!(train_in_legs(&workload, &cut.map(leg)).unwrap(), whole, "{what}");
+            }
+            assert!(digests.insert(whole.digest), "{what}: as another");
+        }
+    }
+}
+
+#[test]
+fn whoever_owns_what_the_bits_are_the_same() {
+    for (dtype, optimizer) in [DType::F32, DType::Bf16].into_iter().zip([0, 4]) {
+        let optimizer = optimizers().swap_remove(optimizer);
+        let toy = |ownership| -> Arc<dyn Workload> {
+            Arc::new(Toy { ownership, optimizer: optimizer.clone(), ..build(dtype, 8) })
+        };
+        let even = train_on(&toy(Ownership::even), 4);
+        for ranks in [1, 2, 3, 8] {
+            assert_eq!(train_on(&toy(Ownership::by_unit), ranks), even, "{ranks} ranks");
+        }
+        let owners = Ownership::by_unit(toy(Ownership::even).layout(), 2);
+        assert_ne!(owners, Ownership::even(toy(Ownership::even).layout(), 2));
+    }
+}
+
+#[test]
+fn scales_need_blocks_of_whole_scales() {
+    let optimizer = OptimizerSpec { storage: Storage::Blocks8, ..adamw() };
+    let toy = build(DType::F32, 4);
+    let layout = Layout::new(&toy.variables, Granularity { block: 32, bucket: 400 });
+    let toy = Toy { layout, optimizer, ..toy };
+    let error = RankMemory::new(&toy, 1, 0, Zero::Zero1).unwrap_err();
+    assert!(error.to_string().contains("blocks of 32 elements, scales of 64"), "{error}");
 }
 
 #[test]

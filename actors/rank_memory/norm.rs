@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use octet_kernels::graph::Layout;
+use octet_kernels::graph::{Layout, Ownership};
 
 /// A region of cells of eight bytes. Each rank's part holds the sums of its blocks (`f64`) and then
 /// one cell whose low word is its overflow flag.
@@ -18,14 +18,14 @@ pub struct NormLayout {
 
 impl NormLayout {
     /// The region of so many ranks.
-    pub fn new(layout: &Layout, ranks: usize) -> Self {
+    pub fn new(layout: &Layout, owners: &Ownership, ranks: usize) -> Self {
         let mut order = vec![0; layout.blocks()];
         let mut cells = 0;
         let mut parts = Vec::with_capacity(ranks);
         for rank in 0..ranks {
             let first = cells;
             for bucket in 0..layout.buckets.len() {
-                let shard = layout.shard(bucket, rank, ranks);
+                let shard = owners.shard(bucket, rank);
                 for block in shard.step_by(layout.block) {
                     order[block / layout.block] = cells as i32;
                     cells += 1;

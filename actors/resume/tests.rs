@@ -23,7 +23,7 @@ struct Bench {
 
 fn bench() -> Bench {
     let workload: Arc<dyn Workload> = Arc::new(tiny(&Tiny::default()));
-    let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
+    let layout = Arc::new(SnapshotLayout::of(&*workload));
     let slots = SnapshotSlots::create(layout.bytes()).unwrap();
     let identity = [("lanes", "4"), ("data", "a")];
     let identity = identity.map(|(key, value)| (key.to_string(), value.to_string())).into();

@@ -279,9 +279,9 @@ impl ModelRank {
 
     fn save(&self, slot: usize) {
         let slot = &self.slots[slot];
-        let layout = self.workload.layout();
-        for bucket in 0..layout.buckets.len() {
-            let shard = layout.shard(bucket, self.rank, self.ranks);
+        let owners = self.workload.ownership(self.ranks);
+        for bucket in 0..self.workload.layout().buckets.len() {
+            let shard = owners.shard(bucket, self.rank);
             for region in FLAT {
                 // SAFETY: the slot is lent to the ranks, and shards are apart.
                 let cells: &mut [f32] = unsafe { slot.elements(region, &shard).as_mut_slice() };
@@ -323,7 +323,7 @@ impl ModelRank {
     }
 }
 
-const FLAT: [Region; 3] = [Region::Masters, Region::FirstMoments, Region::SecondMoments];
+const FLAT: [Region; 3] = [Region::Masters, Region::Plane(0), Region::Plane(1)];
 
 /// Element `i` of a region in the state `chain`.
 fn element(chain: &Chain, region: Region, i: usize) -> f32 {
@@ -331,6 +331,7 @@ fn element(chain: &Chain, region: Region, i: usize) -> f32 {
         return 0.0;
     }
     let seed = chain.iter().fold(i as u64, |sum, word| sum.rotate_left(9) ^ word);
+    let region = FLAT.iter().position(|flat| *flat == region).expect("a flat region");
     (Random::new(seed ^ (region as u64) << 60).next() >> 40) as f32
 }
 

@@ -3,7 +3,8 @@
 
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{
-    Goal, Granularity, Graph, Init, Layout, Parameter, Policy, Program, State, StateUse, Variables,
+    Goal, Granularity, Graph, Init, Layout, Ownership, Parameter, Policy, Program, State, StateUse,
+    Variables,
 };
 use octet_kernels::ops::cross_entropy::cross_entropy;
 use octet_kernels::ops::embedding::embedding;
@@ -12,7 +13,7 @@ use octet_kernels::ops::linear::linear;
 use crate::contract::{
     Batch, EvaluationTask, Phase, ProgramId, Purpose, Reading, Record, StepShape, Workload,
 };
-use crate::testing::Toy;
+use crate::testing::{Toy, adamw};
 
 /// Rows of a micro-batch.
 const ROWS: usize = 4;
@@ -75,6 +76,8 @@ pub(crate) fn tiny(options: &Tiny) -> Toy {
         attempts: options.attempts,
         talk: Box::new(|_| None),
         learning_rate: 0.1,
+        optimizer: adamw(),
+        ownership: Ownership::even,
     }
 }
 

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::snapshot::{
-    CURSOR_BYTES_MAX, FACTS_BYTES_MAX, FLAT, LogicalTensor, PAGE_BYTES, Region, SnapshotError,
+    CURSOR_BYTES_MAX, FACTS_BYTES_MAX, LogicalTensor, PAGE_BYTES, Region, SnapshotError,
     SnapshotLayout, digest,
 };
 
@@ -275,9 +275,10 @@ impl Slot {
         self.part(self.layout.region(region))
     }
 
-    /// Flat elements of one of the three f32 regions. Panics if they stick out.
+    /// Flat elements of the masters or of a plane. Panics if they stick out, and for other regions.
     pub fn elements(&self, region: Region, elements: &Range<usize>) -> DeviceSlice {
-        self.region(region).part(elements.start * FLAT, elements.len() * FLAT)
+        let bytes = |elements| self.layout.flat_bytes(region, elements);
+        self.region(region).part(bytes(elements.start), bytes(elements.len()))
     }
 
     /// The bytes of one tensor.

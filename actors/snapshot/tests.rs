@@ -9,12 +9,13 @@ use octet_kernels::dtype::DType;
 use octet_kernels::graph::variables::{Init, Parameter, State};
 use octet_kernels::graph::{Granularity, Layout, StateUse, Variables};
 use octet_kernels::memory::Span;
+use octet_kernels::update::{OptimizerSpec, Plane, Storage};
 use serde_json::{Value, json};
 
 use crate::snapshot::digest::{combine, digest, tensor_hashes};
 use crate::snapshot::{
-    CURSOR_BYTES_MAX, FACTS_BYTES_MAX, HEADER_BYTES, LogicalTensor, REGIONS, Region, SLOTS, Slot,
-    SlotFacts, SnapshotError, SnapshotLayout, SnapshotSlots, TensorKind,
+    CURSOR_BYTES_MAX, FACTS_BYTES_MAX, HEADER_BYTES, LogicalTensor, Region, SLOTS, Slot, SlotFacts,
+    SnapshotError, SnapshotLayout, SnapshotSlots, TensorKind,
 };
 use crate::units::size;
 
@@ -48,7 +49,7 @@ pub(crate) fn variables() -> Variables {
 pub(crate) fn layout(block: usize) -> Arc<SnapshotLayout> {
     let variables = variables();
     let layout = Layout::new(&variables, Granularity { block, bucket: 4 * block });
-    Arc::new(SnapshotLayout::new(&variables, &layout))
+    Arc::new(SnapshotLayout::new(&variables, &layout, &planes()))
 }
 
 /// Slot `index` of new memory, empty.
@@ -59,7 +60,7 @@ pub(crate) fn empty_slot(layout: &Arc<SnapshotLayout>, index: usize) -> Slot {
 /// Fills every byte of the slot's regions: tensors by name and `seed`, padding with `padding`.
 pub(crate) fn fill(slot: &Slot, seed: u8, padding: u8) {
     slot.invalidate();
-    for region in REGIONS {
+    for region in slot.layout().regions() {
         // SAFETY: the test alone knows the slot.
         unsafe { slot.region(region).as_mut_slice::<u8>() }.fill(padding);
     }
@@ -82,6 +83,11 @@ pub(crate) fn filled_slot(layout: &Arc<SnapshotLayout>, step: u64, seed: u8) -> 
 /// A cursor with nesting.
 pub(crate) fn cursor(step: u64) -> Value {
     json!({"samples": step * 8, "sources": [{"name": "a", "epoch": 1.5}, null], "b": true})
+}
+
+/// What AdamW stores in f32.
+fn planes() -> Vec<Plane> {
+    crate::testing::adamw().planes()
 }
 
 fn flip(slot: &Slot, region: Region, byte: usize) {
@@ -123,6 +129,21 @@ fn the_layout_names_every_saved_tensor() {
 }
 
 #[test]
+fn eight_bits_and_their_scales_are_tensors_of_their_own() {
+    let variables = variables();
+    let flat = Layout::new(&variables, Granularity { block: 256, bucket: 1024 });
+    let optimizer = OptimizerSpec { storage: Storage::Blocks8, ..crate::testing::adamw() };
+    let layout = SnapshotLayout::new(&variables, &flat, &optimizer.planes());
+    let of = |name: &str| layout.tensors().iter().find(|t| t.name == name).unwrap().clone();
+    let (weight, codes) = (of("block.0.w"), of("block.0.w.exp_avg_sq"));
+    let scales = of("block.0.w.exp_avg_sq.scale");
+    assert_eq!((codes.dtype, &codes.shape), (DType::U8, &weight.shape));
+    let elements: usize = weight.shape.iter().product();
+    assert_eq!((scales.dtype, scales.shape), (DType::U8, vec![elements.div_ceil(64)]));
+    assert_eq!((codes.span.bytes, scales.span.bytes), (elements, elements.div_ceil(64)));
+}
+
+#[test]
 fn tensors_and_regions_never_overlap() {
     for block in [64, 256, 4096] {
         let layout = layout(block);
@@ -131,7 +152,8 @@ fn tensors_and_regions_never_overlap() {
         for pair in spans.windows(2) {
             assert!(pair[0].offset + pair[0].bytes <= pair[1].offset, "{pair:?}");
         }
-        let ends = REGIONS.map(|r| layout.region(r)).map(|s| (s.offset, s.offset + s.bytes));
+        let spans = layout.regions().map(|r| layout.region(r));
+        let ends: Vec<_> = spans.map(|s| (s.offset, s.offset + s.bytes)).collect();
         assert!(ends.windows(2).all(|p| p[0].1 <= p[1].0 && p[1].0.is_multiple_of(4096)));
         assert!(ends[4].1 <= layout.bytes() && layout.bytes().is_multiple_of(4096));
     }
@@ -141,7 +163,7 @@ fn tensors_and_regions_never_overlap() {
 fn frozen_parameters_and_states_mirror_the_device() {
     let variables = variables();
     let flat = Layout::new(&variables, Granularity { block: 256, bucket: 1024 });
-    let snapshot = SnapshotLayout::new(&variables, &flat);
+    let snapshot = SnapshotLayout::new(&variables, &flat, &planes());
     assert_eq!(snapshot.frozen().start, flat.placements[3].byte);
     assert_eq!(snapshot.frozen().end, flat.parameter_bytes);
     let saved: Vec<usize> = snapshot.saved_states().iter().map(|s| s.state.0).collect();
@@ -166,7 +188,7 @@ fn two_tensors_never_share_a_name() {
         });
     }
     let layout = Layout::new(&variables, Granularity::default());
-    SnapshotLayout::new(&variables, &layout);
+    SnapshotLayout::new(&variables, &layout, &planes());
 }
 
 #[test]
@@ -248,7 +270,7 @@ fn long_tensors_have_several_chunks() {
         init: Init::Constant(0.0),
     });
     let flat = Layout::new(&variables, Granularity::default());
-    let layout = Arc::new(SnapshotLayout::new(&variables, &flat));
+    let layout = Arc::new(SnapshotLayout::new(&variables, &flat, &planes()));
     let slot = filled_slot(&layout, 1, 1);
     let view = slot.view().expect("view");
     let bytes = view.bytes(&layout.tensors()[0]);
@@ -294,7 +316,7 @@ fn a_sealed_slot_that_changed_is_rejected() {
         assert_eq!(slot.head().expect("head").digest, Some(sealed.clone()));
         slot.seal_with(&sealed).expect("the same again");
     }
-    flip(&b, Region::SecondMoments, 1);
+    flip(&b, Region::Plane(1), 1);
     let found = slots.newest_good(&layout);
     assert_eq!(found.good.expect("the older one").slot, 0);
     assert_eq!(found.rejected[0].to_string(), "snapshot slot 1: its digest is wrong");
@@ -355,7 +377,7 @@ fn a_slot_of_other_tensors_is_refused() {
             init: Init::Constant(0.0),
         });
         let flat = Layout::new(&variables, Granularity { block: 64, bucket: 64 });
-        Arc::new(SnapshotLayout::new(&variables, &flat))
+        Arc::new(SnapshotLayout::new(&variables, &flat, &planes()))
     };
     let (a, b) = (layout_of("a"), layout_of("b"));
     let slots = SnapshotSlots::create(a.bytes()).expect("memory");

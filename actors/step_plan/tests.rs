@@ -2,8 +2,8 @@
 
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{
-    Goal, Granularity, Graph, Init, Layout, Parameter, ParameterId, Policy, Program, State,
-    StateId, StateUse, StepBuffer, StepBufferId, Variables,
+    Goal, Granularity, Graph, Init, Layout, Ownership, Parameter, ParameterId, Policy, Program,
+    State, StateId, StateUse, StepBuffer, StepBufferId, Variables,
 };
 use octet_kernels::ops::copy::copy_into;
 use octet_kernels::ops::mean_squared_error::mean_squared_error;
@@ -11,7 +11,7 @@ use octet_kernels::ops::mean_squared_error::mean_squared_error;
 use crate::contract::{Batch, Phase, ProgramId, StepShape};
 use crate::rank_memory::Zero;
 use crate::step_plan::StepPlan;
-use crate::testing::Toy;
+use crate::testing::{Toy, adamw};
 
 mod meetings;
 mod order;
@@ -82,6 +82,8 @@ fn toy() -> Toy {
         attempts: 1,
         talk: Box::new(|_| None),
         learning_rate: 0.1,
+        optimizer: adamw(),
+        ownership: Ownership::even,
     }
 }
 

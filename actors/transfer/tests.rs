@@ -14,7 +14,7 @@ use crate::contract::Workload;
 use crate::engine::Engine;
 use crate::rank_memory::{RankMemory, Zero};
 use crate::sim::toy::{Random, Tiny, tiny};
-use crate::snapshot::{REGIONS, Region, SLOTS, Slot, SnapshotLayout, SnapshotSlots, digest};
+use crate::snapshot::{Region, SLOTS, Slot, SnapshotLayout, SnapshotSlots, digest};
 use crate::testing::Toy;
 use crate::transfer::{initialise, restore, save};
 
@@ -58,7 +58,7 @@ fn workload() -> Arc<dyn Workload> {
 }
 
 fn slots(workload: &dyn Workload) -> (Arc<SnapshotSlots>, Arc<SnapshotLayout>) {
-    let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
+    let layout = Arc::new(SnapshotLayout::of(workload));
     (SnapshotSlots::create(layout.bytes()).unwrap(), layout)
 }
 
@@ -70,7 +70,7 @@ fn engines(workload: &Arc<dyn Workload>, ranks: usize, zero: Zero) -> Vec<Engine
         let (device, _) = open().unwrap();
         let engine = Engine::new(workload.clone(), memory, device).unwrap();
         let memory = &engine.memory;
-        for span in [memory.parameters, memory.states, memory.masters, memory.first_moment] {
+        for span in [memory.parameters, memory.states, memory.masters, memory.planes[0].1] {
             // SAFETY: the test alone knows the arena.
             unsafe { engine.slice(span).as_mut_slice::<u8>() }.fill(0xA5);
         }
@@ -88,7 +88,7 @@ fn bytes(slot: &Slot, region: Region) -> &[u8] {
 fn scramble(slot: &Slot, seed: u64) {
     let mut random = Random::new(seed);
     slot.invalidate();
-    for region in [Region::Masters, Region::FirstMoments, Region::SecondMoments] {
+    for region in [Region::Masters, Region::Plane(0), Region::Plane(1)] {
         // SAFETY: the test alone knows the slot.
         let cells: &mut [f32] = unsafe { slot.region(region).as_mut_slice() };
         cells.fill_with(|| (random.below(1 << 24) as f32 / 1e6) - 8.0);
@@ -124,7 +124,7 @@ proptest! {
         for (count, zero) in [(ranks, zero(whole)), (others, zero(others_whole))] {
             let engines = engines(&workload, count, zero);
             to.invalidate();
-            for region in REGIONS {
+            for region in layout.regions() {
                 // SAFETY: the test alone knows the slot.
                 unsafe { to.region(region).as_mut_slice::<u8>() }.fill(0x5A);
             }
@@ -136,7 +136,7 @@ proptest! {
             }
             prop_assert_eq!(&seal(&to), &expected);
             // The next leg reads what this one wrote.
-            for region in REGIONS {
+            for region in layout.regions() {
                 let written = bytes(&to, region).to_vec();
                 // SAFETY: as above.
                 unsafe { from.region(region).as_mut_slice::<u8>() }.copy_from_slice(&written);
@@ -203,7 +203,7 @@ fn the_first_state_is_a_function_of_names_and_seed() {
         .collect();
     assert_eq!(made[0], made[1]);
     let slot = slots.slot(0, &layout);
-    for region in [Region::FirstMoments, Region::SecondMoments] {
+    for region in [Region::Plane(0), Region::Plane(1)] {
         assert!(bytes(&slot, region).iter().all(|&b| b == 0));
     }
     let of = |name: &str| {

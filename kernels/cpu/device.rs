@@ -1,8 +1,8 @@
 //! The CPU as a [`Device`]: every call is done when it returns, so events only tell the time.
 
 use std::ops::Range;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytemuck::Pod;
@@ -10,10 +10,11 @@ use half::{bf16, f16};
 
 use crate::collectives::{Communicator, LocalGroup};
 use crate::cpu::pool::Pool;
+use crate::cpu::update::update;
 use crate::cpu::{CpuDevice, CpuRun};
 use crate::device::{
     BlockSums, Decision, Device, Event, Events, HELD, NOT_FINITE, OVERFLOW, Open, Opened, Pinned,
-    RunArguments, UpdateSlice,
+    RunArguments,
 };
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -21,9 +22,9 @@ use crate::graph::{Bindings, Program, RunContext, Target};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice};
 use crate::operands::Operands;
 use crate::ops::Stream;
-use crate::ops::adamw::{self, AdamW, adamw};
 use crate::ops::fold::add_into;
 use crate::ops::global_norm::{block_sums, clip_factor};
+use crate::update::{Rule, StepNumbers, UpdateSlice};
 
 /// Elements that a thread rounds at a time.
 const CHUNK: usize = 32 * 1024;
@@ -208,9 +209,10 @@ impl Device for CpuDevice {
         Ok(())
     }
 
-    unsafe fn adamw(
+    unsafe fn update(
         &self,
-        settings: &AdamW,
+        rule: &Arc<dyn Rule>,
+        numbers: &StepNumbers,
         slice: &UpdateSlice,
         decision: DeviceSlice,
         fingerprint: DeviceSlice,
@@ -222,19 +224,8 @@ impl Device for CpuDevice {
         if decision.skip != 0 {
             return Ok(());
         }
-        let (gradient_scale, step) = (decision.factor, decision.updates);
-        let settings = AdamW { gradient_scale, step, ..*settings };
         // SAFETY: the caller vouches for all vectors, and that they do not overlap.
-        let shard = unsafe {
-            adamw::Shard {
-                parameters: slice.weights.as_mut_slice(),
-                gradients: slice.gradient.as_slice(),
-                first_moments: slice.first_moment.as_mut_slice(),
-                second_moments: slice.second_moment.as_mut_slice(),
-                first_element: slice.first_element,
-            }
-        };
-        let sum = adamw(self, &settings, shard);
+        let sum = unsafe { update(self, &**rule, numbers, &decision, slice) };
         total[0] = if first { sum } else { total[0].wrapping_add(sum) };
         if let Some((dtype, rounded)) = slice.rounded {
             // SAFETY: as above; the update is done with the weights.

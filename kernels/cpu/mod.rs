@@ -6,12 +6,15 @@ mod device;
 pub mod gemm;
 pub mod isa;
 mod measure;
+mod moments;
+pub(crate) mod philox;
 pub mod pool;
 pub(crate) mod rows;
 mod run;
 pub(crate) mod softmax;
 #[cfg(test)]
 mod tests;
+pub(crate) mod update;
 pub mod vector;
 pub(crate) mod widen;
 

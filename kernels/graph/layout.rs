@@ -225,15 +225,6 @@ impl Layout {
         self.elements / self.block
     }
 
-    /// The elements of bucket `bucket` that `rank` of `ranks` owns: whole blocks, as even as
-    /// possible.
-    pub fn shard(&self, bucket: usize, rank: usize, ranks: usize) -> Range<usize> {
-        let elements = &self.buckets[bucket].elements;
-        let blocks = elements.len() / self.block;
-        let edge = |r: usize| elements.start + (r * blocks / ranks) * self.block;
-        edge(rank)..edge(rank + 1)
-    }
-
     /// Byte range in the parameter region of flat elements of one bucket.
     pub fn parameter_span(&self, bucket: usize, elements: &Range<usize>) -> Range<usize> {
         let bucket = &self.buckets[bucket];

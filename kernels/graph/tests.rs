@@ -6,8 +6,8 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::graph::plan::{Lifetime, pack};
 use crate::graph::{
-    Goal, Granularity, Graph, Init, Layout, Mix, Parameter, ParameterId, Policy, Program,
-    Recompute, Region, State, StateUse, StepBuffer, Variables,
+    Goal, Granularity, Graph, Init, Layout, Mix, Ownership, Parameter, ParameterId, Policy,
+    Program, Recompute, Region, State, StateUse, StepBuffer, Variables,
 };
 use crate::ops::add::add;
 use crate::ops::concat_columns::concat_columns;
@@ -128,10 +128,11 @@ fn the_layout_is_whole_blocks_in_reverse_order_and_shards_cover_it() {
     assert!(layout.buckets_of(ParameterId(7)).is_empty());
     let mut covered = BTreeSet::new();
     for ranks in [1, 2, 3, 4, 8] {
+        let owners = Ownership::even(&layout, ranks);
         for bucket in 0..layout.buckets.len() {
             let mut next = layout.buckets[bucket].elements.start;
             for rank in 0..ranks {
-                let shard = layout.shard(bucket, rank, ranks);
+                let shard = owners.shard(bucket, rank);
                 assert_eq!(shard.start, next);
                 assert_eq!(shard.len() % layout.block, 0);
                 next = shard.end;
@@ -141,6 +142,44 @@ fn the_layout_is_whole_blocks_in_reverse_order_and_shards_cover_it() {
         }
     }
     assert_eq!(covered.last(), Some(&layout.elements));
+}
+
+#[test]
+fn every_element_has_one_owner() {
+    let mut variables = Variables::new();
+    for i in 0..9 {
+        variables.parameter(parameter(&format!("w{i}"), &[40 + i, 7]));
+    }
+    let layout = Layout::new(&variables, Granularity { block: 64, bucket: 256 });
+    let table = |owners: &Ownership, ranks: usize| -> Vec<Vec<_>> {
+        let shards = |bucket| (0..ranks).map(|rank| owners.shard(bucket, rank)).collect();
+        (0..layout.buckets.len()).map(shards).collect()
+    };
+    for ranks in [1, 2, 3, 8] {
+        for owners in [Ownership::even(&layout, ranks), Ownership::by_unit(&layout, ranks)] {
+            let mut all = table(&owners, ranks);
+            assert_eq!(Ownership::new(&layout, all.clone()).unwrap(), owners);
+            let sum: usize = (0..ranks).map(|rank| owners.elements(rank)).sum();
+            assert_eq!(sum, layout.elements);
+            let taken = all[1].iter_mut().find(|shard| shard.start < shard.end).unwrap();
+            taken.end -= layout.block;
+            assert!(Ownership::new(&layout, all.clone()).is_err(), "nobody owns a block");
+            all[1].iter_mut().for_each(|shard| *shard = layout.buckets[1].elements.clone());
+            assert_eq!(Ownership::new(&layout, all.clone()).is_err(), ranks > 1, "two own one");
+            all.pop();
+            assert!(Ownership::new(&layout, all).is_err(), "a bucket is left out");
+        }
+    }
+    let owners = Ownership::by_unit(&layout, 3);
+    for unit in &layout.units {
+        let owner = |bucket: usize| {
+            let mut ranks = (0..3).filter(|&rank| !owners.shard(bucket, rank).is_empty());
+            (ranks.next(), ranks.next())
+        };
+        let owners: BTreeSet<_> = unit.buckets.clone().map(owner).collect();
+        assert!(owners.len() <= 1 && owners.iter().all(|(_, second)| second.is_none()));
+    }
+    assert!((0..3).all(|rank| owners.elements(rank) > 0), "somebody has nothing");
 }
 
 #[test]

@@ -48,6 +48,7 @@ pub mod l2_normalize;
 pub mod layer_norm;
 pub mod linear;
 pub mod linear_cross_entropy;
+pub mod lion;
 pub mod load_balance_loss;
 mod loss;
 pub mod mean_pool;

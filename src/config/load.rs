@@ -21,7 +21,7 @@ use super::{Config, sections::expected};
 use crate::data::DataConfig;
 use crate::models::{FamilyConfig, ModelConfig, PartConfig};
 use crate::objectives::ObjectiveConfig;
-use crate::optimizer::OptimizerConfig;
+use crate::optimizer::{OptimizerConfig, RuleConfig};
 use crate::schedule::ScheduleConfig;
 
 /// The content of a file, changed by arguments.
@@ -234,7 +234,7 @@ impl Document {
     /// Whether `value` alone is a usable value of the key.
     fn try_key(&self, section: &str, key: &str, value: &Value) -> Result<(), String> {
         let mut only = Table::new();
-        for tag in [FamilyConfig::TAG, ObjectiveConfig::TAG] {
+        for tag in [FamilyConfig::TAG, ObjectiveConfig::TAG, RuleConfig::TAG] {
             let given = self.table.get(section).and_then(|s| s.get(tag));
             if let Some(kind) = given.filter(|_| keys_of(section, &self.table).is_some()) {
                 only.insert(tag.to_owned(), kind.clone());
@@ -308,7 +308,7 @@ fn keys_of(section: &str, table: &Table) -> Option<Vec<&'static str>> {
             let keys = ObjectiveConfig::keys(kind).unwrap_or_default();
             keys.iter().copied().chain([ObjectiveConfig::TAG]).collect()
         }
-        "optimizer" => fields_of::<OptimizerConfig>().to_vec(),
+        "optimizer" => OptimizerConfig::keys(tag(RuleConfig::TAG)),
         "schedule" => fields_of::<ScheduleConfig>().to_vec(),
         "checkpoint" => fields_of::<CheckpointConfig>().to_vec(),
         "recovery" => fields_of::<RecoveryConfig>().to_vec(),

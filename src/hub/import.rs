@@ -87,7 +87,7 @@ pub fn import(job: &Import, stop: &dyn Fn() -> bool) -> Result<Imported, Failure
         config.model.recompute_budget = None;
         Experiment::new(&config, words.rows, None)?
     };
-    let layout = Arc::new(SnapshotLayout::new(experiment.variables(), experiment.layout()));
+    let layout = Arc::new(SnapshotLayout::of(&experiment));
     let slots = SnapshotSlots::create(layout.bytes())?;
     let mut slot = slots.slot(0, &layout);
     // A recipe may have other models beside the one that is imported.

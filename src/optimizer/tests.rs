@@ -3,7 +3,8 @@
 use octet_actors::contract::UpdateGroup;
 use octet_kernels::graph::Variables;
 
-use super::{GroupConfig, OptimizerConfig};
+use super::rules::{AdamWConfig, LionConfig};
+use super::{GroupConfig, OptimizerConfig, RuleConfig};
 use crate::config::Config;
 use crate::models::{ModelSize, Scope, fits};
 
@@ -91,6 +92,44 @@ fn mistakes_are_refused() {
         let refusal = refused(group);
         assert!(refusal.starts_with("a.toml:1: optimizer.groups"), "{refusal}");
         assert!(refusal.contains(says), "{refusal}");
+    }
+}
+
+#[test]
+fn rules_have_their_own_keys_and_defaults() {
+    let rule = |text: &str| load(&format!("[optimizer]\n{text}\n")).map(|c| c.optimizer);
+    let lion = rule("rule = \"lion\"\nbeta1 = 0.8").unwrap();
+    assert_eq!(lion.rule, RuleConfig::Lion(LionConfig { beta1: 0.8, beta2: 0.99 }));
+    assert_eq!(lion.spec().rule.name(), "Lion");
+    let adamw = rule("moments = \"8bit\"").unwrap();
+    let numbers = AdamWConfig { beta1: 0.9, beta2: 0.95, epsilon: 1e-8 };
+    assert_eq!(adamw.rule, RuleConfig::AdamW(numbers));
+    assert_eq!(adamw.spec().storage, octet_kernels::update::Storage::Blocks8);
+    for (text, says) in [
+        ("rule = \"lion\"\nepsilon = 1e-8", "a.toml:3: optimizer.epsilon: unknown key"),
+        ("rule = \"muon\"", "a.toml:2: optimizer.rule: "),
+        ("moments = \"f16\"", "a.toml:2: optimizer.moments: "),
+        ("rule = \"lion\"\nbeta2 = 1", "expected at least 0 and below 1, got 1"),
+        ("epsilon = 0", "a.toml:2: optimizer.epsilon: expected a number above 0, got 0"),
+    ] {
+        let refusal = rule(text).unwrap_err();
+        assert!(refusal.contains(says), "{refusal}");
+    }
+    for text in ["rule = \"muon\"", "moments = \"f16\""] {
+        let refusal = rule(text).unwrap_err();
+        let known = ["\"lion\"", "\"8bit\""];
+        assert!(known.iter().any(|known| refusal.contains(known)), "{refusal}");
+    }
+}
+
+#[test]
+fn rule_and_storage_are_part_of_the_identity() {
+    let plain = load("").unwrap().identity();
+    let other = |text: &str| load(&format!("[optimizer]\n{text}\n")).unwrap();
+    for text in ["rule = \"lion\"", "moments = \"bf16\"", "moments = \"8bit\""] {
+        let other = other(text);
+        assert_ne!(other.identity(), plain);
+        assert_eq!(load(&other.to_toml()).unwrap(), other);
     }
 }
 

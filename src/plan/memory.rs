@@ -35,7 +35,7 @@ impl Memory {
             }
         }
         let nobody = || Error::Plan("run.ranks: expected at least 1".to_string());
-        let snapshots = SnapshotLayout::new(workload.variables(), workload.layout());
+        let snapshots = SnapshotLayout::of(workload);
         Ok(Self {
             largest: largest.ok_or_else(nobody)?,
             ring_bytes,

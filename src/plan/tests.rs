@@ -38,6 +38,25 @@ fn ranks_need_fewer_gradient_buffers_and_shard_the_moments() {
 }
 
 #[test]
+fn narrow_state_and_one_vector_take_less() {
+    let of = |set: &str, name| arena(&[set], name);
+    let (f32, bf16) = ("optimizer.moments=f32", "optimizer.moments=bf16");
+    let first = of(f32, "first moment");
+    assert_eq!(first, of(f32, "second moment"));
+    assert_eq!(2 * of(bf16, "first moment"), first);
+    // With their scales.
+    assert_eq!(of("optimizer.moments=8bit", "first moment"), first / 4 + first / 256);
+    let lion = planned(&["optimizer.rule=lion"]);
+    let names = |name: &str| lion.arena.iter().filter(|part| part.name.contains(name)).count();
+    assert_eq!((names("moment"), names("momentum")), (1, 1));
+    assert_eq!(lion.checkpoint.bytes, 8 * lion.parameters);
+    let part = |plan: &Plan, name| plan.step.iter().find(|p| p.name == name).unwrap().bytes;
+    let (wide, narrow) = (planned(&[f32]), planned(&[bf16]));
+    assert_eq!(part(&wide, "AdamW") - part(&narrow, "AdamW"), 2.0 * first as f64);
+    assert_eq!(part(&wide, "AdamW") - part(&lion, "Lion"), 2.0 * first as f64);
+}
+
+#[test]
 fn recompute_trades_activations_for_time() {
     let of = |policy: &str| {
         let set = format!("model.recompute={policy}");

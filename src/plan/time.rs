@@ -2,8 +2,8 @@
 //!
 //! Formulas, for a rank with E flat elements (padding included), R ranks, and a shard of E / R:
 //! folding lanes moves 12 bytes an element (two fp32 reads, one write); a rank sends the others'
-//! shards of each of its finished subtrees in fp32 and receives its own shard of theirs; AdamW
-//! reads gradient, weight and moments and writes all but the gradient; the gather brings the
+//! shards of each of its finished subtrees in fp32 and receives its own shard of theirs; an
+//! update reads gradient, weight and state and writes all but the gradient; the gather brings the
 //! others' shards of the parameters as they are stored (with ZeRO-0: of the gradients, in fp32).
 //! Gradients can travel during the last backward, fresh parameters during the next forward: what
 //! does not fit there is exposed.
@@ -99,10 +99,9 @@ pub fn parts(
 ) -> Vec<StepPart> {
     const F32: f64 = 4.0;
     let layout = workload.layout();
-    let (rank, ranks) = (memory.rank, memory.ranks);
+    let rank = memory.rank;
     let elements = layout.elements as f64;
-    let shards = |rank| (0..layout.buckets.len()).map(move |b| layout.shard(b, rank, ranks).len());
-    let shard = shards(rank).sum::<usize>() as f64;
+    let shard = memory.owners.elements(rank) as f64;
     let kept: f64 = memory.kept.iter().map(|range| range.len() as f64).sum();
     let narrow = layout.buckets.iter().any(|bucket| bucket.dtype.is_narrow());
     let stored = layout.buckets.iter().map(|b| b.dtype.bytes()).max().unwrap_or(4) as f64;
@@ -121,8 +120,9 @@ pub fn parts(
     };
     let input = mean(&|program| program.input_bytes as f64) * micro_batches as f64;
     let sums = (lanes - own) as f64 * elements + (pieces - 1) as f64 * shard;
-    // Gradient, weight and moments in; weight and moments out, and the weight rounded.
-    let update = kept * (7.0 * F32 + if narrow { stored } else { 0.0 });
+    let planes: usize = memory.planes.iter().map(|(_, span)| span.bytes).sum();
+    // Gradient, weight and state in; weight and state out, and the weight rounded.
+    let update = kept * (3.0 * F32 + if narrow { stored } else { 0.0 }) + 2.0 * planes as f64;
     // Over links it can be hidden; through the ranks' one memory it costs a read and a write.
     let (link, hides) = match peaks.link_bytes_per_s {
         Some(link) => (link, 1.0),
@@ -147,7 +147,7 @@ pub fn parts(
             hides * micro_seconds * 2.0 / 3.0,
         ),
         part("norm", shard * F32, memory_rate, 0.0),
-        part("AdamW", update, memory_rate, 0.0),
+        part(workload.optimizer().rule.name(), update, memory_rate, 0.0),
         part("gather between ranks", gathered, link, hides * micro_seconds / 3.0),
     ]
 }

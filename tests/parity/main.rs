@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use octet::config::Config;
+use octet::optimizer::RuleConfig;
 use octet_actors::rank_memory::Zero;
 use octet_actors::testing::{Leg, Trial, train_from};
 use serde::Deserialize;
@@ -145,7 +146,8 @@ fn check(name: &str) {
     let config = workload::config(name, f64::INFINITY);
     let once = train(&config, 1);
     for (tensor, kept) in &case.gradients {
-        let unscaled = |m: f32| (f64::from(m) / (1.0 - config.optimizer.beta1)) as f32;
+        let RuleConfig::AdamW(rule) = config.optimizer.rule else { panic!("it is AdamW") };
+        let unscaled = |m: f32| (f64::from(m) / (1.0 - rule.beta1)) as f32;
         let moments = once.floats(&format!("{tensor}.exp_avg"));
         let gradient: Vec<f32> = moments.into_iter().map(unscaled).collect();
         table.row(&format!("{name} gradient {tensor}"), kept.error(tensor, &gradient), TENSOR);

@@ -10,6 +10,7 @@ use octet_actors::contract::{
 };
 use octet_actors::fault::Fault;
 use octet_kernels::graph::{Layout, ParameterId, Program, Variables};
+use octet_kernels::update::OptimizerSpec;
 
 use crate::formula::{border, token};
 
@@ -208,6 +209,10 @@ impl Workload for Fixed {
 
     fn update(&self, step: u64) -> UpdateSettings {
         self.experiment.update(step)
+    }
+
+    fn optimizer(&self) -> &OptimizerSpec {
+        self.experiment.optimizer()
     }
 
     fn update_group(&self, parameter: ParameterId) -> UpdateGroup {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use octet_actors::contract::{Drive, Purpose, Results, Turn};
 use octet_actors::fault::Fault;
-use octet_actors::testing::{Leg, train, train_in_legs};
+use octet_actors::testing::{Leg, adamw, train, train_in_legs};
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Granularity, Init, Layout, Parameter, Policy, Program};
+use octet_kernels::graph::{Granularity, Init, Layout, Ownership, Parameter, Policy, Program};
 use octet_kernels::ops::attention::{AttentionSpec, Mask};
 use octet_kernels::ops::attention_cached::CacheSpec;
 use octet_kernels::ops::route::{Route, Score};
@@ -272,6 +272,8 @@ impl Study {
             attempts: 1,
             talk: Box::new(|_| None),
             learning_rate: 0.02,
+            optimizer: adamw(),
+            ownership: Ownership::even,
         }
     }
 }

@@ -7,7 +7,8 @@ use octet_kernels::cpu::CpuRun;
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
 use octet_kernels::graph::{
-    Backward, Goal, Granularity, Graph, Init, Layout, Parameter, Policy, Program, Variables,
+    Backward, Goal, Granularity, Graph, Init, Layout, Ownership, Parameter, Policy, Program,
+    Variables,
 };
 use octet_kernels::ops::mean_squared_error::mean_squared_error;
 use octet_kernels::ops::{Op, Stream};
@@ -16,7 +17,7 @@ use octet_kernels::shape::Spec;
 use crate::contract::{Batch, Phase, ProgramId, StepShape, Workload};
 use crate::rank_memory::{RankMemory, Zero};
 use crate::step_plan::{Entry, StepPlan, Work};
-use crate::testing::{Toy, train};
+use crate::testing::{Toy, adamw, train};
 
 const ROWS: usize = 4;
 
@@ -89,6 +90,8 @@ fn toy() -> Toy {
         attempts: 1,
         talk: Box::new(|_| None),
         learning_rate: 0.1,
+        optimizer: adamw(),
+        ownership: Ownership::even,
     }
 }
 

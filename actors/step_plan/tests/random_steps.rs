@@ -8,8 +8,8 @@ use octet_kernels::collectives::LaneTree;
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Error;
 use octet_kernels::graph::{
-    Goal, Granularity, Graph, Init, Layout, Parameter, ParameterId, Policy, Program, State,
-    StateUse, StepBuffer, StepBufferId, Variables,
+    Goal, Granularity, Graph, Init, Layout, Ownership, Parameter, ParameterId, Policy, Program,
+    State, StateUse, StepBuffer, StepBufferId, Variables,
 };
 use octet_kernels::ops::cross_entropy::cross_entropy;
 use octet_kernels::ops::linear::linear;
@@ -20,7 +20,7 @@ use crate::rank_memory::Zero;
 use crate::sim::toy::Random;
 use crate::step_plan::tests::meetings::Meet;
 use crate::step_plan::{Load, Run, StepPlan, Work, check_meetings, records};
-use crate::testing::Toy;
+use crate::testing::{Toy, adamw};
 
 const WIDTH: usize = 4;
 const PARAMETERS: usize = 6;
@@ -129,6 +129,8 @@ pub(super) fn case_of(seed: u64, meets: bool) -> Case {
         attempts: 1,
         talk: Box::new(|_| None),
         learning_rate: 0.1,
+        optimizer: adamw(),
+        ownership: Ownership::even,
     };
     Case { workload, shape, ranks }
 }

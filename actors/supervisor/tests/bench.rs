@@ -108,7 +108,7 @@ impl Bench {
     pub(super) fn new(schedule: Schedule) -> Self {
         let options = Tiny { tasks: vec![2, 1], attempts: 3, ..Tiny::default() };
         let workload: Arc<dyn Workload> = Arc::new(tiny(&options));
-        let layout = Arc::new(SnapshotLayout::new(workload.variables(), workload.layout()));
+        let layout = Arc::new(SnapshotLayout::of(&*workload));
         let slots = SnapshotSlots::create(layout.bytes()).unwrap();
         let (tell, told) = unbounded();
         let ports = Ports {

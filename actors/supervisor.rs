@@ -52,6 +52,8 @@ pub enum SupervisorMessage {
     Fault(Fault),
     /// Save and end (SIGINT, SIGTERM).
     Interrupt,
+    /// Save, and go on (SIGUSR1).
+    Save,
     /// Some seconds have passed.
     Tick,
 }
@@ -150,6 +152,8 @@ pub struct Supervisor {
     /// Saves, and then ends for this reason.
     stopping: Option<Fault>,
     interrupted: bool,
+    /// Somebody wants a checkpoint before the next step.
+    asked_to_save: bool,
     ended: bool,
     shown: Option<RunState>,
     work_began: f64,
@@ -190,6 +194,7 @@ impl Supervisor {
             space: None,
             stopping: None,
             interrupted: false,
+            asked_to_save: false,
             ended: false,
             shown: None,
             work_began: 0.0,
@@ -268,6 +273,7 @@ impl Supervisor {
         if self.agenda.is_empty() && self.is_to_be_saved() {
             self.agenda.push_back((0, Work::Save { step: self.done }));
         }
+        self.save_if_asked();
         let Some(&(ticket, work)) = self.agenda.front() else {
             self.end_when_saved();
             return;
@@ -443,6 +449,7 @@ impl Actor for Supervisor {
                 // Ranks may have given up a task before this came: then no report will follow.
                 self.complete()?;
             }
+            SupervisorMessage::Save => self.asked_to_save = true,
             SupervisorMessage::Tick => self.tick(),
         }
         Ok(Flow::Continue)

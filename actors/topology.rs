@@ -117,11 +117,13 @@ pub struct RunSetup {
     pub clock: Arc<dyn Clock>,
     /// Given one message: save and end.
     pub interrupts: Receiver<()>,
+    /// Given messages: save and go on.
+    pub saves: Receiver<()>,
     /// Where the run begins.
     pub begin: Begin,
     /// The web server, if there is one; it goes with the run.
     pub web: Option<Web>,
-    /// Where the last messages of every actor go when the fault is ours.
+    /// Where the last messages of every actor go when the fault is ours, or somebody does not move.
     pub dump: PathBuf,
 }
 
@@ -220,7 +222,7 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
         telemetry.tell(TelemetryMessage::Note { what });
     }
     supervisor.tell(SupervisorMessage::Start { state, first });
-    let ending = wait(&end, &setup.interrupts, &supervisor, &agreement);
+    let ending = wait(&end, (&setup.interrupts, &setup.saves), &supervisor, &agreement);
     for port in &rank_ports {
         port.tell(RankMessage::Stop);
     }
@@ -233,7 +235,7 @@ pub fn run(mut setup: RunSetup) -> Result<Finished, Fault> {
         web.stop();
     }
     if let Ending::Failed(fault) = &ending.ending
-        && fault.blame == Blame::Ours
+        && (fault.blame == Blame::Ours || fault.actor == ActorName::Watchdog)
     {
         // If even this fails there is nothing left to say it to.
         let _unwritten = host.dump(&LocalDisk, &setup.dump, &fault.to_string());
@@ -254,17 +256,22 @@ fn describe(setup: &RunSetup, arenas: &[usize]) -> String {
 /// Waits for the end; passes interrupts on.
 fn wait(
     end: &Receiver<RunEnd>,
-    interrupts: &Receiver<()>,
+    (interrupts, saves): (&Receiver<()>, &Receiver<()>),
     supervisor: &Port<SupervisorMessage>,
     agreement: &Agreement,
 ) -> RunEnd {
     let gone = || Fault::ours(ActorName::Supervisor, "the supervisor left without a word");
     let mut listening = true;
+    let mut saves = saves.clone();
     loop {
         if !listening {
             return end.recv().unwrap_or_else(|_| RunEnd::failed(gone()));
         }
         select! {
+            recv(saves) -> save => match save {
+                Ok(()) => supervisor.tell(SupervisorMessage::Save),
+                Err(_) => saves = crossbeam::channel::never(),
+            },
             recv(end) -> ending => return ending.unwrap_or_else(|_| RunEnd::failed(gone())),
             recv(interrupts) -> interrupt => {
                 listening = false;
@@ -301,6 +308,7 @@ impl Seats {
             ("both snapshots, and that old ones stay", 4),
             ("a way back", 1),
             ("start and interrupt", 2),
+            ("somebody who wants it saved, again and again", 64),
         ]);
         let supervisor = Seat::new(ActorName::Supervisor, &limit, own_faults)
             .every(TICK, || SupervisorMessage::Tick);

@@ -33,6 +33,7 @@ pub(crate) mod error;
 pub(crate) mod fields;
 mod load;
 mod origins;
+pub mod reference;
 pub(crate) mod sections;
 pub(crate) mod tagged;
 #[cfg(test)]
@@ -91,13 +92,14 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("data.url_field", "as the text"),
     ("data.clean", "what it makes of the text is the identity of the prepared data"),
     ("data.dedupe", "as data.clean"),
-    ("data.bad_lines", "as the text"),
     ("data.bad_records_max", "it ends a preparation or does nothing"),
     ("data.cache", "where files lie"),
     ("model.recompute", "what is computed twice is computed alike"),
     ("model.recompute_budget", "likewise"),
     ("checkpoint.every", "saving observes; where a roll-back leads is a part of the state"),
     ("checkpoint.keep", "saving observes"),
+    ("checkpoint.keep_every", "saving observes"),
+    ("checkpoint.keep_best", "saving observes"),
     ("checkpoint.memory_every", "as checkpoint.every"),
     ("recovery.bad_updates", "it acts on bad updates only, and what it did is a part of the state"),
     ("recovery.rollbacks", "as recovery.bad_updates"),

@@ -17,7 +17,7 @@ use crate::composition::Composition;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::inspect::checkpoints;
-use crate::look::Run;
+use crate::look::{Holds, Run};
 use crate::models::ModelSize;
 use crate::run_data::DataPlace;
 use crate::train::{DATA_FACT, LOG};
@@ -91,8 +91,9 @@ pub struct KeyDifference {
 /// Compares two runs.
 ///
 /// # Errors
-/// Bad input: one of them is no run, or a log cannot be read.
+/// Bad input: one of them is no run, its configuration was edited, or a log cannot be read.
 pub fn diff(a: &Run, b: &Run) -> Result<Difference, Failure> {
+    [a, b].into_iter().try_for_each(|run| run.hold_against_newest(Holds::All))?;
     let logs = [steps(a)?, steps(b)?];
     let last = |log: &BTreeMap<u64, StepReport>| log.keys().next_back().copied().unwrap_or(0);
     let parting = Parting::find(&logs[0], &logs[1]);
@@ -124,7 +125,7 @@ pub fn diff(a: &Run, b: &Run) -> Result<Difference, Failure> {
 }
 
 /// Steps of a log, by number; a repeated step counts as it was done last.
-fn steps(run: &Run) -> Result<BTreeMap<u64, StepReport>, Failure> {
+pub(crate) fn steps(run: &Run) -> Result<BTreeMap<u64, StepReport>, Failure> {
     let (path, mut steps) = (run.folder.join(LOG), BTreeMap::new());
     if LocalDisk.exists(&path) {
         for_each_line(&LocalDisk, &path, |line| {
@@ -139,7 +140,7 @@ fn steps(run: &Run) -> Result<BTreeMap<u64, StepReport>, Failure> {
 
 /// Where two logs part.
 #[derive(Debug, Default, PartialEq)]
-struct Parting {
+pub(crate) struct Parting {
     /// Common steps before it.
     equal: u64,
     loss: Option<LossDifference>,
@@ -148,7 +149,13 @@ struct Parting {
 }
 
 impl Parting {
-    fn find(a: &BTreeMap<u64, StepReport>, b: &BTreeMap<u64, StepReport>) -> Self {
+    /// The first step in which anything differs.
+    pub(crate) fn first(&self) -> Option<u64> {
+        let steps = [self.loss.as_ref().map(|loss| loss.step), self.buckets.as_ref().map(|b| b.0)];
+        steps.into_iter().flatten().min()
+    }
+
+    pub(crate) fn find(a: &BTreeMap<u64, StepReport>, b: &BTreeMap<u64, StepReport>) -> Self {
         let mut parting = Self::default();
         for (&step, one) in a {
             let Some(other) = b.get(&step) else { continue };

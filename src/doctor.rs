@@ -15,7 +15,7 @@ use octet_kernels::cuda::find::{self, Candidate, Kind, Search, Version};
 use octet_kernels::dtype::Precision;
 use serde::Serialize;
 
-use crate::data::{BadLines, Corpus, TextSpec};
+use crate::data::{Corpus, TextSpec};
 use crate::plan::machine::total_memory;
 
 #[cfg(test)]
@@ -121,7 +121,7 @@ pub fn examine(folder: &Path) -> Machine {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let isa = Isa::detect();
     let peaks = measure_cpu(cores, Precision::F32);
-    let corpus = Corpus::scan(&TextSpec::from("cargo").into(), BadLines::Error, &mut |_| Ok(()));
+    let corpus = Corpus::scan(&TextSpec::from("cargo").into(), &mut |_| Ok(()));
     let (open_files, locked_bytes) = (limit(libc::RLIMIT_NOFILE), limit(libc::RLIMIT_MEMLOCK));
     let mut checks = vec![
         check(

@@ -349,7 +349,7 @@ impl Experiment {
     }
 }
 
-/// A shard that cannot be read any more.
+/// A shard that cannot be read any more: the next engine makes its data again.
 fn damaged(error: DataError) -> Fault {
     Fault::world(ActorName::Loader(0), error)
 }

@@ -18,7 +18,7 @@ use crate::composition::Composition;
 use crate::config::Config;
 use crate::data::{ShardSummary, shard};
 use crate::failure::Failure;
-use crate::look::Run;
+use crate::look::{Holds, Run};
 use crate::models::ModelSize;
 use crate::run_data::DataPlace;
 use crate::text::{Consumed, Text};
@@ -49,6 +49,8 @@ pub struct RunSummary {
     pub path: PathBuf,
     /// What it is configured to be.
     pub config: ConfigSummary,
+    /// What was edited since the run has written it, if anything was.
+    pub edited: Option<String>,
     /// What its log adds up to.
     pub log: Summary,
     /// What each source of text has given, if the prepared data are still there.
@@ -163,7 +165,8 @@ fn of_run(folder: &Path) -> Result<RunSummary, Failure> {
         _ => run.config.samples_before(log.steps),
     };
     let sources = consumed(&run, &samples);
-    Ok(RunSummary { path: folder.to_owned(), config, log, sources, checkpoints })
+    let edited = run.hold_against_newest(Holds::All).err().map(|failure| failure.what);
+    Ok(RunSummary { path: folder.to_owned(), config, edited, log, sources, checkpoints })
 }
 
 /// Elements of all parameters of a run.

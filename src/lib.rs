@@ -13,6 +13,8 @@
 //! | [`run_data`] | what a run folder keeps of its text |
 //! | [`look`] | a run that is there, evaluated or made to write, and not touched |
 //! | [`hub`] | folders of Hugging Face's libraries, out and in |
+//! | [`branch`], [`replay`] | a run that begins with another's checkpoint; steps done again |
+//! | [`events`] | what the log says, for TensorBoard |
 //! | [`inspect`], [`diff`] | what lies at a path; where two runs part |
 //! | [`plan`] | what a run will take, before anything is taken |
 //! | [`doctor`] | what this machine has and what is missing |
@@ -22,11 +24,13 @@
 
 pub mod beginning;
 pub mod bench;
+pub mod branch;
 pub mod composition;
 pub mod config;
 pub mod data;
 pub mod diff;
 pub mod doctor;
+pub mod events;
 pub mod experiment;
 pub mod failure;
 pub mod hub;
@@ -37,6 +41,7 @@ pub mod objectives;
 pub mod optimizer;
 pub mod plan;
 pub mod provenance;
+pub mod replay;
 pub mod run_data;
 pub mod sampling;
 pub mod schedule;

@@ -44,9 +44,23 @@ const SEQUENCES_MAX: usize = 8;
 /// Most tasks of a run.
 const TASKS_MAX: usize = 256;
 
-/// Sections of a configuration that decide what a look computes. What an update does may have been
-/// accepted since the checkpoint was written.
-const COMPUTES: [&str; 3] = ["model", "objective", "data"];
+/// Which keys of a configuration must be what a checkpoint says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Those that decide what a model computes.
+    Computed,
+    /// All that decide the numbers of a run.
+    All,
+}
+
+impl Holds {
+    fn key(self, key: &str) -> bool {
+        let (section, _) = key.split_once('.').unwrap_or(("", ""));
+        let computes = matches!(section, "model" | "objective" | "data")
+            || matches!(key, "batch.sequence_length" | "tracks");
+        self == Self::All || computes
+    }
+}
 
 /// A run folder and its configuration.
 #[derive(Debug, Clone)]
@@ -89,30 +103,40 @@ impl Run {
         Ok(Self { folder: folder.to_owned(), config, other_data: set("data."), whole_text })
     }
 
-    /// What lies in the folder is what its newest checkpoint was written with, as far as it decides
-    /// what is computed: a file that somebody has edited is named, and not believed.
+    /// As [`Self::hold`], against the newest checkpoint; without one there is nothing to hold
+    /// against.
     ///
     /// # Errors
-    /// Bad input: the first difference, by file, line and key.
-    fn hold_against_checkpoint(&self) -> Result<(), Failure> {
+    /// As [`Self::hold`].
+    pub fn hold_against_newest(&self, holds: Holds) -> Result<(), Failure> {
         let store = self.store();
         let steps = store.steps().map_err(Failure::world)?;
         let manifest = |step| Manifest::read(&LocalDisk, &store.folder(step)).ok();
-        let Some(newest) = steps.into_iter().rev().find_map(manifest) else { return Ok(()) };
-        let (config, origins) = Config::load_located(&self.folder.join("config.toml"), &[])?;
-        let (now, assumed) = (config.identity(), Config::assumed());
-        let step = newest.step;
+        let newest = steps.into_iter().rev().find_map(manifest);
+        newest.map_or(Ok(()), |newest| self.hold(&newest, holds))
+    }
+
+    /// What lies in the folder is what this checkpoint was written with, or what the run has gone
+    /// on with since: a file that somebody has edited is named, and not believed.
+    ///
+    /// # Errors
+    /// Bad input: the first difference, by file, line and key.
+    pub fn hold(&self, manifest: &Manifest, holds: Holds) -> Result<(), Failure> {
+        let (step, was) = (manifest.step, &manifest.identity);
         // A state that was brought in from elsewhere says nothing of a configuration.
-        if newest.identity.is_empty() {
+        if was.is_empty() {
             return Ok(());
         }
-        for key in now.keys().chain(newest.identity.keys()) {
-            let (section, _) = key.split_once('.').unwrap_or(("", ""));
-            let value = now.get(key);
-            let was = newest.identity.get(key).or(assumed.get(key));
-            let whole = matches!(key.as_str(), "batch.sequence_length" | "tracks");
-            let computes = COMPUTES.contains(&section) || whole;
-            if !computes || value == was {
+        let (config, origins) = Config::load_located(&self.folder.join("config.toml"), &[])?;
+        let (now, assumed) = (config.identity(), Config::assumed());
+        let since = run_data::identity(&self.folder);
+        let is_since = |key: &str, value: Option<&String>| {
+            since.as_ref().is_some_and(|since| value.is_some() && since.get(key) == value)
+        };
+        let is_key = |key: &&String| key.contains('.') || *key == "tracks";
+        for key in now.keys().chain(was.keys().filter(is_key)) {
+            let (value, was) = (now.get(key), was.get(key).or(assumed.get(key)));
+            if !holds.key(key) || value == was || is_since(key, value) {
                 continue;
             }
             let [was, now] = [was, value].map(|value| value.map_or("absent", String::as_str));
@@ -122,17 +146,18 @@ impl Run {
             ))));
         }
         let folder = tokenizer_folder(&self.folder);
-        let trained = newest.identity.get(TOKENIZER_FACT);
-        if let Some(trained) = trained.filter(|_| folder.is_dir())
-            && run_data::digest_of(&run_data::tokenizer(&self.folder)?) != *trained
-        {
-            return Err(Failure::user(format!(
+        let Some(trained) = was.get(TOKENIZER_FACT).filter(|_| folder.is_dir()) else {
+            return Ok(());
+        };
+        let there = run_data::digest_of(&run_data::tokenizer(&self.folder)?);
+        match there == *trained || is_since(TOKENIZER_FACT, Some(&there)) {
+            true => Ok(()),
+            false => Err(Failure::user(format!(
                 "{}: expected the tokenizer with which the checkpoint of step {step} was written, \
                  but a file in it was changed",
                 folder.display()
-            )));
+            ))),
         }
-        Ok(())
     }
 
     /// Its checkpoints.
@@ -146,7 +171,7 @@ impl Run {
         &self,
         sequences: usize,
     ) -> Result<(Config, Experiment, Decoder), Failure> {
-        self.hold_against_checkpoint()?;
+        self.hold_against_newest(Holds::Computed)?;
         let mut config = self.looking()?;
         (config.sample.every, config.sample.sequences) = (1, sequences);
         let vocabulary = config.padded_vocabulary(run_data::tokenizer(&self.folder)?.vocabulary());
@@ -240,7 +265,7 @@ pub fn evaluate(
     task: Option<&str>,
     interrupts: Receiver<()>,
 ) -> Result<Looked, Failure> {
-    run.hold_against_checkpoint()?;
+    run.hold_against_newest(Holds::Computed)?;
     let mut config = run.looking()?;
     config.evaluate.every = 1;
     if config.data.validation_fraction == 0.0 && !run.whole_text {
@@ -287,7 +312,12 @@ fn text_of(run: &Run, config: &mut Config, watcher: Watcher<'_>) -> Result<Prepa
     if let Some(prepared) = place.as_ref().and_then(DataPlace::open) {
         return Ok(prepared);
     }
-    let prepared = prepare(&config.data, config.model.vocabulary, watcher)?;
+    let prepared = match prepare(&config.data, config.model.vocabulary, watcher) {
+        Err(missing) if missing.is_no_text() => {
+            return Err(run_data::without_text(&run.folder, missing));
+        }
+        prepared => prepared?,
+    };
     match place {
         Some(place) if place.identity != prepared.identity => Err(Failure::user(
             "the run's prepared data are gone and its text has changed; name a text to evaluate on \
@@ -302,6 +332,7 @@ fn text_of(run: &Run, config: &mut Config, watcher: Watcher<'_>) -> Result<Prepa
 /// # Errors
 /// [`Failure`]: there is no run, or no good checkpoint in it.
 pub fn parameters(run: &Run) -> Result<BTreeMap<String, Vec<f32>>, Failure> {
+    run.hold_against_newest(Holds::Computed)?;
     let missing = || Failure::user("the run does not say how large its vocabulary is");
     let vocabulary = run.config.model.vocabulary.ok_or_else(missing)?;
     let size = ModelSize { vocabulary, max_positions: run.config.batch.sequence_length };

@@ -31,7 +31,7 @@ pub struct OptimizerConfig {
     /// Weight decay of matrices and embeddings; norms and biases do not decay, unless a group says
     /// otherwise.
     pub weight_decay: f64,
-    /// Largest global norm of a gradient; `inf` for no clipping.
+    /// Largest global norm of a gradient; `inf` for no clipping. Above 0.
     pub clip_norm: f64,
     /// Parameters that are treated differently; the first group that names a parameter decides.
     #[serde(skip_serializing_if = "Vec::is_empty")]

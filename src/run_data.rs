@@ -1,8 +1,10 @@
 //! What a run folder says of its text: the tokenizer, and where the prepared data lie.
 //!
-//! Owns `tokenizer/` and `data.json` of a run folder. They let a run be evaluated and sampled when
-//! its text is gone. Prohibition: copies no tokens.
+//! Owns `tokenizer/`, `data.json` and `identity.json` of a run folder. They let a run be evaluated
+//! and sampled when its text is gone, and tell what it has gone on with from what was edited.
+//! Prohibition: copies no tokens.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,12 +14,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::data::{Counts, DataConfig, Prepared, Tokenizer, reopen};
+use crate::data::{Counts, DataConfig, DataError, Prepared, Tokenizer, reopen};
 use crate::failure::Failure;
 use crate::text::Consumed;
 
 const TOKENIZER: &str = "tokenizer";
-const PLACE: &str = "data.json";
+/// The file that says where a run's data lie.
+pub(crate) const PLACE: &str = "data.json";
+const IDENTITY: &str = "identity.json";
 
 /// `data.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +54,7 @@ impl DataPlace {
 
     /// The data, if they are still there.
     pub fn open(&self) -> Option<Prepared> {
-        reopen(&self.folder, &self.identity)
+        reopen(&self.folder, &self.identity).ok()
     }
 }
 
@@ -62,6 +66,20 @@ pub fn prepared_for(run: &Path, data: &DataConfig) -> Option<Prepared> {
         return None;
     }
     DataPlace::read(run)?.open()
+}
+
+/// What a run without its text comes to whose prepared data cannot be opened.
+pub fn without_text(run: &Path, missing: DataError) -> Failure {
+    let Some(place) = DataPlace::read(run) else { return missing.into() };
+    let damage = match reopen(&place.folder, &place.identity) {
+        Ok(_) => return missing.into(),
+        Err(Some(damage)) => damage.to_string(),
+        Err(None) => format!("{}: they are gone", place.folder.display()),
+    };
+    Failure::user(format!(
+        "{missing}, and what was prepared of it cannot be read any more ({damage}): put the text \
+         back, and the data are made again, or that file from a copy"
+    ))
 }
 
 /// The same data by paths that every engine of the run names alike.
@@ -85,11 +103,17 @@ pub fn tokenizer_folder(run: &Path) -> PathBuf {
     run.join(TOKENIZER)
 }
 
-/// Stores both. The tokenizer of a run never changes; it is written once, as a whole.
+/// Stores all three, before the configuration is: between the two, that is still what the newest
+/// checkpoint says. The tokenizer of a run never changes; it is written once, as a whole.
 ///
 /// # Errors
 /// A failure of the world: the disk refuses.
-pub fn store(run: &Path, tokenizer: &Tokenizer, place: &DataPlace) -> Result<(), Failure> {
+pub fn store(
+    run: &Path,
+    tokenizer: &Tokenizer,
+    place: &DataPlace,
+    identity: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
     let folder = tokenizer_folder(run);
     let there = Tokenizer::load(&folder).is_ok_and(|there| there.digest() == tokenizer.digest());
     if !there {
@@ -106,7 +130,21 @@ pub fn store(run: &Path, tokenizer: &Tokenizer, place: &DataPlace) -> Result<(),
         tokenizer.save(&temporary)?;
         fs::rename(&temporary, &folder).map_err(refused)?;
     }
-    replace_json(&LocalDisk, &run.join(PLACE), place).map_err(Failure::world)
+    replace_json(&LocalDisk, &run.join(PLACE), place).map_err(Failure::world)?;
+    store_identity(run, identity)
+}
+
+/// Stores what decides the numbers of a run from here on, which its next checkpoint will say too.
+///
+/// # Errors
+/// A failure of the world: the disk refuses.
+pub fn store_identity(run: &Path, identity: &BTreeMap<String, String>) -> Result<(), Failure> {
+    replace_json(&LocalDisk, &run.join(IDENTITY), identity).map_err(Failure::world)
+}
+
+/// What has decided the numbers of a run since it was last started; earlier versions did not say.
+pub fn identity(run: &Path) -> Option<BTreeMap<String, String>> {
+    read_json(&LocalDisk, &run.join(IDENTITY)).ok()
 }
 
 /// Adds to `summary.json` what each source has given.

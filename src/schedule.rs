@@ -19,14 +19,14 @@ mod tests;
 pub struct ScheduleConfig {
     /// How the rate falls after the warm-up.
     pub shape: Shape,
-    /// The peak, reached at the end of the warm-up.
+    /// The peak, reached at the end of the warm-up. Above 0.
     pub learning_rate: f64,
-    /// Where the descent ends.
+    /// Where the descent ends. From 0 to the peak.
     pub minimum: f64,
     /// Steps of linear warm-up.
     pub warmup: u64,
     /// The step at which the descent ends; by default `run.steps`. Give it to make a run longer
-    /// later without changing what it has already done.
+    /// later without changing what it has already done. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
     /// Of `wsd`: steps of the descent, the last ones. By default a fifth of all steps.

@@ -19,7 +19,7 @@ use octet_actors::outside::{Clock, Disk, LocalDisk, SystemClock};
 use octet_actors::rank::threads_per_rank;
 use octet_actors::resume::first_state;
 use octet_actors::run_folder::log::{Line, for_each_line};
-use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, check_place, replace};
+use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, check_place};
 use octet_actors::schedule::{Schedule, Work};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
 use octet_actors::telemetry::metrics::Metrics;
@@ -32,17 +32,21 @@ use octet_actors::web::{Web, WebSetup, listen};
 use octet_kernels::device::Backend;
 
 use crate::beginning::{Beginning, go_on};
-use crate::config::{Config, Device};
+use crate::config::{CheckpointConfig, Config, Device};
 use crate::data::{DataError, Prepared, Progress, Tokenizer, prepare};
-use crate::experiment::{Experiment, Talk};
+use crate::events;
+use crate::experiment::Experiment;
 use crate::failure::Failure;
 use crate::hub;
 use crate::look::{self, Run};
 use crate::plan::{Room, vocabulary};
 use crate::provenance;
 use crate::run_data::{self, DataPlace};
-use crate::sampling::{Crowd, Decoder, Heard, Listener, Request, Sampler, read_prompt};
 use crate::text::Text;
+
+mod samples;
+
+use samples::{request, sample_file, talk};
 
 /// The log of a run, in its folder.
 pub const LOG: &str = "log.jsonl";
@@ -97,6 +101,8 @@ pub struct Watchers {
     pub sampled: Arc<dyn Fn(&Sample) + Send + Sync>,
     /// One message: save and end.
     pub interrupts: Receiver<()>,
+    /// Messages: save and go on.
+    pub saves: Receiver<()>,
 }
 
 /// Trains to the configured number of steps. `None` if it was interrupted before there was
@@ -105,12 +111,11 @@ pub struct Watchers {
 /// # Errors
 /// [`Failure`], with nothing lost that was saved before.
 pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Failure> {
-    check_device(&job.config)?;
-    check_folder(&job.folder)?;
+    check_asked(&job)?;
     let mut notes = Vec::new();
     let listener = listener(&job, &mut notes)?;
     check_memory(&job)?;
-    let Some((prepared, textless)) = prepared(&job, &mut watchers)? else { return Ok(None) };
+    let Some((prepared, of_data)) = prepared(&job, &mut watchers)? else { return Ok(None) };
     let mut config = job.config;
     let vocabulary = config.padded_vocabulary(prepared.tokenizer.vocabulary());
     // What is stored says how large the model is, whatever becomes of the text.
@@ -144,30 +149,31 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
         None => SnapshotSlots::create(layout.bytes())?,
     };
     slots.take_pages(Resources::read(&LocalDisk, &job.folder).available_bytes)?;
-    let facts = facts(&config, &experiment, &tokenizer);
-    let accept = job.accept_new_numerics;
+    let (facts, accept) = (facts(&config, &experiment, &tokenizer), job.accept_new_numerics);
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
     go_on(&mut experiment, &mut state)?;
     let cautions = config.schedule.caution(config.run.steps);
-    state.notes.extend(notes.into_iter().chain(textless).chain(cautions));
+    state.notes.extend(notes.into_iter().chain(of_data).chain(cautions));
     // A resume that is refused leaves the folder as it was.
     for path in store.set_aside_after(state.step).map_err(Failure::world)? {
         state.notes.push(format!("put aside: {}", path.display()));
     }
+    run_data::store(folder.path(), &tokenizer, &place, &facts.identity)?;
     folder.write_config(&config.to_toml())?;
-    run_data::store(folder.path(), &tokenizer, &place)?;
     if job.restarted.is_none() {
         (watchers.beginning)(&Beginning::of(&experiment, &place));
     }
     let first = missed(&config, experiment.evaluations(), state.step, &folder);
-    let web = listener.map(|listener| (listener, folder.web()));
+    let web = listener.zip(Some(folder.web()));
     let place = Place { folder: folder.path().to_owned(), disk, web };
     let begin = Begin { state, first, restarted: job.restarted };
     let saving = Saving { store, slots, layout, facts };
     let experiment = Arc::new(experiment);
-    let setup = setup(&config, experiment.clone(), place, saving, begin, watchers.observer)?;
-    let finished = run(RunSetup { interrupts: watchers.interrupts, ..setup })?;
+    let observer = events::beside(folder.events(), watchers.observer);
+    let setup = setup(&config, experiment.clone(), place, saving, begin, observer)?;
+    let (interrupts, saves) = (watchers.interrupts, watchers.saves);
+    let finished = run(RunSetup { interrupts, saves, ..setup })?;
     if !config.data.sources.is_empty() && finished.summary.is_some() {
         let consumed = experiment.consumed(finished.end.batch);
         run_data::add_sources(&folder.path().join(SUMMARY), &consumed)?;
@@ -207,17 +213,16 @@ fn begun(
     })
 }
 
-/// The data of a job, made or found; with a note if that is of a text that is not there any more.
-/// `None`: somebody has asked to end.
+/// The data of a job, made or found, with notes. `None`: somebody has asked to end.
 fn prepared(
     job: &Job,
     watchers: &mut Watchers,
-) -> Result<Option<(Prepared, Option<String>)>, Failure> {
+) -> Result<Option<(Prepared, Vec<String>)>, Failure> {
     let Job { config, folder, fresh, .. } = job;
     // The text may have changed since; the run goes on with what it was begun with.
     let again = job.restarted.is_some() && !fresh;
     if let Some(begun) = again.then(|| run_data::prepared_for(folder, &config.data)).flatten() {
-        return Ok(Some((begun, None)));
+        return Ok(Some((begun, Vec::new())));
     }
     let prepared = prepare(&config.data, config.model.vocabulary, &mut |progress| {
         (watchers.preparing)(progress);
@@ -228,13 +233,15 @@ fn prepared(
         // What this run was begun with is all that it needs.
         Err(missing) if missing.is_no_text() && !fresh => {
             let note = format!("{missing}: goes on with what was prepared of it before");
-            let there = run_data::prepared_for(folder, &config.data).ok_or(missing)?;
-            Ok(Some((there, Some(note))))
+            let there = run_data::prepared_for(folder, &config.data);
+            Ok(Some((there.ok_or_else(|| run_data::without_text(folder, missing))?, vec![note])))
         }
         other => {
             let prepared = run_data::absolute(other?)?;
-            let note = prepared.tokenizer.note().map(str::to_owned);
-            Ok(Some((prepared, note)))
+            let notes =
+                prepared.damaged.iter().map(String::as_str).chain(prepared.tokenizer.note());
+            let notes = notes.map(str::to_owned).collect();
+            Ok(Some((prepared, notes)))
         }
     }
 }
@@ -310,6 +317,7 @@ pub(crate) fn setup(
         status,
         clock,
         interrupts: crossbeam::channel::never(),
+        saves: crossbeam::channel::never(),
         begin,
         web,
         dump,
@@ -361,50 +369,6 @@ fn missed(config: &Config, tasks: &[EvaluationTask], step: u64, folder: &RunFold
     due
 }
 
-fn sample_file(folder: &Path, step: u64) -> PathBuf {
-    folder.join(format!("step-{step:08}.txt"))
-}
-
-/// What every sample of a run asks for.
-fn request(config: &Config, tokenizer: &Arc<Tokenizer>) -> Result<Request, Failure> {
-    let prompt = read_prompt(tokenizer, &config.sample.prompt, config.batch.sequence_length)
-        .map_err(|problem| Failure::user(format!("sample.prompt: {problem}")))?;
-    let sampler = Sampler::new(&config.sample, config.run.seed);
-    Ok(Request::new(tokenizer.clone(), prompt, config.sample.tokens, sampler))
-}
-
-/// The conversations of a run: each is stored, then shown.
-fn talk(
-    (decoder, request): (Decoder, Request),
-    folder: PathBuf,
-    sampled: Arc<dyn Fn(&Sample) + Send + Sync>,
-) -> Talk {
-    Box::new(move |step| {
-        let path = sample_file(&folder, step);
-        let sampled = sampled.clone();
-        let mut text = request.tokenizer.decode(&request.prompt);
-        let mut diverged = false;
-        let listener: Listener = Box::new(move |heard| {
-            match heard {
-                Heard::Token(_) => {}
-                Heard::Piece(piece) => text.push_str(piece),
-                Heard::Diverged => diverged = true,
-                Heard::End(_) if diverged => {
-                    let refused = Some("the model gives no finite logit".to_string());
-                    sampled(&Sample { step, text: std::mem::take(&mut text), refused });
-                }
-                Heard::End(_) => {
-                    let written = replace(&LocalDisk, &path, text.as_bytes());
-                    let refused = written.err().map(|error| error.to_string());
-                    sampled(&Sample { step, text: std::mem::take(&mut text), refused });
-                }
-            }
-            ControlFlow::Continue(())
-        });
-        Some(Box::new(Crowd::of_one(decoder, step, request.clone(), listener)))
-    })
-}
-
 pub(crate) fn check_device(config: &Config) -> Result<(), Failure> {
     if config.run.device == Device::Cuda {
         return Err(Failure::user(
@@ -415,9 +379,10 @@ pub(crate) fn check_device(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whatever is in the way of the run folder is said before data are prepared for it.
-fn check_folder(folder: &Path) -> Result<(), Failure> {
-    check_place(folder).map_err(|why| Failure::user(format!("--run: {why}")))
+/// Whatever is in the way of the device or the run folder is said before data are prepared.
+fn check_asked(job: &Job) -> Result<(), Failure> {
+    check_device(&job.config)?;
+    check_place(&job.folder).map_err(|why| Failure::user(format!("--run: {why}")))
 }
 
 /// What does not fit into a budget or into this machine is refused before data are prepared, with
@@ -439,8 +404,8 @@ fn check_memory(job: &Job) -> Result<(), Failure> {
 
 /// The checkpoints of a run folder.
 pub fn open_store(config: &Config, folder: &Path, disk: &Arc<dyn Disk>) -> Store {
-    let keep_last = config.checkpoint.keep;
-    let settings = StoreSettings { keep_last, ..StoreSettings::default() };
+    let CheckpointConfig { keep: keep_last, keep_every, keep_best, .. } = config.checkpoint;
+    let settings = StoreSettings { keep_last, keep_every, keep_best, ..StoreSettings::default() };
     Store::new(disk.clone(), folder, settings)
 }
 

@@ -109,6 +109,8 @@ pub struct StoreSettings {
     pub keep_last: usize,
     /// Those whose step is a multiple of this stay for ever; 0: none.
     pub keep_every: u64,
+    /// So many with the smallest held-out loss stay, as the log has it.
+    pub keep_best: usize,
     /// A file is closed before it grows beyond this many bytes; one tensor always fits.
     pub file_bytes_max: u64,
     /// Files that are written, verified or read at a time.
@@ -117,7 +119,8 @@ pub struct StoreSettings {
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { keep_last: 3, keep_every: 0, file_bytes_max: 2 << 30, threads: 2 }
+        let (keep_last, keep_every, keep_best) = (3, 0, 0);
+        Self { keep_last, keep_every, keep_best, file_bytes_max: 2 << 30, threads: 2 }
     }
 }
 

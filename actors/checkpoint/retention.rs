@@ -3,10 +3,12 @@
 //! A folder is renamed, and the new name made durable, before it is removed: one that is half gone
 //! never has a checkpoint's name, whatever a power failure keeps.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::{CheckpointError, Store, folder_name, folder_step};
+use crate::run_folder::log::{Line, for_each_line};
 
 impl Store {
     /// Clears what a crash left: removes temporary folders, and puts a checkpoint back that was
@@ -51,12 +53,37 @@ impl Store {
         let whole: Vec<u64> =
             self.steps()?.into_iter().rev().filter(|s| self.looks_whole(*s)).collect();
         let way_back = whole.iter().copied().find(|step| *step <= back_to);
+        let best = self.best(&whole);
         let old = whole.into_iter().skip(self.settings.keep_last.max(1));
-        let stays = |step: &u64| *step == newest_good || Some(*step) == way_back;
+        let stays =
+            |step: &u64| *step == newest_good || Some(*step) == way_back || best.contains(step);
         let removable = |step: &u64| !stays(step) && (every == 0 || !step.is_multiple_of(every));
         let removed: Vec<u64> = old.filter(removable).collect();
         self.remove(&removed)?;
         Ok(removed)
+    }
+
+    /// Of these steps, those with the smallest losses of the task that the log names first. A step
+    /// that was not evaluated, or whose evaluation is not logged yet, is none of them.
+    fn best(&self, steps: &[u64]) -> Vec<u64> {
+        let (mut task, mut losses) = (None, BTreeMap::new());
+        let count = self.settings.keep_best;
+        let Some(log) = self.log.as_ref().filter(|log| count > 0 && self.disk.exists(log)) else {
+            return Vec::new();
+        };
+        // What cannot be read is telemetry's to report; what stands before it counts.
+        let _reported = for_each_line(&*self.disk, log, |line| {
+            let Line::Evaluate(report) = line else { return };
+            if *task.get_or_insert_with(|| report.task.clone()) == report.task {
+                losses.insert(report.step, report.loss);
+            }
+        });
+        let loss = |step: &u64| losses.get(step).copied().filter(|loss| loss.is_finite());
+        let mut known: Vec<(f64, u64)> =
+            steps.iter().filter_map(|step| Some((loss(step)?, *step))).collect();
+        // Of equal ones the later.
+        known.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        known.into_iter().take(count).map(|(_, step)| step).collect()
     }
 
     /// Removes the checkpoints after `step`: a roll-back gives up that future, and a later start

@@ -15,6 +15,7 @@ use crate::checkpoint::{
 };
 use crate::outside::faulty::FaultyDisk;
 use crate::outside::{Disk, LocalDisk};
+use crate::run_folder::replace;
 use crate::snapshot::tests::{cursor, empty_slot, fill, filled_slot, layout};
 use crate::snapshot::{Slot, SnapshotLayout, digest};
 
@@ -25,7 +26,7 @@ pub(crate) const ROOT: &str = "/run/checkpoints";
 
 /// Small files, so that there are several of each kind; one thread, so that the order is fixed.
 pub(crate) const SETTINGS: StoreSettings =
-    StoreSettings { keep_last: 3, keep_every: 0, file_bytes_max: 2000, threads: 1 };
+    StoreSettings { keep_last: 3, keep_every: 0, keep_best: 0, file_bytes_max: 2000, threads: 1 };
 
 pub(crate) fn store(disk: &FaultyDisk, settings: StoreSettings) -> Store {
     Store::new(Arc::new(disk.clone()), ROOT, settings)
@@ -377,6 +378,31 @@ fn the_last_and_every_so_many_stay() {
     assert_eq!(kept(with(1, 3), 1..=9), [3, 6, 9]);
     assert_eq!(kept(with(0, 0), 1..=3), [3], "the newest always stays");
     assert_eq!(kept(with(1, 0), [10, 20, 15].into_iter()), [15, 20], "so does the one just saved");
+}
+
+#[test]
+fn the_best_by_held_out_loss_stay() {
+    let disk = FaultyDisk::new();
+    let log = Path::new("/run/log.jsonl");
+    let store = store(&disk, StoreSettings { keep_last: 1, keep_best: 2, ..SETTINGS });
+    let store = store.with_log(log.into());
+    let line = |step: u64, task: &str, loss: f64| {
+        let loss = if loss.is_nan() { "null".to_owned() } else { loss.to_string() };
+        format!(
+            "{{\"kind\":\"evaluate\",\"step\":{step},\"task\":\"{task}\",\"loss\":{loss},\
+             \"perplexity\":1.0,\"bits_per_byte\":null,\"targets\":1}}\n"
+        )
+    };
+    let losses = [3.0, 1.0, f64::NAN, 2.0, 2.5, 2.0, 9.0];
+    let mut text = String::new();
+    for (step, loss) in (1..).zip(losses) {
+        save(&store, step, 1).expect("save");
+        store.retain(step, u64::MAX).expect("retain");
+        // The evaluation of the newest may be logged after it was saved; other tasks do not count.
+        text += &(line(step, "held_out", loss) + &line(step, "other", -loss));
+        replace(&disk, log, text.as_bytes()).expect("write");
+    }
+    assert_eq!(store.steps().expect("steps"), [2, 6, 7], "of equal ones the later");
 }
 
 #[test]

@@ -105,4 +105,16 @@ impl Supervisor {
         let finished = self.done >= self.schedule.steps;
         self.end(if finished { Ending::Finished } else { Ending::Interrupted });
     }
+
+    /// Puts a checkpoint before the next step if somebody has asked for one; what is on disk or on
+    /// its way there, and what may have to be given up, is not saved.
+    pub(super) fn save_if_asked(&mut self) {
+        let is_next = matches!(self.agenda.front(), Some((_, crate::schedule::Work::Step { .. })));
+        if self.asked_to_save && is_next && self.done > 0 && self.recovery.bad() == 0 {
+            self.asked_to_save = false;
+            if self.saved_step != Some(self.done) {
+                self.agenda.push_front((0, crate::schedule::Work::Save { step: self.done }));
+            }
+        }
+    }
 }

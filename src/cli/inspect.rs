@@ -85,6 +85,9 @@ fn print_run(run: &RunSummary) {
     let (config, log) = (&run.config, &run.log);
     out!("run         {}", run.path.display());
     out!("config      {}", short(&config.digest));
+    if let Some(edited) = &run.edited {
+        out!("edited      {edited}");
+    }
     out!(
         "data        {} as {}, vocabulary {}",
         config.text,

@@ -12,7 +12,9 @@ mod diff;
 mod doctor;
 mod evaluate;
 mod export;
+mod fork;
 mod generate;
+mod help;
 mod import;
 mod inspect;
 mod numbers;
@@ -21,6 +23,8 @@ mod parent;
 mod plan;
 mod prepare;
 mod progress;
+mod rehearse;
+mod runs;
 mod serve;
 mod signals;
 mod train;
@@ -34,6 +38,7 @@ mod verify;
     name = "octet",
     version,
     about,
+    disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "A first run, on text that is already there:
   octet train configs/quickstart.toml
@@ -42,7 +47,7 @@ mod verify;
 Any key of a configuration can be set: --set section.key=value. Exit codes: 0 done, 1 a check \
 failed, 2 bad input or a run that stops until it is changed, 70 a defect of this program, 75 the \
 world failed, and another try may help.
-Each command has examples: octet COMMAND --help"
+Each command has examples: octet COMMAND --help; octet help KEY explains a key"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -71,7 +76,13 @@ enum Command {
     Import(import::Arguments),
     /// What lies at a path: a shard, a checkpoint or a run.
     Inspect(inspect::Arguments),
-    /// Hash checkpoints again; exit code 1 if one is damaged.
+    /// The runs in a folder, a line each.
+    Runs(runs::Arguments),
+    /// Begin a branch of a run with one of its checkpoints.
+    Fork(fork::Arguments),
+    /// A run in small: steps, a save, a kill, a resume, an evaluation, a sample.
+    Rehearse(rehearse::Arguments),
+    /// Hash checkpoints again, and do steps again; exit code 1 if anything is not as it was.
     Verify(verify::Arguments),
     /// The first step and bucket where two runs part; exit code 1 if they do.
     Diff(diff::Arguments),
@@ -79,6 +90,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Measure this machine.
     Bench(bench::Arguments),
+    /// What a command, a key of the configuration, or a section of it is.
+    Help(help::Arguments),
     /// The engine that `train` runs as its child.
     #[command(hide = true)]
     Engine,
@@ -131,10 +144,14 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Export(arguments) => export::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Runs(arguments) => runs::run(&arguments),
+        Command::Fork(arguments) => fork::run(&arguments),
+        Command::Rehearse(arguments) => rehearse::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Help(arguments) => help::run::<Arguments>(&arguments),
         Command::Engine => train::engine(),
     }
 }

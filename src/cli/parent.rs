@@ -8,7 +8,7 @@
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use octet::config::Config;
 use octet::failure::{self, Failure};
@@ -93,13 +93,15 @@ pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Arguments { fresh, accept_new_numerics, .. } = *arguments;
     let order = Order::new((&config, origins), arguments.folder(), fresh, accept_new_numerics);
     let handover = Handover::new(&order)?;
-    let mut signals = Signals::new(signals::ending()).map_err(Failure::world)?;
+    let listened = signals::ending().into_iter().chain([libc::SIGUSR1]);
+    let mut signals = Signals::new(listened).map_err(Failure::world)?;
+    let deadline = arguments.stop_after.map(|time| Instant::now() + time);
     let mut failures = Failures::default();
     let mut restarted = None;
     loop {
         let kills = MemoryKills::here();
         let (mut child, said) = start_engine(&handover, restarted.as_deref())?;
-        let (status, interrupted) = wait(&mut child, &mut signals)?;
+        let (status, interrupted) = wait(&mut child, &mut signals, deadline)?;
         match status.code().and_then(|code| u8::try_from(code).ok()) {
             Some(code) if code != failure::WORLD => return Ok(ExitCode::from(code)),
             // It was told to end before it could listen: nothing was begun, nothing is lost.
@@ -148,6 +150,8 @@ fn start_engine(handover: &Handover, restarted: Option<&str>) -> Result<(Child, 
     unsafe {
         command.pre_exec(move || {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // Until the engine listens there is nothing to save.
+            libc::signal(libc::SIGUSR1, libc::SIG_IGN);
             // The engine alone keeps this end, so that the pipe ends with it.
             libc::fcntl(word, libc::F_SETFD, 0);
             // A parent that died before the call above sends no signal.
@@ -163,12 +167,17 @@ fn start_engine(handover: &Handover, restarted: Option<&str>) -> Result<(Child, 
     Ok((child, said))
 }
 
-/// Waits for the engine and passes signals on to it.
-fn wait(child: &mut Child, signals: &mut Signals) -> Result<(ExitStatus, bool), Failure> {
+/// Waits for the engine and passes signals on to it; at the deadline it is told to save and end.
+fn wait(
+    child: &mut Child,
+    signals: &mut Signals,
+    deadline: Option<Instant>,
+) -> Result<(ExitStatus, bool), Failure> {
     let mut interrupted = false;
     loop {
-        for signal in signals.pending() {
-            interrupted = true;
+        let is_late = deadline.is_some_and(|at| at <= Instant::now()) && !interrupted;
+        for signal in signals.pending().chain(is_late.then_some(libc::SIGTERM)) {
+            interrupted |= signal != libc::SIGUSR1;
             // SAFETY: sends a signal to our own child, which is not yet reaped.
             unsafe { libc::kill(child.id() as libc::pid_t, signal) };
         }

@@ -68,6 +68,9 @@ fn print(prepared: &Prepared, tokenizer: &str) {
     if let Some(note) = prepared.tokenizer.note() {
         out!("           {note}");
     }
+    if let Some(damaged) = &prepared.damaged {
+        out!("again      {damaged}");
+    }
     for source in &prepared.sources {
         print_source(source);
     }
@@ -135,6 +138,7 @@ fn to_json(prepared: &Prepared) -> Value {
         "folder": prepared.folder,
         "identity": prepared.identity,
         "reused": prepared.reused,
+        "damaged": prepared.damaged,
         "vocabulary": prepared.tokenizer.vocabulary(),
         "end_of_document": prepared.tokenizer.end_of_document(),
         "note": prepared.tokenizer.note(),

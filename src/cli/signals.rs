@@ -1,4 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP ask to end in order; a second SIGINT or SIGTERM ends at once.
+//! SIGINT, SIGTERM and SIGHUP ask to end in order; a second SIGINT or SIGTERM ends at once. SIGUSR1
+//! asks a training to save and go on.
 //!
 //! A terminal that closes may send SIGHUP more than once, so it never counts as the second. Whoever
 //! started the program to ignore it (`nohup`) wants the run to go on, and it does.
@@ -9,7 +10,7 @@ use std::thread;
 
 use crossbeam::channel::{Receiver, bounded};
 use octet::failure::Failure;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::cli::output;
@@ -54,6 +55,19 @@ pub(crate) fn interrupts(says: &'static str) -> Result<Receiver<()>, Failure> {
         }
     });
     Ok(interrupts)
+}
+
+/// Gives a message at each SIGUSR1; some that come at once are one.
+pub(crate) fn saves() -> Result<Receiver<()>, Failure> {
+    let (told, saves) = bounded(1);
+    let mut signals = Signals::new([SIGUSR1]).map_err(Failure::world)?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            // One that waits already says the same.
+            let _waits_already = told.try_send(());
+        }
+    });
+    Ok(saves)
 }
 
 /// True from the first signal on; the second ends the process.

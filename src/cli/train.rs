@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use octet::failure::{self, Failure};
@@ -14,14 +15,15 @@ use octet_actors::supervisor::Ending;
 
 use crate::cli::output::say;
 use crate::cli::parent::handover::{Inherited, LastWord};
-use crate::cli::{progress, signals};
+use crate::cli::{progress, signals, units};
 
 /// Where and what to train.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   octet train configs/quickstart.toml
   octet train configs/quickstart.toml --set data.text=PATH --set run.steps=200
-  octet train configs/shakespeare_char.toml --run runs/mine --fresh")]
+  octet train configs/shakespeare_char.toml --run runs/mine --fresh
+  kill -USR1 PID    # of octet train: saves now, and goes on")]
 pub(crate) struct Arguments {
     /// The configuration (TOML).
     pub(crate) config: PathBuf,
@@ -34,6 +36,9 @@ pub(crate) struct Arguments {
     /// Move a run that is there aside and begin anew.
     #[arg(long)]
     pub(crate) fresh: bool,
+    /// Save and end after so long, as "23h45m", with exit code 0; the same command goes on.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_time)]
+    pub(crate) stop_after: Option<Duration>,
     /// Resume although the numbers will not be those of an uninterrupted run.
     #[arg(long)]
     pub(crate) accept_new_numerics: bool,
@@ -69,6 +74,7 @@ pub(crate) fn engine() -> Result<ExitCode, Failure> {
         observer: Box::new(move || progress::observer(steps, reached.clone())),
         sampled: Arc::new(progress::sampled),
         interrupts: signals::interrupts("saving; once more ends at once")?,
+        saves: signals::saves()?,
     };
     let done = execute(job, watchers).map_err(|failure| origins.locate(failure));
     let done = done.inspect_err(|failure| {

@@ -1,5 +1,7 @@
 //! Numbers as a person reads them.
 
+use std::time::Duration;
+
 use octet::data::Counts;
 
 /// `1234567` as `1,234,567`.
@@ -13,6 +15,32 @@ pub(crate) fn grouped(number: usize) -> String {
         out.push(digit);
     }
     out
+}
+
+/// A time as `23h45m`, `90s` or `1d12h`: whole numbers, each with its unit.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    let wanted = || format!("expected a time like 23h45m, 90s or 2d, got \"{text}\"");
+    let (mut seconds, mut number) = (0u64, String::new());
+    for letter in text.chars() {
+        let unit: u64 = match letter {
+            '0'..='9' => {
+                number.push(letter);
+                continue;
+            }
+            'd' => 86_400,
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return Err(wanted()),
+        };
+        let count: u64 = std::mem::take(&mut number).parse().map_err(|_| wanted())?;
+        let part = count.checked_mul(unit).ok_or_else(wanted)?;
+        seconds = seconds.checked_add(part).ok_or_else(wanted)?;
+    }
+    match number.is_empty() && seconds > 0 {
+        true => Ok(Duration::from_secs(seconds)),
+        false => Err(wanted()),
+    }
 }
 
 /// Bytes with a unit.

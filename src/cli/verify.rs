@@ -1,4 +1,5 @@
-//! `octet verify`: hashes checkpoints again. Exit code 1 if one is damaged.
+//! `octet verify`: hashes checkpoints again, and does steps again if it is asked to. Exit code 1 if
+//! one is damaged, or if other bits come out.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,11 +7,13 @@ use std::process::ExitCode;
 use clap::Args;
 use octet::failure::Failure;
 use octet::look::Run;
+use octet::replay::{Replayed, replay};
 use octet_actors::checkpoint::manifest::MANIFEST;
 use octet_actors::checkpoint::verify;
 use octet_actors::outside::LocalDisk;
 
 use crate::cli::output::{is_unread, out};
+use crate::cli::signals;
 use crate::cli::units::{short, size};
 
 /// Exit code of damage.
@@ -22,10 +25,14 @@ const READERS: usize = 2;
 /// What to verify.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  octet verify runs/quickstart")]
+  octet verify runs/quickstart
+  octet verify runs/quickstart --replay 50")]
 pub(crate) struct Arguments {
     /// A run folder, or the folder of one checkpoint.
     path: PathBuf,
+    /// Do so many logged steps of the run again, and compare.
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    replay: Option<u64>,
 }
 
 /// Prints one line per checkpoint.
@@ -50,7 +57,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
     }
     out!("{} checkpoints, {damaged} damaged", folders.len());
-    Ok(ExitCode::from(if damaged == 0 { 0 } else { DAMAGED }))
+    let same = match arguments.replay {
+        Some(steps) if damaged == 0 => again(&arguments.path, steps)?,
+        _ => true,
+    };
+    Ok(ExitCode::from(if damaged == 0 && same { 0 } else { DAMAGED }))
+}
+
+/// Does steps again, and says whether they came to the same bits.
+fn again(path: &Path, steps: u64) -> Result<bool, Failure> {
+    let run = Run::open(path, &[])?;
+    let found = replay(&run, steps, signals::interrupts("ending")?)?;
+    let Replayed { from, parts_at, same_state, .. } = &found;
+    let state = match same_state {
+        Some(true) => ", and the state that the run has saved",
+        Some(false) => ", but not the state that the run has saved",
+        None => "",
+    };
+    match parts_at {
+        Some(step) => out!("replayed {steps} steps from step {from}: it parts at step {step}"),
+        None => out!("replayed {steps} steps from step {from}: the same bits{state}"),
+    }
+    Ok(found.is_same())
 }
 
 /// The folders of checkpoints that a path means.

@@ -16,19 +16,20 @@ mod tests;
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Sequences of a micro-batch: what one rank computes at once.
+    /// Sequences of a micro-batch: what one rank computes at once. At least 1.
     pub micro: usize,
-    /// Sequences of a step; with a ramp, of a step after it.
+    /// Sequences of a step; with a ramp, of a step after it. At least 1, a multiple of `micro`.
     pub global: usize,
     /// Smaller steps at first (Smith et al., arXiv:1711.00489): `[[1000, 16], [3000, 32]]` gives
     /// the steps before step 1000 16 sequences, those before step 3000 32, and the others
     /// `global`. Lanes stay, and so does the learning rate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ramp: Vec<(u64, usize)>,
-    /// Tokens of a sequence.
+    /// Tokens of a sequence. At least 1.
     pub sequence_length: usize,
     /// Lanes, in which micro-batches are added up; part of the run's identity. By default the
-    /// largest power of two up to 8 that divides the micro-batches of every step.
+    /// largest power of two up to 8 that divides the micro-batches of every step. A power of two,
+    /// at least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lanes: Option<usize>,
 }

@@ -49,7 +49,22 @@ impl Document {
         mark(spanned.get_ref(), "", &mut |key, at| {
             places.insert(key, Place::Line(path.to_owned(), line(at)));
         });
-        Ok(Self { file: path.to_owned(), table, places })
+        let mut document = Self { file: path.to_owned(), table, places };
+        document.retire();
+        Ok(document)
+    }
+
+    /// Reads keys that are gone as what is in their place: files of earlier runs have them.
+    fn retire(&mut self) {
+        let Some(data) = self.table.get_mut("data").and_then(Value::as_table_mut) else { return };
+        match data.get("bad_lines").and_then(Value::as_str) {
+            Some("skip") => {}
+            Some("error") => {
+                data.entry("bad_records_max").or_insert(Value::Float(0.0));
+            }
+            _ => return,
+        }
+        data.remove("bad_lines");
     }
 
     /// Applies `section.key=value`. The value is read as TOML if that gives the key's type, else it
@@ -317,6 +332,30 @@ fn keys_of(section: &str, table: &Table) -> Option<Vec<&'static str>> {
         "web" => fields_of::<WebConfig>().to_vec(),
         _ => return None,
     })
+}
+
+/// Every key that is read, of all kinds of models and objectives.
+#[cfg(test)]
+pub(super) fn keys_of_kinds() -> Vec<String> {
+    let mut all = Vec::new();
+    for section in fields_of::<Config>() {
+        let tags = match *section {
+            "model" => FamilyConfig::NAMES.iter().map(|kind| (FamilyConfig::TAG, *kind)).collect(),
+            "objective" => {
+                ObjectiveConfig::NAMES.iter().map(|kind| (ObjectiveConfig::TAG, *kind)).collect()
+            }
+            "optimizer" => RuleConfig::NAMES.iter().map(|kind| (RuleConfig::TAG, *kind)).collect(),
+            _ => vec![("", "")],
+        };
+        for (tag, kind) in tags {
+            let only = Table::from_iter([(tag.to_owned(), Value::String(kind.to_owned()))]);
+            let table = Table::from_iter([((*section).to_owned(), Value::Table(only))]);
+            let keys = keys_of(section, &table);
+            let keys = keys.or_else(|| keys_of_list(section).map(<[_]>::to_vec));
+            all.extend(keys.unwrap_or_default().iter().map(|key| format!("{section}.{key}")));
+        }
+    }
+    all
 }
 
 /// `old` with `value` at the dotted path `rest` inside it.

@@ -15,19 +15,20 @@ use super::error::{Invalid, require};
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// Optimizer steps.
+    /// Optimizer steps. At least 1.
     pub steps: u64,
     /// Seed of everything random.
     pub seed: u64,
-    /// Devices, or simulated devices on the CPU. At most `batch.lanes`.
+    /// Devices, or simulated devices on the CPU. At most `batch.lanes`. At least 1.
     pub ranks: usize,
     /// `"auto"` takes CUDA where there is a GPU, else the CPU.
     pub device: Device,
-    /// The same bits for any number of ranks. Without it the fastest routes are allowed.
+    /// The same bits for any number of ranks. `false`, which will allow the fastest routes, is
+    /// refused until there are any.
     pub deterministic: bool,
     /// ZeRO stage: 0 keeps the optimizer state on every rank, 1 shards it.
     pub zero: u8,
-    /// Threads of a rank on the CPU; by default the cores shared among the ranks.
+    /// Threads of a rank on the CPU; by default the cores shared among the ranks. From 1 to 1024.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
 }
@@ -71,6 +72,8 @@ impl RunConfig {
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         require(self.steps > 0, "run.steps", || expected("at least 1", self.steps))?;
         require(self.ranks > 0, "run.ranks", || expected("at least 1", self.ranks))?;
+        let faster = || expected("true, since no route of this build is faster without it", false);
+        require(self.deterministic, "run.deterministic", faster)?;
         require(self.zero <= 1, "run.zero", || expected("0 or 1", self.zero))?;
         let threads = self.threads.unwrap_or(1);
         let wanted = format!("a number from 1 to {THREADS_MAX}");
@@ -85,8 +88,12 @@ impl RunConfig {
 pub struct CheckpointConfig {
     /// Steps between checkpoints; 0 for the last one only.
     pub every: u64,
-    /// How many are kept.
+    /// How many are kept. At least 1.
     pub keep: usize,
+    /// Those whose step is a multiple of this stay for ever; 0 for none.
+    pub keep_every: u64,
+    /// So many of those with the smallest held-out loss, that of the first task, stay too.
+    pub keep_best: usize,
     /// Steps between snapshots that stay in memory, from which the run goes on when its engine
     /// dies or when it rolls back; 0 for none but those that go to disk.
     pub memory_every: u64,
@@ -94,7 +101,7 @@ pub struct CheckpointConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every: 500, keep: 3, memory_every: 0 }
+        Self { every: 500, keep: 3, keep_every: 0, keep_best: 0, memory_every: 0 }
     }
 }
 
@@ -109,13 +116,13 @@ impl CheckpointConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RecoveryConfig {
-    /// Bad updates in a row that roll the run back to its last snapshot before them.
+    /// Bad updates in a row that roll the run back to its last snapshot before them. At least 1.
     pub bad_updates: u32,
-    /// Roll-backs of a run before it stops, saved; 0 stops at the first.
+    /// Roll-backs of a run before it stops, saved; 0 stops at the first. At most 64.
     pub rollbacks: u32,
     /// Pass over the data from that snapshot on, instead of learning from it again.
     pub skip_data: bool,
-    /// Good updates that the next one is compared with.
+    /// Good updates that the next one is compared with. At least 2, at most 256.
     pub window: usize,
     /// Standard deviations above the window's mean that make a loss a spike; 0 for never.
     pub loss_z: f64,
@@ -161,7 +168,7 @@ pub struct EvaluateConfig {
     /// Steps between evaluations, with one more at the end; 0 for none.
     pub every: u64,
     /// At most so many micro-batches of `batch.micro` windows, evenly spread over the held-out
-    /// split; by default all of it.
+    /// split; by default all of it. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batches: Option<u64>,
 }
@@ -186,13 +193,14 @@ pub struct SampleConfig {
     pub every: u64,
     /// What the text begins with.
     pub prompt: String,
-    /// Tokens to write.
+    /// Tokens to write. At least 1.
     pub tokens: usize,
     /// 0 takes the most likely token; 1 draws from the model's distribution.
     pub temperature: f64,
     /// Draws among the most likely tokens only; 0 for all.
     pub top_k: usize,
-    /// Draws among the fewest tokens that have so much probability together; 1 for all.
+    /// Draws among the fewest tokens that have so much probability together; 1 for all. Above 0, at
+    /// most 1.
     pub top_p: f64,
     /// Seed of the draws; by default `run.seed`.
     #[serde(skip_serializing_if = "Option::is_none")]

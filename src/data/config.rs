@@ -40,10 +40,8 @@ pub struct DataConfig {
     #[serde(skip_serializing_if = "DedupeConfig::is_empty")]
     pub dedupe: DedupeConfig,
     /// The share of a source's records that may be passed over as bad before this ends the
-    /// preparation (default 0.05).
+    /// preparation (default 0.05). From 0 to 1.
     pub bad_records_max: f64,
-    /// What a bad JSON line in a folder is; in a file that is named directly it is an error.
-    pub bad_lines: BadLines,
     /// `"bytes"` (default), `"characters"`, `"bpe:N"`, or the path of a `tokenizer.json`, a
     /// `.tiktoken` file, a SentencePiece `.model` or a vocabulary of WordPiece.
     pub tokenizer: String,
@@ -80,7 +78,6 @@ impl Default for DataConfig {
             clean: CleanChain::default(),
             dedupe: DedupeConfig::default(),
             bad_records_max: BAD_RECORDS_MAX,
-            bad_lines: BadLines::Error,
             tokenizer: "bytes".to_owned(),
             split: None,
             end_of_document: None,
@@ -156,17 +153,6 @@ impl SourceConfig {
             name => format!("data.sources: {name}"),
         }
     }
-}
-
-/// What is done about JSON lines that are no documents.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BadLines {
-    /// They end the preparation.
-    #[default]
-    Error,
-    /// In folders they are passed over and counted, as files that are not UTF-8 are.
-    Skip,
 }
 
 /// How documents are laid into windows.

@@ -68,18 +68,6 @@ pub enum DataError {
         /// What the decoder says.
         reason: String,
     },
-    /// A line of a JSON lines file is not a document.
-    #[error("{key}: {path}: line {line}: {reason}")]
-    JsonLine {
-        /// The key that names the source.
-        key: String,
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: u64,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// Too many records of a source are no documents.
     #[error(
         "{key}: {bad} of {records} records are bad, more than the share of {allowed} that \
@@ -195,7 +183,10 @@ pub enum DataError {
         reason: String,
     },
     /// A chunk of a shard does not have the bytes that were written.
-    #[error("{path}: chunk {chunk} (bytes {offset} to {end}) fails its checksum")]
+    #[error(
+        "{path}: chunk {chunk} (bytes {offset} to {end}) fails its checksum{}",
+        aside.as_ref().map_or(String::new(), |to| format!(": put aside as {}", to.display()))
+    )]
     Chunk {
         /// The file.
         path: PathBuf,
@@ -205,6 +196,8 @@ pub enum DataError {
         offset: u64,
         /// Offset behind its last byte in the file.
         end: u64,
+        /// The name that the file has taken.
+        aside: Option<PathBuf>,
     },
     /// A read outside of the tokens that exist.
     #[error("tokens {start} to {end} were asked for, but there are {tokens}")]
@@ -239,7 +232,6 @@ impl DataError {
             | Self::BadRecords { .. }
             | Self::NotUtf8 { .. }
             | Self::Compressed { .. }
-            | Self::JsonLine { .. }
             | Self::Changed { .. }
             | Self::SourcesEnd { .. }
             | Self::EmptyCorpus { .. }

@@ -74,7 +74,7 @@ pub fn stage_times(
     let mut tokens = Vec::new();
     let mut texts: Vec<(String, bool)> = Vec::new();
     for text in config.texts() {
-        let corpus = Corpus::scan(&text, config.bad_lines, &mut |_| Ok(()))?;
+        let corpus = Corpus::scan(&text, &mut |_| Ok(()))?;
         let cut = |text: &str| tokenizer.last_cut(text);
         let mut at = Instant::now();
         corpus.for_each_part(&cut, &mut || Ok(Part::default()), &mut |part| {
@@ -128,7 +128,7 @@ pub fn clean_times(config: &DataConfig) -> Result<Vec<StepTime>, DataError> {
     let mut times: Vec<StepTime> = Vec::new();
     for text in config.texts() {
         let clean = text.clean.clone().unwrap_or_default();
-        let corpus = Corpus::scan(&text, config.bad_lines, &mut |_| Ok(()))?;
+        let corpus = Corpus::scan(&text, &mut |_| Ok(()))?;
         let chain = Chain::open(&clean, &corpus, &mut || Ok(()))?;
         let mut document = Document::default();
         corpus.for_each_part(&Chain::cut, &mut || Ok(Part::default()), &mut |part| {

@@ -32,7 +32,7 @@ pub mod stream;
 pub mod tokenize;
 pub mod window;
 
-pub use config::{BadLines, DataConfig, Packing, SourceConfig, TextSpec, TokenizerSpec};
+pub use config::{DataConfig, Packing, SourceConfig, TextSpec, TokenizerSpec};
 pub use error::DataError;
 pub use mixture::Mixture;
 pub use order::{SampleOrder, Windows};

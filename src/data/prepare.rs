@@ -91,6 +91,8 @@ pub struct Prepared {
     pub identity: String,
     /// True if nothing had to be done.
     pub reused: bool,
+    /// What was wrong with what was there, so that it was made again from the text.
+    pub damaged: Option<String>,
 }
 
 /// One source of prepared data.
@@ -172,9 +174,7 @@ pub fn prepare(
     let mut corpora = Vec::with_capacity(texts.len());
     let mut before = 0;
     for text in &texts {
-        let scanned = Corpus::scan(text, config.bad_lines, &mut |done| {
-            watch.tell(Stage::Scan, before + done, 0)
-        })?;
+        let scanned = Corpus::scan(text, &mut |done| watch.tell(Stage::Scan, before + done, 0))?;
         before += scanned.bytes;
         corpora.push(scanned);
     }
@@ -187,16 +187,19 @@ pub fn prepare(
     };
     // One name for a file, from whichever folder it is read again.
     let folder = std::path::absolute(&folder).unwrap_or(folder);
-    if let Some(prepared) = record::load(&folder, &key)? {
+    if let Ok(prepared) = record::load(&folder, &key)? {
         check_vocabulary(config, &prepared.tokenizer, vocabulary_limit)?;
         return Ok(prepared);
     }
     let place = Place::claim(&folder, &key, watch)?;
     // Another process may have prepared it while this one waited.
-    if let Some(prepared) = record::load(&folder, &key)? {
-        check_vocabulary(config, &prepared.tokenizer, vocabulary_limit)?;
-        return Ok(prepared);
-    }
+    let damage = match record::load(&folder, &key)? {
+        Ok(prepared) => {
+            check_vocabulary(config, &prepared.tokenizer, vocabulary_limit)?;
+            return Ok(prepared);
+        }
+        Err(damage) => damage,
+    };
     let making = place.making().to_owned();
     let mut stages = Stages::open(&making, &key);
     let found: Vec<Found> = corpora.iter().map(Found::of).collect();
@@ -214,7 +217,9 @@ pub fn prepare(
     check_vocabulary(config, &tokenizer, vocabulary_limit)?;
     clock.lap("tokenizer");
     let sources = Sources { texts: &texts, corpora: &corpora, found: &found, done: &done };
-    build(config, &sources, tokenizer, key, (place, stages, clock), watch)
+    let made = build(config, &sources, tokenizer, key, (place, stages, clock), watch)?;
+    let again = |damage| format!("{damage}: the data were made again from their text");
+    Ok(Prepared { damaged: damage.map(again), ..made })
 }
 
 /// Seconds of each stage.
@@ -239,13 +244,17 @@ fn evaluation_sets(config: &DataConfig) -> Result<Option<Corpus>, DataError> {
     let Some(sets) = &config.dedupe.decontaminate else { return Ok(None) };
     let name = "data.dedupe.decontaminate.text".to_owned();
     let field = Some(sets.field.clone().unwrap_or_else(|| "text".to_owned()));
-    let source = SourceConfig { name, field, ..sets.text.clone().into() };
-    Corpus::scan(&source, config.bad_lines, &mut |_| Ok(())).map(Some)
+    // What is passed over of an evaluation set is not looked for in the data.
+    let bad_records_max = Some(0.0);
+    let source = SourceConfig { name, field, bad_records_max, ..sets.text.clone().into() };
+    Corpus::scan(&source, &mut |_| Ok(())).map(Some)
 }
 
 /// What was found and passed over before the text is encoded.
 struct Found {
     skipped: Skipped,
+    /// Files that can be read.
+    files: u64,
     /// Names of the files, for the report.
     names: Vec<String>,
     report: SourceReport,
@@ -254,11 +263,12 @@ struct Found {
 impl Found {
     fn of(corpus: &Corpus) -> Self {
         let mut report = SourceReport { bytes: corpus.bytes, ..SourceReport::default() };
-        for file in &corpus.files {
+        let readable = || corpus.files.iter().filter(|file| !file.is_damaged());
+        for file in readable() {
             *report.formats.entry(file.format.to_string()).or_default() += 1;
         }
         let names = corpus.files.iter().map(|file| file.name.clone()).collect();
-        Self { skipped: corpus.skipped, names, report }
+        Self { skipped: corpus.skipped, files: readable().count() as u64, names, report }
     }
 
     /// And what became of the documents: what the stages did, and what encoding found.
@@ -318,7 +328,7 @@ pub fn tokenizer_ahead(
         }
         let mut before = 0;
         for text in config.texts() {
-            let scanned = Corpus::scan(&text, config.bad_lines, &mut |done| {
+            let scanned = Corpus::scan(&text, &mut |done| {
                 if before + done > AHEAD_BYTES { Err(DataError::Interrupted) } else { Ok(()) }
             });
             match scanned {
@@ -339,7 +349,10 @@ pub fn tokenizer_ahead(
 }
 
 /// Prepared data that is in `folder` and has this identity, though its text may be gone.
-pub fn reopen(folder: &Path, identity: &str) -> Option<Prepared> {
+///
+/// # Errors
+/// What is wrong with it; nothing if there is none.
+pub fn reopen(folder: &Path, identity: &str) -> Result<Prepared, Option<DataError>> {
     record::reopen(folder, identity)
 }
 
@@ -394,7 +407,7 @@ fn build(
             &mut place,
             watch,
         )?;
-        let files = found.names.len() as u64;
+        let files = found.files;
         let counts = Counts { files, skipped, ..source.counts };
         let reported = found.reported(&input.done[number], &encoded, &counts)?;
         report.sources.push(SourceReport { name: text.name.clone(), ..reported });

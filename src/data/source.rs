@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cargo;
-use super::config::{BAD_RECORDS_MAX, BadLines, SourceConfig};
+use super::config::{BAD_RECORDS_MAX, SourceConfig};
 use super::error::DataError;
 pub use format::Format;
 use inspect::Content;
@@ -115,11 +115,16 @@ pub struct SourceFile {
     pub digest: [u8; 32],
     /// What it holds.
     pub format: Format,
-    /// Named by the user, not found in a folder.
-    direct: bool,
+    /// Why it cannot be unpacked, and from which byte of its text on: then it is one bad record.
+    damage: Option<(u64, String)>,
 }
 
 impl SourceFile {
+    /// Whether it is a bad record as a whole.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.damage.is_some()
+    }
+
     /// What it holds, where its name does not say so.
     pub(super) fn format_besides_name(&self) -> Option<Format> {
         let named = Format::by_name(&self.path).unwrap_or(Format::Text);
@@ -141,7 +146,6 @@ pub struct Corpus {
     /// The source as it was given.
     given: String,
     fields: Fields,
-    bad_lines: BadLines,
     bad_records_max: f64,
     limit: u64,
 }
@@ -157,7 +161,7 @@ pub(in crate::data) struct Fields {
 pub(super) struct Candidate {
     pub(super) path: PathBuf,
     pub(super) name: String,
-    /// Named by the user: a file that is not UTF-8 is an error instead of a count.
+    /// Named by the user: a file that is not what it should be is an error instead of a count.
     pub(super) direct: bool,
 }
 
@@ -170,7 +174,6 @@ impl Corpus {
     /// whatever `progress` returns.
     pub fn scan(
         source: &SourceConfig,
-        bad_lines: BadLines,
         progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
     ) -> Result<Self, DataError> {
         let mut corpus = Self {
@@ -183,7 +186,6 @@ impl Corpus {
                 text: source.field.clone().unwrap_or_else(|| "text".to_owned()),
                 url: source.url_field.clone().unwrap_or_else(|| "url".to_owned()),
             },
-            bad_lines,
             bad_records_max: source.bad_records_max.unwrap_or(BAD_RECORDS_MAX),
             limit: source.max_bytes.unwrap_or(u64::MAX),
         };
@@ -225,7 +227,14 @@ impl Corpus {
             Content::Text { bytes, digest, format } => {
                 let take = bytes.min(self.limit - self.bytes);
                 self.bytes += take;
-                self.files.push(SourceFile { path, name, bytes, take, digest, format, direct });
+                let damage = None;
+                self.files.push(SourceFile { path, name, bytes, take, digest, format, damage });
+            }
+            Content::Damaged { error, .. } if direct => return Err(error),
+            Content::Damaged { offset, error } => {
+                let damage = Some((offset, error.to_string()));
+                let (bytes, take, digest, format) = (0, 0, [0; 32], Format::Text);
+                self.files.push(SourceFile { path, name, bytes, take, digest, format, damage });
             }
             Content::NotUtf8 { offset } if direct => {
                 return Err(DataError::not_utf8(&self.key, &path, offset));
@@ -253,7 +262,7 @@ impl Corpus {
             take: spool.bytes,
             digest: [0; 32],
             format: Format::Documents,
-            direct: true,
+            damage: None,
         };
         Self { files: vec![file], bytes: spool.text_bytes, ..self.clone() }
     }
@@ -280,9 +289,10 @@ impl Corpus {
 
     /// What decides the documents besides the files: field, policy and limit.
     pub(super) fn reading(&self) -> impl Iterator<Item = Vec<u8>> {
-        let skip = [u8::from(self.bad_lines == BadLines::Skip)];
+        // A setting that is gone, so that what was prepared before is found.
+        let skip = vec![0];
         let reading =
-            [self.fields.text.clone().into_bytes(), skip.to_vec(), self.limit.to_le_bytes().into()];
+            [self.fields.text.clone().into_bytes(), skip, self.limit.to_le_bytes().into()];
         reading.into_iter()
     }
 
@@ -298,6 +308,7 @@ impl Corpus {
         take: &mut dyn FnMut(Part) -> Result<(), DataError>,
     ) -> Result<(), DataError> {
         self.files.iter().enumerate().try_for_each(|file| match file.1.format {
+            _ if file.1.damage.is_some() => take(damaged(file)),
             Format::Text | Format::JsonLines => parts::read(&self.key, file, cut, memory, take),
             _ => records::read((&self.key, &self.fields), file, memory, take),
         })
@@ -306,7 +317,7 @@ impl Corpus {
     /// The texts of a part's documents.
     ///
     /// # Errors
-    /// A bad JSON line, unless it is to be skipped, and whatever `visit` returns.
+    /// Whatever `visit` returns.
     pub(in crate::data) fn documents(
         &self,
         part: &Part,
@@ -315,7 +326,7 @@ impl Corpus {
         match part.kind {
             PartKind::Text { begins, ends } => {
                 visit(Piece { begins, ends, ..Piece::whole(&part.text, part.file, part.offset) })?;
-                Ok(PartCount::default())
+                Ok(PartCount { records: begins.into(), ..PartCount::default() })
             }
             PartKind::Records => part.records(visit),
             PartKind::Lines { first } => self.lines(part, first, visit),
@@ -329,7 +340,6 @@ impl Corpus {
         visit: &mut dyn FnMut(Piece<'_>) -> Result<(), DataError>,
     ) -> Result<PartCount, DataError> {
         let mut count = PartCount::default();
-        let file = &self.files[part.file];
         let mut offset = part.offset;
         for (line, text) in (first..).zip(part.text.split('\n')) {
             let at = offset;
@@ -345,13 +355,11 @@ impl Corpus {
                     let url = record.url.as_deref().unwrap_or_default();
                     visit(Piece { url, ..Piece::whole(&record.text, part.file, at) })?;
                 }
-                Err(reason) if self.bad_lines == BadLines::Skip && !file.direct => {
+                Err(reason) => {
+                    let no_text = text.contains(parts::NO_TEXT);
+                    let reason = if no_text { "it is not UTF-8".to_owned() } else { reason };
                     let reason = format!("line {line}: {reason}");
                     count.bad(BadRecord { file: part.file, offset: at, reason });
-                }
-                Err(reason) => {
-                    let (key, path) = (self.key.clone(), file.path.clone());
-                    return Err(DataError::JsonLine { key, path, line, reason });
                 }
             }
         }
@@ -359,20 +367,33 @@ impl Corpus {
     }
 
     /// Calls `visit` with all text in order, in pieces, on this thread; the flag says that a
-    /// document begins.
+    /// document begins. Gives what was passed over.
     ///
     /// # Errors
     /// As [`Corpus::for_each_part`] and [`Corpus::documents`].
-    pub fn for_each(
+    pub(in crate::data) fn for_each(
         &self,
         visit: &mut dyn FnMut(&str, bool) -> Result<(), DataError>,
-    ) -> Result<(), DataError> {
+    ) -> Result<PartCount, DataError> {
+        let mut count = PartCount::default();
         // A character's border will do.
         let cut: Cut<'_> = &|text| Some(text.len());
         self.for_each_part(cut, &mut || Ok(Part::default()), &mut |part| {
-            self.documents(&part, &mut |piece| visit(piece.text, piece.begins)).map(drop)
-        })
+            count.add(&self.documents(&part, &mut |piece| visit(piece.text, piece.begins))?);
+            Ok(())
+        })?;
+        Ok(count)
     }
+}
+
+/// What a file that cannot be unpacked gives.
+fn damaged((number, file): (usize, &SourceFile)) -> Part {
+    let mut part = Part { file: number, kind: PartKind::Records, ..Part::default() };
+    if let Some((offset, reason)) = file.damage.clone() {
+        part.passed_over.records = 1;
+        part.passed_over.bad(BadRecord { file: number, offset, reason });
+    }
+    part
 }
 
 /// Whether the name, without an ending of compression, ends like one of these.

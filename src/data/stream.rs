@@ -28,7 +28,7 @@ impl TokenStream {
     pub fn open(paths: &[PathBuf]) -> Result<Self, DataError> {
         let mut stream = Self { shards: Vec::new(), firsts: vec![0], documents: 0, opener: 0 };
         for path in paths {
-            let shard = Shard::open(path)?;
+            let shard = Shard::open(path)?.stepping_aside();
             if stream.shards.first().is_some_and(|one| one.tokenizer() != shard.tokenizer()) {
                 return Err(DataError::Shard {
                     path: path.clone(),

@@ -23,7 +23,7 @@ use super::tensors::{Tensors, narrow};
 use super::tokenizer;
 use crate::data::Tokenizer;
 use crate::failure::Failure;
-use crate::look::Run;
+use crate::look::{Holds, Run};
 use crate::run_data;
 
 /// The version of `transformers` whose files these are.
@@ -148,6 +148,7 @@ type Sources = Vec<Result<Source, Damage>>;
 fn sources(path: &Path, step: Option<u64>) -> Result<Sources, Failure> {
     let open = |run: &Run, folder: PathBuf| -> Result<Source, Damage> {
         let manifest = Manifest::read(&octet_actors::outside::LocalDisk, &folder)?;
+        run.hold(&manifest, Holds::Computed)?;
         Ok(Source { run: run.clone(), folder, manifest })
     };
     if path.join("manifest.json").exists() && !path.join("config.toml").exists() {

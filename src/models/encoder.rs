@@ -39,23 +39,23 @@ const WIDTH_MAX: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EncoderConfig {
-    /// Blocks.
+    /// Blocks. At least 1.
     pub layers: usize,
-    /// Elements of a row.
+    /// Elements of a row. At least 1.
     pub width: usize,
-    /// Heads; divides the width.
+    /// Heads; divides the width. At least 1.
     pub heads: usize,
-    /// Elements between the feed-forward layers; by default four times the width.
+    /// Elements between the feed-forward layers; by default four times the width. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub feed_forward: Option<usize>,
-    /// Elements of a row of the embedding; by default the width.
+    /// Elements of a row of the embedding; by default the width. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_width: Option<usize>,
-    /// Added to the variance.
+    /// Added to the variance. Above 0.
     pub norm_epsilon: f64,
-    /// Share of elements that training leaves out.
+    /// Share of elements that training leaves out. At least 0, below 1.
     pub dropout: f64,
-    /// Standard deviation of first weights, cut at three of them.
+    /// Standard deviation of first weights, cut at three of them. Above 0.
     pub init_std: f64,
     /// Whether it has what makes one row of a whole sequence (default true).
     pub pooler: bool,

@@ -234,7 +234,7 @@ pub struct ModelConfig {
     #[serde(flatten)]
     pub family: FamilyConfig,
     /// Rows of the embedding. By default the tokenizer's size, rounded up to a multiple of 64 if it
-    /// is more than 512; a tokenizer that exceeds a given size is an error.
+    /// is more than 512; a tokenizer that exceeds a given size is an error. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocabulary: Option<usize>,
     /// To what the operands of linear layers' products are rounded: `"f32"` for not at all,

@@ -38,9 +38,9 @@ mod tests;
 pub struct Distillation {
     /// The teacher: one of `[model.parts]` that is not trained.
     pub teacher: String,
-    /// What the logits of both are divided by.
+    /// What the logits of both are divided by. Above 0.
     pub temperature: f64,
-    /// Share of the teacher in the loss; the rest is the text's.
+    /// Share of the teacher in the loss; the rest is the text's. From 0 to 1.
     pub share: f64,
 }
 

@@ -43,15 +43,16 @@ mod tests;
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Masked {
-    /// Share of tokens that are chosen to be told.
+    /// Share of tokens that are chosen to be told. Above 0, at most 1.
     pub mask_share: f64,
-    /// Share of these that are seen all the same.
+    /// Share of these that are seen all the same. From 0 to 1.
     pub keep_share: f64,
-    /// Share of these in whose place any token is seen; the others are hidden.
+    /// Share of these in whose place any token is seen; the others are hidden. From 0 to 1, with
+    /// `keep_share` at most 1.
     pub random_share: f64,
     /// Samples are pairs of texts, and whether the second follows the first is to be told too.
     pub next_sentence: bool,
-    /// Rows whose logits are held at a time; part of a run's identity.
+    /// Rows whose logits are held at a time; part of a run's identity. At least 1.
     pub chunk_rows: usize,
 }
 

@@ -35,15 +35,15 @@ mod tests;
 pub struct NextToken {
     /// Factor of the squared log-sum-exp of the logits, which keeps them small; 0 for none.
     pub z_loss: f64,
-    /// Share of the uniform distribution in the target; 0 for none. Evaluations leave it and
-    /// the z-loss out; the log of the steps shows what is trained.
+    /// Share of the uniform distribution in the target; 0 for none. Evaluations leave it and the
+    /// z-loss out; the log of the steps shows what is trained. At least 0, below 1.
     pub label_smoothing: f64,
     /// Bound of the logits, `cap · tanh(z / cap)`, in training, evaluation and sampling (30 as in
-    /// Gemma 2); by default none.
+    /// Gemma 2); by default none. Above 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logit_softcap: Option<f64>,
-    /// Rows whose logits are held at a time. It decides where gradients are cut into sums, so it
-    /// is part of a run's identity.
+    /// Rows whose logits are held at a time. It decides where gradients are cut into sums, so it is
+    /// part of a run's identity. At least 1.
     pub chunk_rows: usize,
 }
 

@@ -46,13 +46,13 @@ mod tests;
 pub struct ReplacedToken {
     /// The generator: one of `[model.parts]`.
     pub generator: String,
-    /// Share of tokens that are chosen for the generator to tell.
+    /// Share of tokens that are chosen for the generator to tell. Above 0, at most 1.
     pub mask_share: f64,
-    /// Share of these that it sees all the same.
+    /// Share of these that it sees all the same. From 0 to 1.
     pub keep_share: f64,
-    /// What its logits are divided by before a token is drawn.
+    /// What its logits are divided by before a token is drawn. Above 0.
     pub temperature: f64,
-    /// Weight of the verdicts' loss beside the generator's.
+    /// Weight of the verdicts' loss beside the generator's. Above 0.
     pub weight: f64,
 }
 

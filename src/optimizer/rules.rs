@@ -38,11 +38,11 @@ pub trait RuleKeys {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdamWConfig {
-    /// Decay of the first moment.
+    /// Decay of the first moment. At least 0, below 1.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay of the second moment. At least 0, below 1.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of the second moment. Above 0.
     pub epsilon: f64,
 }
 
@@ -69,9 +69,9 @@ impl RuleKeys for AdamWConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LionConfig {
-    /// Weight of the momentum in the direction of a step.
+    /// Weight of the momentum in the direction of a step. At least 0, below 1.
     pub beta1: f64,
-    /// Decay of the momentum.
+    /// Decay of the momentum. At least 0, below 1.
     pub beta2: f64,
 }
 

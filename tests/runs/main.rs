@@ -1,6 +1,7 @@
 //! Whole runs of the real program: the same bits for any ranks and any interruption, and one clear
 //! sentence for whatever goes wrong.
 
+mod branches;
 mod damage;
 mod disk;
 mod harness;

@@ -141,7 +141,12 @@ fn text_that_is_not_there_or_is_no_text() {
     fs::write(home.path("latin.txt"), b"caf\xe9 au lait").unwrap();
     refuses_in(&home, &["data.text=latin.txt"], &["latin.txt", "byte 3", "UTF-8"]);
     fs::write(home.path("lines.jsonl"), "{\"body\": \"x\"}\n").unwrap();
-    let words = ["data.text=lines.jsonl: data.text: lines.jsonl: line 1: ", "\"text\"", "\"body\""];
+    let words = [
+        "data.text=lines.jsonl: data.text: 1 of 1 records are bad",
+        "lines.jsonl, byte 0: line 1: ",
+        "\"text\"",
+        "\"body\"",
+    ];
     refuses_in(&home, &["data.text=lines.jsonl"], &words);
     fs::write(home.path("plain.txt.gz"), "plain").unwrap();
     let words = ["data.text: plain.txt.gz: expected gzip data", "cannot be decompressed"];

@@ -60,6 +60,45 @@ fn a_second_signal_ends_at_once_and_the_last_checkpoint_is_whole() {
 }
 
 #[test]
+fn sigusr1_saves_now_and_the_run_goes_on_with_the_same_bits() {
+    let home = Home::new();
+    let mut run = home.start("runs/told", &["checkpoint.every=0", "run.ranks=2"]);
+    assert!(run.until_step(4), "it ended too early");
+    run.signal(libc::SIGUSR1);
+    let saved = |run: &Running| !checkpoints(run.folder()).is_empty();
+    assert!(run.until(saved), "it ended before it saved");
+    let end = run.wait();
+    assert!(end.success(), "{end:?}");
+    let all = checkpoints(&home.path("runs/told"));
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert!(!all[0].ends_with("step-00000030") && all[1].ends_with("step-00000030"), "{all:?}");
+    assert_eq!(&crate::harness::RunResult::of(&home.path("runs/told")), reference());
+}
+
+#[test]
+fn a_run_stops_after_its_time_and_the_same_command_goes_on() {
+    let home = Home::new();
+    let start = |time: &str, more: &[&str]| {
+        let mut command = home.command("train", more);
+        command.args(["--run", "runs/timed", "--stop-after", time]);
+        Running::start(command, home.path("runs/timed")).wait()
+    };
+    let refused = start("soon", &[]);
+    assert_eq!(refused.code(), Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("expected a time like 23h45m"), "{refused:?}");
+    // Far more steps than fit into the time.
+    let mut before = 0;
+    for _ in 0..2 {
+        let end = start("3s", &["run.steps=1000000", "schedule.steps=30", "evaluate.every=0"]);
+        assert!(end.success() && end.stdout.contains("saved at step "), "{end:?}");
+        let (_, rest) = end.stdout.split_once("saved at step ").unwrap();
+        let saved: u64 = rest.split(' ').next().unwrap().parse().unwrap();
+        assert!(saved > before, "{saved} after {before}");
+        before = saved;
+    }
+}
+
+#[test]
 fn a_signal_right_after_the_start_loses_nothing() {
     let home = Home::new();
     for delay in [20, 60, 120, 250] {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{CORPUS_BYTES, FILE_BYTES, find, find_packages, registry_folder};
 use crate::data::source::Skipped;
-use crate::data::{BadLines, Corpus, DataError, TextSpec};
+use crate::data::{Corpus, DataError, TextSpec};
 
 const LOCK: &str = r#"
 [[package]]
@@ -105,8 +105,7 @@ fn our_own_packages_are_enough_to_train_on() {
     if !registry_folder().is_dir() {
         return;
     }
-    let corpus =
-        Corpus::scan(&TextSpec::from("cargo").into(), BadLines::Error, &mut |_| Ok(())).unwrap();
+    let corpus = Corpus::scan(&TextSpec::from("cargo").into(), &mut |_| Ok(())).unwrap();
     assert!(corpus.bytes <= CORPUS_BYTES);
     assert!(corpus.bytes > CORPUS_BYTES - FILE_BYTES, "{} bytes", corpus.bytes);
     assert!(corpus.files.iter().all(|file| !file.name.starts_with("proptest")));

@@ -22,10 +22,10 @@ mod tests;
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlockUrls {
-    /// Domains.
+    /// Domains that are refused, a file of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domains: Option<PathBuf>,
-    /// Whole addresses.
+    /// Whole addresses, a file of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urls: Option<PathBuf>,
     /// Words, one of which is enough.

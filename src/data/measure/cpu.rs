@@ -90,7 +90,7 @@ pub fn cpu_speeds(
 fn documents(config: &DataConfig) -> Result<Vec<String>, DataError> {
     let (mut all, mut bytes) = (Vec::new(), 0);
     for text in config.texts() {
-        let corpus = Corpus::scan(&text, config.bad_lines, &mut |_| Ok(()))?;
+        let corpus = Corpus::scan(&text, &mut |_| Ok(()))?;
         corpus.for_each(&mut |text, _| {
             let mut rest = text;
             while !rest.is_empty() && bytes < TEXT_BYTES_MAX {

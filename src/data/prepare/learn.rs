@@ -67,11 +67,12 @@ fn for_each(
     let total: u64 = corpora.iter().map(|corpus| corpus.bytes).sum();
     let mut done = 0;
     for corpus in corpora {
-        corpus.for_each(&mut |text, begins| {
+        let passed_over = corpus.for_each(&mut |text, begins| {
             visit(text, begins);
             done += text.len() as u64;
             watch.tell(Stage::Tokenizer, done, total)
         })?;
+        corpus.check_bad(&passed_over, true)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Duty: the key that says which text and settings a folder was made from, and the identity of
 //! the data that a run records. Prohibition: a folder without a readable record, or with a shard
-//! that does not fit it, counts as not prepared; it is never repaired, only made again.
+//! that does not fit it, counts as not prepared; it is never repaired, only made again, and said.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -79,26 +79,32 @@ impl Record {
             sources: self.sources.iter().map(source).collect(),
             identity: self.identity.clone(),
             reused,
+            damaged: None,
         }
     }
 }
 
-/// The prepared data of `folder` if it is whole and was made from `key`.
+/// The prepared data of `folder` if it is whole and was made from `key`; else what is wrong with
+/// it, if there is any.
 ///
 /// # Errors
-/// [`DataError::CacheInUse`] if it is whole but was made from something else.
-pub(super) fn load(folder: &Path, key: &str) -> Result<Option<Prepared>, DataError> {
-    let Some(record) = Record::read(folder) else { return Ok(None) };
+/// [`DataError::CacheInUse`] if there is some, but made from something else.
+pub(super) fn load(
+    folder: &Path,
+    key: &str,
+) -> Result<Result<Prepared, Option<DataError>>, DataError> {
+    let Some(record) = Record::read(folder) else { return Ok(Err(None)) };
     if record.key != key {
         return Err(DataError::CacheInUse { folder: folder.to_owned() });
     }
-    Ok(whole(folder, &record))
+    Ok(whole(folder, &record).map_err(Some))
 }
 
-/// The prepared data of `folder` if it is whole and has this identity, whatever it was made from.
-pub(super) fn reopen(folder: &Path, identity: &str) -> Option<Prepared> {
-    let record = Record::read(folder).filter(|record| record.identity == identity)?;
-    whole(folder, &record)
+/// The prepared data of `folder` if it is whole and has this identity, whatever it was made from;
+/// else what is wrong with it, if there is any.
+pub(super) fn reopen(folder: &Path, identity: &str) -> Result<Prepared, Option<DataError>> {
+    let record = Record::read(folder).filter(|record| record.identity == identity);
+    whole(folder, &record.ok_or(None)?).map_err(Some)
 }
 
 /// Source and tokenizer of a shard, as the record beside it says.
@@ -114,14 +120,13 @@ pub(super) fn of_shard(shard: &Path) -> Option<(String, Tokenizer)> {
 }
 
 /// What a record says, if the files are those that it was written for.
-fn whole(folder: &Path, record: &Record) -> Option<Prepared> {
-    let tokenizer = Tokenizer::load(folder).ok()?;
-    match identity(folder, &tokenizer, &record.sources) {
-        Ok(identity) if identity == record.identity => {
-            Some(record.prepared(folder, tokenizer, true))
-        }
-        _ => None,
+fn whole(folder: &Path, record: &Record) -> Result<Prepared, DataError> {
+    let tokenizer = Tokenizer::load(folder)?;
+    if identity(folder, &tokenizer, &record.sources)? != record.identity {
+        let (path, reason) = (record.path(folder), "its files are not those of it".to_owned());
+        return Err(DataError::Shard { path, reason });
     }
+    Ok(record.prepared(folder, tokenizer, true))
 }
 
 /// Names the text and settings: contents and relative names of the files, never where they lie.

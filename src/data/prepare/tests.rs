@@ -9,7 +9,7 @@ use super::{Prepared, PreparedSource, Progress, Stage, Watch, prepare};
 use crate::data::clean::CleanChain;
 use crate::data::tokenize::tests::shared;
 use crate::data::{
-    BadLines, Corpus, DataConfig, DataError, Report, SourceConfig, TextSpec, TokenStream, Tokenizer,
+    Corpus, DataConfig, DataError, Report, SourceConfig, TextSpec, TokenStream, Tokenizer,
 };
 
 /// A folder of texts and a cache beside it.
@@ -243,7 +243,7 @@ fn a_small_vocabulary_is_refused_before_anything_is_written() {
 fn a_mistake_of_the_user_leaves_nothing_behind() {
     let place = Place::new(&[("a.jsonl", "{\"text\": \"fine\"}\n{\"text\": 1}\n")]);
     let error = run(&place.config("bytes")).err().unwrap();
-    assert!(matches!(error, DataError::JsonLine { line: 2, .. }), "{error}");
+    assert!(matches!(error, DataError::BadRecords { bad: 1, records: 2, .. }), "{error}");
     assert!(!place.path("made").exists());
     fs::write(place.path("text/a.jsonl"), "{\"text\": \"\"}\n\n").unwrap();
     let error = run(&place.config("bytes")).err().unwrap();
@@ -277,7 +277,7 @@ fn large_corpora_are_sampled_evenly_and_repeatably() {
     let text = "abcdefgh".repeat(SAMPLE_BLOCK * 4);
     let place = Place::new(&[("a.txt", &text), ("b.txt", &text)]);
     let source = TextSpec::from(place.path("text").to_str().unwrap());
-    let corpus = Corpus::scan(&source.into(), BadLines::Error, &mut |_| Ok(())).unwrap();
+    let corpus = Corpus::scan(&source.into(), &mut |_| Ok(())).unwrap();
     let one = std::slice::from_ref(&corpus);
     let take = |bytes| sample(one, bytes, &mut Watch(&mut |_| ControlFlow::Continue(()))).unwrap();
     let quarter = take(corpus.bytes / 4);

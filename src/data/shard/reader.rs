@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::Mmap;
 
-use super::ShardSummary;
 use super::layout::{CHUNK_BYTES, CRC_BYTES, HEADER_BYTES, Header, START_BYTES, TokenWidth};
+use super::{SHARD_EXTENSION, ShardSummary};
 use crate::data::error::DataError;
 
 /// A shard that is open for reading.
@@ -24,6 +24,8 @@ pub struct Shard {
     payload_bytes: u64,
     /// One bit per chunk: its checksum has been found right.
     verified: Box<[AtomicU64]>,
+    /// It takes another name when it is found damaged.
+    steps_aside: bool,
 }
 
 /// A type that tokens are read as.
@@ -72,7 +74,16 @@ impl Shard {
             return Err(refuse("its checksum table fails its own checksum".to_owned()));
         }
         let verified = (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { path: path.to_owned(), map, header, index_offset, payload_bytes, verified })
+        let (path, steps_aside) = (path.to_owned(), false);
+        Ok(Self { path, map, header, index_offset, payload_bytes, verified, steps_aside })
+    }
+
+    /// The same shard, which takes another name when a read finds it damaged: then its data count
+    /// as not prepared, and the next start makes them again from their text. Whoever has it open
+    /// goes on with what is mapped.
+    #[must_use]
+    pub fn stepping_aside(self) -> Self {
+        Self { steps_aside: true, ..self }
     }
 
     /// The file.
@@ -193,12 +204,23 @@ impl Shard {
                 let bit = 1 << (chunk % 64);
                 // Relaxed is enough: the bit guards constant bytes, not another thread's writes.
                 if word.load(Ordering::Relaxed) & bit == 0 {
-                    self.verify_chunk(chunk)?;
+                    self.verify_chunk(chunk).map_err(|damage| self.step_aside(damage))?;
                     word.fetch_or(bit, Ordering::Relaxed);
                 }
             }
         }
         Ok(&self.payload()[range.start as usize..range.end as usize])
+    }
+
+    fn step_aside(&self, damage: DataError) -> DataError {
+        match damage {
+            DataError::Chunk { path, chunk, offset, end, .. } if self.steps_aside => {
+                let to = path.with_extension(format!("{SHARD_EXTENSION}.damaged"));
+                let aside = std::fs::rename(&path, &to).ok().map(|()| to);
+                DataError::Chunk { path, chunk, offset, end, aside }
+            }
+            other => other,
+        }
     }
 
     fn payload(&self) -> &[u8] {
@@ -217,6 +239,7 @@ impl Shard {
                 chunk,
                 offset: HEADER_BYTES + start,
                 end: HEADER_BYTES + end,
+                aside: None,
             });
         }
         Ok(())

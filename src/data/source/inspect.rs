@@ -1,6 +1,6 @@
 //! A first look at a file: what it holds, how long it is, what its hash is.
 //!
-//! Duty: reads a file once; text must be UTF-8. Limits: holds a megabyte of it. Prohibition:
+//! Duty: reads a file once; a text must be UTF-8. Limits: holds a megabyte of it. Prohibition:
 //! decides nothing about what is refused.
 
 use std::path::Path;
@@ -15,8 +15,19 @@ const BINARY_PROBE: usize = 8 << 10;
 
 /// What was found.
 pub(super) enum Content {
-    Text { bytes: u64, digest: [u8; 32], format: Format },
-    NotUtf8 { offset: u64 },
+    Text {
+        bytes: u64,
+        digest: [u8; 32],
+        format: Format,
+    },
+    NotUtf8 {
+        offset: u64,
+    },
+    /// It cannot be unpacked from a byte of its text on.
+    Damaged {
+        offset: u64,
+        error: DataError,
+    },
     Binary,
     Empty,
 }
@@ -43,7 +54,12 @@ impl Look<'_> {
         let mut carried = 0;
         let mut bytes = 0u64;
         loop {
-            let read = source.fill(&mut buffer[carried..])?;
+            let read = match source.fill(&mut buffer[carried..]) {
+                Err(error @ DataError::Compressed { .. }) => {
+                    return Ok(Content::Damaged { offset: bytes, error });
+                }
+                read => read?,
+            };
             if read == 0 {
                 break;
             }
@@ -60,6 +76,8 @@ impl Look<'_> {
                 }
                 carried = match std::str::from_utf8(&buffer[..filled]) {
                     Ok(_) => 0,
+                    // A line of it that is none is a bad record.
+                    Err(_) if format == Format::JsonLines => 0,
                     Err(error) if error.error_len().is_none() => {
                         buffer.copy_within(error.valid_up_to()..filled, 0);
                         filled - error.valid_up_to()

@@ -1,9 +1,10 @@
 //! Files as parts of about a megabyte that can be encoded on their own.
 //!
 //! Duty: cuts a long document only where the caller says that its tokens do not change, JSON
-//! lines between lines; checks UTF-8. Every byte is checked and searched once, however long it
-//! takes to find a place. Limits: holds one part; a document that cannot be cut for 64 MiB is cut
-//! all the same; a JSON line is held whole. Prohibition: knows no tokens, parses no line.
+//! lines between lines; checks UTF-8, and makes of a line that is none one that is no JSON either.
+//! Every byte is checked and searched once, however long it takes to find a place. Limits: holds
+//! one part; a document that cannot be cut for 64 MiB is cut all the same; a JSON line is held
+//! whole. Prohibition: knows no tokens, parses no line.
 
 use std::path::Path;
 use std::str::Utf8Error;
@@ -19,6 +20,9 @@ use crate::data::error::DataError;
 pub(super) const PART_BYTES: usize = 1 << 20;
 /// Some programs begin a text with it. It is none of the text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
+/// Stands in the place of each byte of a JSON line that belongs to no character. It may not stand
+/// in one, so that the line is bad.
+pub(super) const NO_TEXT: char = '\0';
 /// Bytes of a document without a place to cut it. No text that was written has as many: this is
 /// one word, or white space.
 const UNCUT_BYTES_MAX: usize = 64 << 20;
@@ -210,6 +214,7 @@ pub(super) fn read(
                 left = 0;
             }
             let whole = left == 0 && file.take == file.bytes;
+            strike_out(&mut block, lines, whole);
             let valid = valid((key, &file.path), offset + text.len() as u64, &block, whole)?;
             text.push_str(valid);
             let length = valid.len();
@@ -267,6 +272,20 @@ fn check_unchanged(
         return Err(DataError::Changed { path: file.path.clone() });
     }
     Ok(())
+}
+
+/// Makes characters of what is none in lines; what may be the beginning of one stays, unless that
+/// is all.
+fn strike_out(bytes: &mut [u8], lines: bool, whole: bool) {
+    let mut from = 0;
+    while lines && let Err(error) = std::str::from_utf8(&bytes[from..]) {
+        let begin = from + error.valid_up_to();
+        let Some(length) = error.error_len().or(whole.then_some(bytes.len() - begin)) else {
+            return;
+        };
+        from = begin + length;
+        bytes[begin..from].fill(NO_TEXT as u8);
+    }
 }
 
 /// The part of `bytes`, which stand at `offset` of the file, that ends with a whole character.

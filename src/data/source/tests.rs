@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 
 use super::{Corpus, READ_BYTES, Skipped};
-use crate::data::{BadLines, DataError, SourceConfig, TextSpec};
+use crate::data::{DataError, SourceConfig, TextSpec};
 
 fn scan(source: &Path) -> Result<Corpus, DataError> {
-    scan_with(&TextSpec::from(source.to_str().unwrap()).into(), BadLines::Error)
+    scan_with(&TextSpec::from(source.to_str().unwrap()).into())
 }
 
-fn scan_with(source: &SourceConfig, bad_lines: BadLines) -> Result<Corpus, DataError> {
-    Corpus::scan(source, bad_lines, &mut |_| Ok(()))
+fn scan_with(source: &SourceConfig) -> Result<Corpus, DataError> {
+    Corpus::scan(source, &mut |_| Ok(()))
 }
 
 fn documents(corpus: &Corpus) -> Vec<String> {
@@ -78,7 +78,7 @@ fn a_list_keeps_its_order() {
     fs::write(path("a.txt"), "a").unwrap();
     fs::write(path("b"), "b").unwrap();
     let text = TextSpec(vec![path("b"), path("a.txt")]);
-    assert_eq!(documents(&scan_with(&text.into(), BadLines::Error).unwrap()), ["b", "a"]);
+    assert_eq!(documents(&scan_with(&text.into()).unwrap()), ["b", "a"]);
 }
 
 #[test]
@@ -137,10 +137,11 @@ fn a_broken_json_line_is_named() {
         ("{\"text\": 3}", "invalid type"),
     ] {
         fs::write(&path, format!("{{\"text\": \"fine\"}}\n{line}\n")).unwrap();
-        let error = read(&scan(&path).unwrap()).unwrap_err();
-        let message = error.to_string();
-        assert!(matches!(error, DataError::JsonLine { line: 2, .. }), "{message}");
-        assert!(message.starts_with("data.text: ") && message.contains("docs.jsonl: line 2: "));
+        let corpus = scan(&path).unwrap();
+        let count = count(&corpus);
+        let message = corpus.check_bad(&count, true).unwrap_err().to_string();
+        let place = "data.text: 1 of 2 records are bad";
+        assert!(message.starts_with(place) && message.contains("docs.jsonl, byte 17: line 2: "));
         assert!(message.contains(complaint));
         assert!(!message.contains("at line 1"), "{message}");
     }
@@ -223,24 +224,45 @@ fn the_field_is_chosen() {
     fs::write(&path, "{\"text\": [1, {}], \"body\": \"caf\\u00e9\", \"z\": null}\n").unwrap();
     let text = TextSpec::from(path.to_str().unwrap());
     let with = |field: &str| SourceConfig { field: Some(field.to_owned()), ..text.clone().into() };
-    let corpus = scan_with(&with("body"), BadLines::Error).unwrap();
+    let corpus = scan_with(&with("body")).unwrap();
     assert_eq!(documents(&corpus), ["caf\u{e9}"]);
-    let error = read(&scan_with(&with("title"), BadLines::Error).unwrap()).unwrap_err();
-    let message = error.to_string();
-    assert!(
-        message.contains("a.jsonl: line 1: ") && message.contains("a string \"title\""),
-        "{message}"
-    );
+    let bad = &count(&scan_with(&with("title")).unwrap()).examples[0];
+    let what = &bad.reason;
+    assert!(what.starts_with("line 1: ") && what.contains("a string \"title\""), "{what}");
 }
 
 #[test]
-fn bad_lines_in_folders_can_be_skipped_and_are_counted() {
+fn bad_lines_are_passed_over_and_counted_wherever_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.jsonl");
-    fs::write(&path, "{\"text\": \"one\"}\nno json\n{\"text\": 2}\n{\"text\": \"\"}\n").unwrap();
-    let of = |path: &Path| TextSpec::from(path.to_str().unwrap()).into();
-    let corpus = scan_with(&of(folder.path()), BadLines::Skip).unwrap();
-    assert_eq!(documents(&corpus), ["one"]);
+    let lines = [
+        &b"{\"text\": \"one\"}\nno json\n{\"text\": 2}\n{\"text\": \"\"}\n"[..],
+        b"{\"text\": \"caf\xe9 au lait\"}\n{\"text\": \"\xe2\x82\xac\"}\n",
+        b"{\"text\": \"\xff\xe2\x82\"}\n",
+        b"{\"text\": \"last\"}\n\xe2\x82",
+    ];
+    fs::write(&path, lines.concat()).unwrap();
+    for path in [folder.path(), &path] {
+        let corpus = scan(path).unwrap();
+        assert_eq!(documents(&corpus), ["one", "\u{20ac}", "last"]);
+        let count = count(&corpus);
+        assert_eq!((count.records, count.bad_lines, count.empty), (9, 5, 1));
+        let latin = &count.examples[2];
+        assert_eq!((latin.offset, latin.reason.as_str()), (49, "line 5: it is not UTF-8"));
+        assert_eq!(count.examples[4].reason, "line 9: it is not UTF-8");
+        assert_eq!(*blake3::hash(&lines.concat()).as_bytes(), corpus.files[0].digest);
+    }
+    // Across blocks of reading too.
+    let long =
+        [b"{\"text\": \"x", "\u{20ac}".repeat(READ_BYTES).as_bytes(), b"\"}\n\xe9\n"].concat();
+    fs::write(&path, long).unwrap();
+    let corpus = scan(&path).unwrap();
+    assert_eq!(documents(&corpus)[0].len(), 1 + 3 * READ_BYTES);
+    assert_eq!(count(&corpus).examples[0].reason, "line 2: it is not UTF-8");
+}
+
+/// What is passed over.
+fn count(corpus: &Corpus) -> super::PartCount {
     let mut count = super::PartCount::default();
     let none: super::Cut<'_> = &|_| None;
     corpus
@@ -249,10 +271,25 @@ fn bad_lines_in_folders_can_be_skipped_and_are_counted() {
             Ok(())
         })
         .unwrap();
-    assert_eq!((count.bad_lines, count.empty), (2, 1));
-    // A file that is named is meant.
-    let error = read(&scan_with(&of(&path), BadLines::Skip).unwrap()).unwrap_err();
-    assert!(matches!(error, DataError::JsonLine { line: 2, .. }), "{error}");
+    count
+}
+
+#[test]
+fn what_cannot_be_unpacked_in_a_folder_is_one_bad_record_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = gzip("some text that is worth to be compressed. ".repeat(90_000).as_bytes());
+    for number in 0..20 {
+        fs::write(folder.path().join(format!("{number}.txt")), "fine").unwrap();
+    }
+    fs::write(folder.path().join("a.txt.gz"), &text[..text.len() - 3]).unwrap();
+    let corpus = scan(folder.path()).unwrap();
+    assert_eq!(documents(&corpus).len(), 20);
+    let count = count(&corpus);
+    assert_eq!((count.records, count.bad_lines), (21, 1));
+    let (bad, file) = (&count.examples[0], &corpus.files[count.examples[0].file]);
+    assert!(file.name == "a.txt.gz" && bad.offset > 0, "{bad:?}");
+    assert!(bad.reason.contains("expected gzip data"), "{bad:?}");
+    assert!(corpus.check_bad(&count, true).is_ok());
 }
 
 #[test]
@@ -265,17 +302,19 @@ fn long_files_come_in_parts_and_lines_keep_their_numbers() {
     let corpus = scan(folder.path()).unwrap();
     let (mut parts, mut joined) = (0, String::new());
     let space: super::Cut<'_> = &|text| text.rfind(' ');
-    let error = corpus
+    let mut bad = super::PartCount::default();
+    corpus
         .for_each_part(space, &mut || Ok(super::Part::default()), &mut |part| {
             parts += 1;
             assert!(part.text.len() < 3 << 20, "{} bytes", part.text.len());
             if part.file == 0 {
                 joined.push_str(&part.text);
             }
-            corpus.documents(&part, &mut |_| Ok(())).map(drop)
+            bad.add(&corpus.documents(&part, &mut |_| Ok(()))?);
+            Ok(())
         })
-        .unwrap_err();
-    assert!(matches!(error, DataError::JsonLine { line: 5001, .. }), "{error}");
+        .unwrap();
+    assert!(bad.bad_lines == 1 && bad.examples[0].reason.starts_with("line 5001: "), "{bad:?}");
     assert!(parts > 8 && joined == text);
 }
 
@@ -328,7 +367,7 @@ fn a_limit_ends_a_source_at_a_character_or_a_line() {
     let limited = |path: &Path, bytes| {
         let text = TextSpec::from(path.to_str().unwrap());
         let source = SourceConfig { max_bytes: Some(bytes), ..text.into() };
-        documents(&scan_with(&source, BadLines::Error).unwrap())
+        documents(&scan_with(&source).unwrap())
     };
     assert_eq!(limited(folder.path(), 17), ["0123456789", "€€"]);
     assert_eq!(limited(&lines, 16), ["one"]);

@@ -16,29 +16,29 @@ use crate::models::{Family, Model, ModelSize, Scope};
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DenseConfig {
-    /// Blocks.
+    /// Blocks. At least 1.
     pub layers: usize,
-    /// Query heads.
+    /// Query heads. At least 1.
     pub heads: usize,
-    /// Key and value heads, a divisor of `heads`; by default as many.
+    /// Key and value heads, a divisor of `heads`; by default as many. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<usize>,
-    /// Elements of a token's row.
+    /// Elements of a token's row. At least 1.
     pub width: usize,
-    /// Elements of a head; by default `width / heads`.
+    /// Elements of a head; by default `width / heads`. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_dim: Option<usize>,
     /// Elements between the two feed-forward layers. By default `4 · width` for GELU, and `8/3 ·
-    /// width` rounded up to a multiple of 64 for SwiGLU.
+    /// width` rounded up to a multiple of 64 for SwiGLU. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub feed_forward: Option<usize>,
     /// The norm before attention, before feed-forward and before the head.
     pub norm: NormKind,
-    /// Added to the variance or mean square in norms.
+    /// Added to the variance or mean square in norms. Above 0.
     pub norm_epsilon: f64,
     /// How a token knows its position.
     pub positions: Positions,
-    /// Base of the rotary frequencies.
+    /// Base of the rotary frequencies. Above 0.
     pub rope_theta: f64,
     /// The function between the two feed-forward layers.
     pub activation: ActivationKind,
@@ -51,17 +51,17 @@ pub struct DenseConfig {
     /// The head is the embedding.
     pub tied: bool,
     /// Keys that attention sees at most, the token's own included (a sliding window: Beltagy et
-    /// al., arXiv:2004.05150); by default all before it.
+    /// al., arXiv:2004.05150); by default all before it. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<usize>,
-    /// Every so many-th block sees all keys in spite of `window`: 2 as in Gemma 2, 6 as in Gemma
-    /// 3.
+    /// Every so many-th block sees all keys in spite of `window`: 2 as in Gemma 2, 6 as in Gemma 3.
+    /// At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_attention_every: Option<usize>,
     /// Share of elements that are zeroed in training: of embeddings, and of what attention and
-    /// feed-forward add to the residual stream.
+    /// feed-forward add to the residual stream. At least 0, below 1.
     pub dropout: f64,
-    /// The same for embeddings alone; by default `dropout`.
+    /// The same for embeddings alone; by default `dropout`. At least 0, below 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_dropout: Option<f64>,
     /// How parameters and activations are stored. Gradients and optimizer state are `f32`.
@@ -69,14 +69,15 @@ pub struct DenseConfig {
     /// How first weights are drawn. Biases begin at 0, weights of norms at 1.
     pub initialisation: Initialisation,
     /// Standard deviation of first weights, 0.02 by default; of `normal`, `gpt2` and
-    /// `truncated_normal` only.
+    /// `truncated_normal` only. Above 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_std: Option<f64>,
     /// Stretches rotary frequencies for longer sequences than a model was first trained on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeScaling>,
     /// Positions that the model knows: rows of learned ones, and the longest sequence that an
-    /// export promises to read. By default `batch.sequence_length`, which may not be longer.
+    /// export promises to read. By default `batch.sequence_length`, which may not be longer. At
+    /// least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_positions: Option<usize>,
 }

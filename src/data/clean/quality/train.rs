@@ -7,7 +7,7 @@
 
 use super::model::{Classifier, logistic};
 use crate::data::clean::Document;
-use crate::data::config::{BadLines, SourceConfig};
+use crate::data::config::SourceConfig;
 use crate::data::error::DataError;
 use crate::data::order::mix;
 use crate::data::source::Corpus;
@@ -86,14 +86,15 @@ pub fn train<'a>(texts: impl Iterator<Item = (&'a str, bool)>, bits: u32) -> Tra
 pub fn train_on(good: &SourceConfig, bad: &SourceConfig, bits: u32) -> Result<Trained, DataError> {
     let mut texts: Vec<(String, bool)> = Vec::new();
     for (source, is_good) in [(good, true), (bad, false)] {
-        let corpus = Corpus::scan(source, BadLines::Skip, &mut |_| Ok(()))?;
-        corpus.for_each(&mut |text, begins| {
+        let corpus = Corpus::scan(source, &mut |_| Ok(()))?;
+        let passed_over = corpus.for_each(&mut |text, begins| {
             match texts.last_mut().filter(|_| !begins) {
                 Some((last, _)) => last.push_str(text),
                 None => texts.push((text.to_owned(), is_good)),
             }
             Ok(())
         })?;
+        corpus.check_bad(&passed_over, true)?;
     }
     Ok(train(texts.iter().map(|(text, good)| (text.as_str(), *good)), bits))
 }

@@ -26,6 +26,8 @@ use crate::data::source::{Corpus, PartCount, Piece};
 
 /// Counts and clusters.
 const REPORT: &str = "dedupe.json";
+/// The ending of a report that is not whole; what ends like this is removed at the next start.
+const UNFINISHED: &str = "tmp";
 /// A line for each document and evaluation sample that touch.
 const CONTAMINATION: &str = "contamination.jsonl";
 /// The step's name in reports.
@@ -84,7 +86,8 @@ impl Stages<'_> {
         let inputs = self.whole_documents(texts, cleaned, watch)?;
         let is_done =
             |input: &Input| self.state.stages.get(&input.output).is_some_and(|done| done.whole);
-        if !inputs.iter().all(is_done) {
+        // The report comes last: whoever was killed before it decides again, and writes it.
+        if !inputs.iter().all(is_done) || !self.folder.join(REPORT).exists() {
             let decided = self.decide(against, &inputs, watch)?;
             for input in &inputs {
                 self.rewrite(input, &decided, watch)?;
@@ -261,7 +264,9 @@ impl Stages<'_> {
         });
         let path = self.folder.join(REPORT);
         let text = serde_json::to_vec_pretty(&report).expect("a report is valid JSON");
-        std::fs::write(&path, text).map_err(DataError::io(&path, "write"))
+        let unfinished = path.with_extension(UNFINISHED);
+        std::fs::write(&unfinished, text).map_err(DataError::io(&unfinished, "write"))?;
+        std::fs::rename(&unfinished, &path).map_err(DataError::io(&path, "rename"))
     }
 }
 
@@ -323,6 +328,7 @@ impl<'a> Touches<'a> {
             return Ok(None);
         };
         let mut texts: Vec<String> = Vec::new();
+        let mut count = PartCount::default();
         sets.for_each_part(&|_| None, &mut || Ok(Part::default()), &mut |part| {
             let read = sets.documents(&part, &mut |piece| {
                 match texts.last_mut().filter(|_| !piece.begins) {
@@ -333,9 +339,11 @@ impl<'a> Touches<'a> {
                     }
                 }
                 Ok(())
-            });
-            read.map(drop)
+            })?;
+            count.add(&read);
+            Ok(())
         })?;
+        sets.check_bad(&count, true)?;
         Ok(Some(Samples::new(config.words, texts.iter())))
     }
 

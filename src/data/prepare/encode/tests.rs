@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Encoded, encode};
 use crate::data::prepare::Watch;
-use crate::data::{BadLines, Corpus, DataError, TextSpec, Tokenizer};
+use crate::data::{Corpus, DataError, TextSpec, Tokenizer};
 
 /// Small documents, lines, and documents of several parts.
 fn corpus(folder: &Path) -> Corpus {
@@ -16,7 +16,7 @@ fn corpus(folder: &Path) -> Corpus {
     let line = |i: usize| format!("{{\"text\": \"line {i} {}\"}}\n", "of words ".repeat(i % 60));
     std::fs::write(folder.join("c.jsonl"), (0..9000).map(line).collect::<String>()).unwrap();
     let text = TextSpec::from(folder.to_str().unwrap());
-    Corpus::scan(&text.into(), BadLines::Error, &mut |_| Ok(())).unwrap()
+    Corpus::scan(&text.into(), &mut |_| Ok(())).unwrap()
 }
 
 fn with(

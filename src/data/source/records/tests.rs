@@ -9,14 +9,14 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 use crate::data::source::{Corpus, PartCount};
-use crate::data::{BadLines, SourceConfig, TextSpec};
+use crate::data::{SourceConfig, TextSpec};
 
 /// Address and text of each document, its place, and what was passed over.
 type Seen = (Vec<(String, String, u64)>, PartCount);
 
 fn read_with(path: &Path, max_bytes: Option<u64>) -> Seen {
     let source = SourceConfig { max_bytes, ..TextSpec::from(path.to_str().unwrap()).into() };
-    let corpus = Corpus::scan(&source, BadLines::Error, &mut |_| Ok(())).unwrap();
+    let corpus = Corpus::scan(&source, &mut |_| Ok(())).unwrap();
     let (mut seen, mut count) = (Vec::new(), PartCount::default());
     corpus
         .for_each_part(&|_| None, &mut || Ok(Default::default()), &mut |part| {

@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::{Block, SpoolWriter};
+use crate::data::TextSpec;
 use crate::data::source::{Corpus, Piece};
-use crate::data::{BadLines, TextSpec};
 
 fn piece<'a>(text: &'a str, offset: u64, url: &'a str) -> Piece<'a> {
     Piece { text, begins: true, ends: true, file: 7, offset, url }
@@ -16,7 +16,7 @@ fn documents_come_back_in_order_and_numbered() {
     let text = folder.path().join("a.txt");
     fs::write(&text, "x").unwrap();
     let source = TextSpec::from(text.to_str().unwrap()).into();
-    let corpus = Corpus::scan(&source, BadLines::Error, &mut |_| Ok(())).unwrap();
+    let corpus = Corpus::scan(&source, &mut |_| Ok(())).unwrap();
     let path = folder.path().join("documents");
     let mut writer = SpoolWriter::open(&path, None).unwrap();
     let mut block = Block::default();

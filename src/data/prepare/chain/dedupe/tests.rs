@@ -9,7 +9,7 @@ use super::Against;
 use crate::data::dedupe::DedupeConfig;
 use crate::data::order::mix;
 use crate::data::prepare::{Watch, prepare};
-use crate::data::{BadLines, Corpus, DataConfig, DataError, SourceConfig, TextSpec};
+use crate::data::{Corpus, DataConfig, DataError, SourceConfig, TextSpec};
 
 const SAMPLE: &str = "which of the four moons that galileo saw first is the largest one of all";
 
@@ -65,7 +65,7 @@ fn fixture() -> Fixture {
 
 impl Fixture {
     fn corpora(&self) -> Vec<Corpus> {
-        let scan = |text: &SourceConfig| Corpus::scan(text, BadLines::Error, &mut |_| Ok(()));
+        let scan = |text: &SourceConfig| Corpus::scan(text, &mut |_| Ok(()));
         self.texts.iter().map(|text| scan(text).unwrap()).collect()
     }
 
@@ -77,7 +77,7 @@ impl Fixture {
     ) -> Result<Vec<Vec<u8>>, DataError> {
         let sets = self.config.decontaminate.as_ref().unwrap();
         let source = SourceConfig { field: sets.field.clone(), ..sets.text.clone().into() };
-        let sets = Corpus::scan(&source, BadLines::Error, &mut |_| Ok(())).unwrap();
+        let sets = Corpus::scan(&source, &mut |_| Ok(())).unwrap();
         let files = vec![vec!["a.jsonl".to_owned()], vec!["b.jsonl".to_owned()]];
         let against = Against { config: &self.config, sets: Some(&sets), files: &files };
         let raw = self.corpora().into_iter().map(|corpus| (corpus, Done::default())).collect();
@@ -146,6 +146,33 @@ fn a_stage_that_was_killed_leaves_the_same() {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+#[test]
+fn a_kill_before_the_report_loses_no_report() {
+    let fixture = fixture();
+    let folder = tempfile::tempdir().unwrap();
+    let mut go_on = |_| ControlFlow::Continue(());
+    let mut run = || fixture.run(&mut Stages::open(folder.path(), "key"), &mut Watch(&mut go_on));
+    let expected = run().unwrap();
+    // Everything is rewritten and remembered, but the report is not there.
+    fs::remove_file(folder.path().join("dedupe.json")).unwrap();
+    assert!(run().unwrap() == expected);
+}
+
+#[test]
+fn a_bad_sample_of_an_evaluation_set_is_not_passed_over() {
+    let fixture = fixture();
+    let folder = fixture.folder.path();
+    let sets = folder.join("sets.jsonl");
+    let line = format!("{{\"question\": \"{SAMPLE}\"}}\n");
+    fs::write(&sets, line.repeat(99) + "torn\n").unwrap();
+    let text = TextSpec(vec![folder.join("a.jsonl").to_str().unwrap().to_owned()]);
+    let (dedupe, cache) = (fixture.config.clone(), Some(folder.join("cache")));
+    let config = DataConfig { text, cache, dedupe, ..DataConfig::default() };
+    let refused = prepare(&config, None, &mut |_| ControlFlow::Continue(())).err().unwrap();
+    let said = refused.to_string();
+    assert!(said.starts_with("data.dedupe.decontaminate.text: 1 of 100 records are bad"), "{said}");
 }
 
 #[test]

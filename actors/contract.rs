@@ -318,6 +318,12 @@ pub trait Workload: Debug + Send + Sync + 'static {
         self.variables().first_values(parameter, self.seed())
     }
 
+    /// Whether first values come from elsewhere, and may be gone or others by now: the first state
+    /// is then saved, and found again only where it was.
+    fn begins_elsewhere(&self) -> bool {
+        false
+    }
+
     /// How the largest step is cut.
     fn batch(&self) -> Batch;
 
@@ -328,8 +334,8 @@ pub trait Workload: Debug + Send + Sync + 'static {
     /// step overflowed.
     fn shape(&self, step: u64, attempt: usize) -> Arc<StepShape>;
 
-    /// Shapes that memory is planned for: no step has more runs or records on a rank than one of
-    /// these. By default those of step 0.
+    /// Shapes that memory is planned for: no step has more runs, records or marks on a rank than
+    /// one of these. By default those of step 0.
     fn shapes(&self) -> Vec<Arc<StepShape>> {
         (0..self.attempts()).map(|attempt| self.shape(0, attempt)).collect()
     }

@@ -176,7 +176,8 @@ pub fn earlier_state(
     // Its numerics are this run's: it was accepted at the start, or made since.
     let state = find(workload, store, (slots, layout), facts, true, step)?;
     let newest = store.steps()?.last().copied().unwrap_or(0);
-    if state.step == 0 && step > 0 && newest > 0 {
+    let lost = state.cursor.is_null() && workload.begins_elsewhere();
+    if state.step == 0 && newest > 0 && (step > 0 || lost) {
         return Err(ResumeError::NothingEarlier { step, newest });
     }
     store.discard_after(step)?;

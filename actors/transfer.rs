@@ -117,15 +117,18 @@ fn upload(engine: &Engine, there: DeviceSlice, here: DeviceSlice) -> Result<(), 
 /// A fresh run is a resume from this state.
 pub fn initialise(workload: &dyn Workload, slot: &Slot) {
     slot.invalidate();
-    let by_name = |name: &str| slot.layout().tensors().iter().find(|t| t.name == name).cloned();
     for (i, parameter) in workload.variables().parameters().iter().enumerate() {
-        let tensor = by_name(&parameter.name).expect("every parameter is in the slot");
-        // SAFETY: nobody else has the slot before the first rank starts.
-        let bytes: &mut [u8] = unsafe { slot.tensor(&tensor).as_mut_slice() };
-        let values = workload.first_values(ParameterId(i));
-        write_as(tensor.dtype, &values, bytes);
+        write_parameter(slot, &parameter.name, &workload.first_values(ParameterId(i)));
     }
     initialise_rest(workload, slot);
+}
+
+/// Writes one parameter to a slot that nobody else has yet.
+pub fn write_parameter(slot: &Slot, name: &str, values: &[f32]) {
+    let tensor = slot.layout().tensors().iter().find(|tensor| tensor.name == name);
+    let tensor = tensor.expect("every parameter is in the slot");
+    // SAFETY: nobody else has the slot before the first rank starts.
+    write_as(tensor.dtype, values, unsafe { slot.tensor(tensor).as_mut_slice() });
 }
 
 /// Writes what a first state has beside parameters: saved states, and zeros for the optimizer.

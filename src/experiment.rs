@@ -13,7 +13,7 @@ use octet_actors::contract::{
 use octet_actors::fault::{ActorName, Fault};
 use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{
-    Granularity, Layout, Mix, ParameterId, Policy, Program, Target, Variables,
+    Granularity, Init, Layout, Mix, ParameterId, Policy, Program, Target, Variables,
 };
 use octet_kernels::update::OptimizerSpec;
 
@@ -376,9 +376,12 @@ impl Workload for Experiment {
     }
 
     fn first_values(&self, parameter: ParameterId) -> Vec<f32> {
-        let given = self.given.get(&self.variables().parameters()[parameter.0].name);
-        let drawn = || self.variables().first_values(parameter, self.seed());
-        given.cloned().unwrap_or_else(drawn)
+        let own = &self.variables().parameters()[parameter.0];
+        match (self.given.get(&own.name), own.init) {
+            (Some(given), _) => given.clone(),
+            (None, Init::SameAs(other)) => self.first_values(other),
+            (None, _) => self.variables().first_values(parameter, self.seed()),
+        }
     }
 
     fn shape(&self, step: u64, attempt: usize) -> Arc<StepShape> {
@@ -387,10 +390,11 @@ impl Workload for Experiment {
         self.shapes[&(size, tracks, attempt)].clone()
     }
 
-    /// The largest.
+    /// All, the largest first: a smaller one may have more to wait for.
     fn shapes(&self) -> Vec<Arc<StepShape>> {
-        let largest = self.batch.micro_batches();
-        self.shapes.values().filter(|s| s.micro_batches == largest).cloned().collect()
+        let mut shapes: Vec<_> = self.shapes.values().cloned().collect();
+        shapes.sort_by_key(|shape| std::cmp::Reverse(shape.micro_batches));
+        shapes
     }
 
     fn attempts(&self) -> usize {
@@ -439,6 +443,12 @@ impl Workload for Experiment {
 
     fn evaluations(&self) -> &[EvaluationTask] {
         &self.tasks
+    }
+
+    fn begins_elsewhere(&self) -> bool {
+        let parts = self.config.model.parts.iter();
+        let mut from = parts.filter(|(_, part)| part.from.is_some());
+        from.any(|(name, _)| self.composition.parts.get(name).is_some())
     }
 
     fn drive(&self, step: u64) -> Option<Box<dyn Drive>> {

@@ -3,7 +3,6 @@
 //! Everything is checked before memory is taken and before anything is written. What is made of it
 //! here is also how `look` evaluates and samples a run that is there.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
@@ -31,14 +30,13 @@ use octet_actors::topology::{Begin, Finished, RunSetup, run};
 use octet_actors::web::{Web, WebSetup, listen};
 use octet_kernels::device::Backend;
 
-use crate::beginning::{Beginning, go_on};
+use crate::beginning::{Beginning, begun, go_on, save_first};
 use crate::config::{CheckpointConfig, Config, Device};
 use crate::data::{DataError, Prepared, Progress, Tokenizer, prepare};
 use crate::events;
 use crate::experiment::Experiment;
 use crate::failure::Failure;
 use crate::hub;
-use crate::look::{self, Run};
 use crate::plan::{Room, vocabulary};
 use crate::provenance;
 use crate::run_data::{self, DataPlace};
@@ -129,19 +127,19 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let experiment = Experiment::new(&config, vocabulary, Some(text))?;
     // What "auto" became.
     config.model = experiment.config().model.clone();
-    let experiment = begun(&job.folder, job.fresh, &config, &tokenizer, experiment)?;
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    // `--fresh` moves aside what is there.
+    let there = (!job.fresh).then(|| open_store(&config, &job.folder.join("checkpoints"), &disk));
+    let experiment = begun(experiment, there.as_ref(), Some(&tokenizer))?;
     let decoder = experiment.decoder();
     let request = decoder.map(|_| request(&config, &tokenizer)).transpose()?;
     let start = if job.fresh { Start::Fresh } else { Start::Resume };
     let mut folder = RunFolder::open(&job.folder, start, LOCK_PATIENCE)?;
-    if let Some(parent) = job.parent {
-        folder.name_parent(parent)?;
-    }
+    job.parent.map(|parent| folder.name_parent(parent)).transpose()?;
     let mut experiment = match decoder.zip(request) {
         Some(what) => experiment.with_talk(talk(what, folder.samples(), watchers.sampled.clone())),
         None => experiment,
     };
-    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
     let store = open_store(&config, &folder.checkpoints(), &disk).with_log(folder.log());
     let layout = Arc::new(SnapshotLayout::of(&experiment));
     let slots = match job.snapshots {
@@ -161,6 +159,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     }
     run_data::store(folder.path(), &tokenizer, &place, &facts.identity)?;
     folder.write_config(&config.to_toml())?;
+    state = save_first(state, &experiment, &store, (&slots, &layout), &facts)?;
     if job.restarted.is_none() {
         (watchers.beginning)(&Beginning::of(&experiment, &place));
     }
@@ -179,38 +178,6 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
         run_data::add_sources(&folder.path().join(SUMMARY), &consumed)?;
     }
     Ok(Some(finished))
-}
-
-/// Takes the first values of models from the runs that they begin as, if this one has no state yet.
-fn begun(
-    folder: &Path,
-    fresh: bool,
-    config: &Config,
-    tokenizer: &Tokenizer,
-    experiment: Experiment,
-) -> Result<Experiment, Failure> {
-    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
-    let there = open_store(config, &folder.join("checkpoints"), &disk).steps();
-    if !fresh && there.is_ok_and(|steps| !steps.is_empty()) {
-        return Ok(experiment);
-    }
-    let mut values = BTreeMap::new();
-    for (name, part) in &config.model.parts {
-        let used = experiment.composition().parts.get(name).is_some();
-        let Some(run) = part.from.as_ref().filter(|_| used) else { continue };
-        let refuse = |what: String| Failure::user(format!("model.parts.{name}.from: {what}"));
-        let run = Run::open(Path::new(run), &[]).map_err(|failure| refuse(failure.what))?;
-        let same = run_data::tokenizer(&run.folder)?.digest() == tokenizer.digest();
-        if !same {
-            let run = run.folder.display();
-            return Err(refuse(format!("expected a run of the same tokenizer, got {run}")));
-        }
-        let parameters = look::parameters(&run).map_err(|failure| refuse(failure.what))?;
-        values.extend(parameters.into_iter().map(|(own, v)| (format!("{name}.{own}"), v)));
-    }
-    experiment.with_first_values(values).map_err(|what| {
-        Failure::user(format!("model.parts: expected models as in the runs they begin as: {what}"))
-    })
 }
 
 /// The data of a job, made or found, with notes. `None`: somebody has asked to end.

@@ -43,7 +43,8 @@ impl Store {
 
     /// Removes what [`super::StoreSettings`] does not keep. `newest_good`, the step that was just
     /// saved or loaded, always stays; so does the newest of up to `back_to` steps, from which a
-    /// roll-back would start; so do damaged ones, for somebody to look at, which do not count among
+    /// roll-back would start; so does step 0, whose values came from elsewhere and cannot be
+    /// drawn again; so do damaged ones, for somebody to look at, which do not count among
     /// the last. Returns the steps it removed.
     ///
     /// # Errors
@@ -55,8 +56,9 @@ impl Store {
         let way_back = whole.iter().copied().find(|step| *step <= back_to);
         let best = self.best(&whole);
         let old = whole.into_iter().skip(self.settings.keep_last.max(1));
-        let stays =
-            |step: &u64| *step == newest_good || Some(*step) == way_back || best.contains(step);
+        let stays = |step: &u64| {
+            *step == newest_good || Some(*step) == way_back || *step == 0 || best.contains(step)
+        };
         let removable = |step: &u64| !stays(step) && (every == 0 || !step.is_multiple_of(every));
         let removed: Vec<u64> = old.filter(removable).collect();
         self.remove(&removed)?;

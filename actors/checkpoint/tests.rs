@@ -378,6 +378,7 @@ fn the_last_and_every_so_many_stay() {
     assert_eq!(kept(with(1, 3), 1..=9), [3, 6, 9]);
     assert_eq!(kept(with(0, 0), 1..=3), [3], "the newest always stays");
     assert_eq!(kept(with(1, 0), [10, 20, 15].into_iter()), [15, 20], "so does the one just saved");
+    assert_eq!(kept(with(1, 0), 0..=3), [0, 3], "what came from elsewhere cannot be made again");
 }
 
 #[test]

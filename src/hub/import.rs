@@ -12,8 +12,9 @@ use octet_actors::checkpoint::{About, Store, StoreSettings};
 use octet_actors::contract::Workload;
 use octet_actors::outside::{Clock, Disk, LocalDisk, SystemClock};
 use octet_actors::snapshot::{Slot, SlotFacts, SnapshotLayout, SnapshotSlots};
-use octet_actors::transfer::{initialise, initialise_rest};
+use octet_actors::transfer::{initialise, initialise_rest, write_parameter};
 use octet_kernels::dtype::DType;
+use octet_kernels::graph::Init;
 use serde_json::json;
 
 use super::families::{dense, parameters};
@@ -24,6 +25,7 @@ use super::staging::{Staging, check_free};
 use super::table::{Order, Row, rows, transposed};
 use super::tokenizer::{name_of, pretty};
 use super::vocabulary::{extend, fill_with_mean};
+use crate::beginning::begun;
 use crate::config::Config;
 use crate::data::Tokenizer;
 use crate::experiment::Experiment;
@@ -85,7 +87,7 @@ pub fn import(job: &Import, stop: &dyn Fn() -> bool) -> Result<Imported, Failure
         let mut config = config.clone();
         config.model.recompute = RecomputeConfig::default();
         config.model.recompute_budget = None;
-        Experiment::new(&config, words.rows, None)?
+        begun(Experiment::new(&config, words.rows, None)?, None, words.tokenizer.as_ref())?
     };
     let layout = Arc::new(SnapshotLayout::of(&experiment));
     let slots = SnapshotSlots::create(layout.bytes())?;
@@ -99,6 +101,15 @@ pub fn import(job: &Import, stop: &dyn Fn() -> bool) -> Result<Imported, Failure
         fill(&found, &words, row, &mut slot, stop)?;
     }
     check_tied_head(&found, &rows, &mut slot, stop)?;
+    let of_run = experiment.variables().parameters();
+    for own in of_run {
+        if let Init::SameAs(other) = own.init
+            && rows.iter().any(|row| row.ours == of_run[other.0].name)
+        {
+            let values = parameter(&mut slot, &of_run[other.0].name).to_vec();
+            write_parameter(&slot, &own.name, &values);
+        }
+    }
     let cursor = json!({ "step": 0, "samples": 0, "tokens": 0 });
     slot.commit_with(0, &cursor, &SlotFacts::default(), 1)?;
     let digest = publish(job, &found, &words, &config, &slot)?;

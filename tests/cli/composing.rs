@@ -83,3 +83,30 @@ width = 16
     let error = place.refusal(&["evaluate", "runs/both", "--task", "other"]);
     assert!(error.contains("text") && error.contains("hidden"), "{error}");
 }
+
+#[test]
+fn a_roll_back_to_the_start_finds_the_teacher_as_it_was() {
+    let place = Place::new();
+    place.train("runs/teacher", &[]);
+    // So close to the noise of a loss that some update after step 12 is bad.
+    let touchy = [
+        "recovery.bad_updates=1",
+        "recovery.loss_z=1.2",
+        "recovery.window=6",
+        "recovery.rollbacks=64",
+        "schedule.learning_rate=1e-7",
+        "schedule.minimum=1e-8",
+        "schedule.steps=24",
+        "checkpoint.every=0",
+    ];
+    let sets = |steps| [&DISTILL[..], &touchy, &[steps]].concat();
+    place.train("runs/whole", &sets("run.steps=24"));
+    place.train("runs/torn", &sets("run.steps=12"));
+    std::fs::remove_dir_all(place.path("runs/teacher")).unwrap();
+    place.train("runs/torn", &sets("run.steps=24"));
+    let back = place.log("runs/torn", "rollback");
+    let number = |line: &serde_json::Value, key: &str| line[key].as_u64().unwrap();
+    let to_start = |line: &serde_json::Value| number(line, "step") == 0 && number(line, "at") > 12;
+    assert!(back.iter().any(to_start), "{back:?}");
+    assert_eq!(place.digest("runs/torn"), place.digest("runs/whole"));
+}

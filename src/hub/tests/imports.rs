@@ -239,3 +239,50 @@ fn a_run_goes_on_as_the_model_that_it_was_imported_as() {
     // A run that was not imported is anything.
     assert_eq!(hub::check(Path::new("/nowhere"), &config, &tokenizer), Ok(()));
 }
+
+#[test]
+fn other_models_of_a_recipe_begin_as_it_says() {
+    let golden = golden();
+    let place = scratch();
+    let at = |name: &str| place.path().join(name);
+    for (name, case) in [("teacher", 0), ("student", 0)] {
+        let case = &golden.cases[case];
+        let mut tensors = tensors_of(&golden, case);
+        if name == "teacher" {
+            tensors.iter_mut().for_each(|(_, _, values)| values.iter_mut().for_each(|v| *v *= 0.5));
+        }
+        write_folder(&at(name), &case.config, &tensors);
+        fs::write(at(name).join("tokenizer.json"), tokenizer_json("<|endoftext|>").to_string())
+            .unwrap();
+    }
+    import_to(&at("teacher"), &at("taught")).unwrap();
+    let taught = parameters_of(&at("taught")).1;
+    let from = format!("from = \"{}\"\nfrozen = true", at("taught").display());
+    let follows = "average_of = \"model\"".to_owned();
+    for (run, teacher) in [("from", from), ("follows", follows)] {
+        let recipe = at(&format!("{run}.toml"));
+        let objective = "[objective]\nkind = \"distillation\"\n";
+        fs::write(&recipe, format!("{objective}[model.parts.teacher]\n{teacher}\n")).unwrap();
+        let job = Import {
+            from: at("student"),
+            run: at(run),
+            recipe: Some(recipe),
+            sets: vec!["batch.sequence_length=16".to_owned()],
+            ..Import::default()
+        };
+        import(&job, &|| false).unwrap();
+        let parameters = parameters_of(&at(run)).1;
+        let wanted = |name: &str| match run {
+            "from" => taught[name].clone(),
+            _ => parameters[name].clone(),
+        };
+        let mut teachers = 0;
+        for (name, values) in &parameters {
+            let Some(name) = name.strip_prefix("teacher.") else { continue };
+            teachers += 1;
+            assert!(*values == wanted(name), "{run}: {name}");
+        }
+        assert_eq!(teachers, taught.len());
+        assert!(parameters["embedding.weight"] != taught["embedding.weight"]);
+    }
+}

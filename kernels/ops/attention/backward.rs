@@ -133,12 +133,12 @@ impl Pass<'_> {
         let (query_row, key_row) = (meeting.query_row(), meeting.key_row());
         let mut ends = [0; QUERIES];
         score(panels, &self.sequences, head, meeting, scores, &mut ends);
-        let seen = |rows: Range<usize>| meeting.seen(geometry, rows);
+        let seen = |rows: Range<usize>| meeting.seen(&self.sequences, rows);
         let over_keys = |rows: Range<usize>| Extent { columns: 0..head_dim, depth: seen(rows) };
         let of_keys = |rows: Range<usize>| Extent { columns: seen(rows), depth: 0..head_dim };
         let over_queries = |rows: Range<usize>| Extent {
             columns: 0..head_dim,
-            depth: meeting.seeing(geometry, rows),
+            depth: meeting.seeing(&self.sequences, rows),
         };
         let saved = |x: &'_ [f32], i: usize| x[(query_row + i) * heads + head];
         for i in 0..queries {

@@ -88,7 +88,7 @@ pub(super) fn run(run: &CpuRun<'_>, geometry: &Geometry) {
             let size = Size { m: meeting.queries.len(), n: head_dim, k: keys };
             let output = Output::new(sums, head_dim, true);
             gemm_trimmed(&mut panels, size, Matrix::rows(scores, KEYS), v, output, &|rows| {
-                Extent { columns: 0..head_dim, depth: meeting.seen(geometry, rows) }
+                Extent { columns: 0..head_dim, depth: meeting.seen(&sequences, rows) }
             });
         }
         for ((t, row), sums) in queries.zip(rows).zip(sums.chunks_exact(head_dim)) {
@@ -118,12 +118,12 @@ pub(super) fn score(
     let head_dim = geometry.spec.head_dim;
     let output = Output::new(scores, KEYS, false);
     gemm_trimmed(panels, meeting.size(head_dim), q, k, output, &|rows| Extent {
-        columns: meeting.seen(geometry, rows),
+        columns: meeting.seen(sequences, rows),
         depth: 0..head_dim,
     });
     let rows = scores.chunks_exact_mut(KEYS).zip(ends).take(meeting.queries.len());
     for (i, (scores, end)) in rows.enumerate() {
-        let seen = meeting.seen(geometry, i..i + 1);
+        let seen = meeting.seen(sequences, i..i + 1);
         *end = seen.end;
         scores[..seen.start].fill(f32::NEG_INFINITY);
         if meeting.relation == Relation::Mixed {

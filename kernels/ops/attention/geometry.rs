@@ -28,6 +28,11 @@ pub enum Mask {
     Causal,
     /// Every query sees every key.
     Bidirectional,
+    /// A query sees the keys before the extent of its row: key s of its sequence if s < extent. An
+    /// operand `extents i32[N]` says it, so that it may be another one for each row: a prefix that
+    /// is seen both ways and a rest that looks back (prefix-LM), or parts that see a common
+    /// context (GLM). An extent of 0 or less sees nothing, one beyond the sequence all of it.
+    Extents,
 }
 
 /// How operands are given.
@@ -68,13 +73,13 @@ impl Geometry {
         self.spec.heads / self.spec.kv_heads
     }
 
-    /// The keys that query `t` may see, segments aside, of `keys` in its sequence.
+    /// The keys that query `t` may see, segments and extents aside, of `keys` in its sequence.
     pub(crate) fn visible(&self, t: usize, keys: usize) -> Range<usize> {
         let low = self.spec.window.map_or(0, |window| (t + 1).saturating_sub(window));
         let high = match (self.spec.mask, self.spec.window) {
             (Mask::Causal, _) => t + 1,
-            (Mask::Bidirectional, Some(window)) => t.saturating_add(window),
-            (Mask::Bidirectional, None) => keys,
+            (Mask::Bidirectional | Mask::Extents, Some(window)) => t.saturating_add(window),
+            (Mask::Bidirectional | Mask::Extents, None) => keys,
         };
         let high = high.min(keys);
         low.min(high)..high
@@ -87,19 +92,21 @@ impl Geometry {
         first.start..last.end
     }
 
-    /// The queries that may see any of these keys, of `queries` in the sequence.
+    /// The queries that may see any of these keys, extents aside, of `queries` in the sequence.
     pub(crate) fn seeing_any(&self, keys: &Range<usize>, queries: usize) -> Range<usize> {
         let low = match (self.spec.mask, self.spec.window) {
             (Mask::Causal, _) => keys.start,
-            (Mask::Bidirectional, Some(window)) => (keys.start + 1).saturating_sub(window),
-            (Mask::Bidirectional, None) => 0,
+            (Mask::Bidirectional | Mask::Extents, Some(window)) => {
+                (keys.start + 1).saturating_sub(window)
+            }
+            (Mask::Bidirectional | Mask::Extents, None) => 0,
         };
         let high = self.spec.window.map_or(queries, |w| (keys.end - 1).saturating_add(w));
         let high = high.min(queries);
         low.min(high)..high
     }
 
-    /// Pairs of one sequence that see each other, segments aside.
+    /// Pairs of one sequence that see each other, segments and extents aside.
     pub(crate) fn pairs(&self) -> usize {
         let keys = self.kv_length();
         (0..self.spec.sequence_length).map(|t| self.visible(t, keys).len()).sum()

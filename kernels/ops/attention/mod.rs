@@ -6,10 +6,10 @@
 //!
 //! Packed: `qkv f[N, (H+2K)·D], segments i32[N] -> out f[N, H·D]`; columns are all query heads,
 //! then all key heads, then all value heads. Separate (cross attention): `q f[N, H·D], kv f[M,
-//! 2K·D], q segments i32[N], kv segments i32[M]`, with sequences of their own length. A query sees
-//! the keys of its own sequence with its own segment, as far as mask and window let it; without
-//! any, its output is 0. Saved: `logsumexp f32[N, H]` of the scaled scores (minus infinity without
-//! keys).
+//! 2K·D], q segments i32[N], kv segments i32[M]`, with sequences of their own length. With
+//! [`Mask::Extents`] `extents i32[N]` follows as the last operand. A query sees the keys of its own
+//! sequence with its own segment, as far as mask and window let it; without any, its output is 0.
+//! Saved: `logsumexp f32[N, H]` of the scaled scores (minus infinity without keys).
 //!
 //! The gradient recomputes the probabilities from logsumexp and overwrites. Dead rows are neither
 //! read nor written; live rows need not be whole sequences.
@@ -56,6 +56,23 @@ pub fn attention(
     Ok(g.apply(Attention(geometry), &[qkv, segments])?[0])
 }
 
+/// As [`attention`] with [`Mask::Extents`], whatever mask `spec` names: row n sees the keys of its
+/// sequence and segment before `extents i32[N]` of it.
+///
+/// # Errors
+/// As [`attention`].
+pub fn attention_within(
+    g: &mut Graph<'_>,
+    qkv: Tensor,
+    segments: Tensor,
+    extents: Tensor,
+    spec: AttentionSpec,
+) -> Result<Tensor> {
+    let spec = AttentionSpec { mask: Mask::Extents, ..spec };
+    let geometry = Geometry { spec, packing: Packing::Packed };
+    Ok(g.apply(Attention(geometry), &[qkv, segments, extents])?[0])
+}
+
 /// Attention of `q f[N, H·D]` over `kv f[M, 2K·D]`, whose sequences have `kv_length` rows.
 ///
 /// `segments` are those of the queries and of the keys. With a causal mask query t sees keys 0..=t.
@@ -75,7 +92,7 @@ pub fn cross_attention(
 }
 
 impl Attention {
-    /// FLOPs of one product over all pairs that see each other.
+    /// FLOPs of one product over all pairs that see each other, whatever extents say.
     fn product_flops(geometry: &Geometry, rows: usize) -> f64 {
         let spec = &geometry.spec;
         let sequences = rows.div_ceil(spec.sequence_length);
@@ -153,6 +170,13 @@ impl Geometry {
             Ok(rows)
         };
         let (own, shared) = (heads * head_dim, 2 * kv_heads * head_dim);
+        let inputs = match (self.spec.mask, inputs) {
+            (Mask::Extents, [others @ .., extents]) => {
+                expect_i32(extents, &[inputs[0].leading()], "extents")?;
+                others
+            }
+            _ => inputs,
+        };
         match self.packing {
             Packing::Packed => {
                 let [qkv, segments] = operands(inputs)?;

@@ -8,6 +8,8 @@ pub(super) struct Case<'a> {
     pub(super) kv_length: usize,
     pub(super) q_segments: &'a [i32],
     pub(super) kv_segments: &'a [i32],
+    /// With [`Mask::Extents`].
+    pub(super) extents: &'a [i32],
 }
 
 impl Case<'_> {
@@ -28,7 +30,11 @@ impl Case<'_> {
         let near = spec.window.is_none_or(|window| t.abs_diff(s) < window);
         query / spec.sequence_length == key / self.kv_length
             && self.q_segments[query] == self.kv_segments[key]
-            && (spec.mask == Mask::Bidirectional || s <= t)
+            && match spec.mask {
+                Mask::Causal => s <= t,
+                Mask::Bidirectional => true,
+                Mask::Extents => (s as i64) < i64::from(self.extents[query]),
+            }
             && near
     }
 

@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::attention::oracle::Case;
-use crate::ops::attention::{AttentionSpec, Mask, attention, cross_attention};
+use crate::ops::attention::{AttentionSpec, Mask, attention, attention_within, cross_attention};
 use crate::testing::{Array, assert_close, forward, gradients, noise, numeric_gradient, wide};
 
 fn spec(heads: usize, kv_heads: usize, head_dim: usize, length: usize) -> AttentionSpec {
@@ -57,7 +57,8 @@ fn packed_inputs(spec: &AttentionSpec, sequences: usize, segments: Vec<i32>) -> 
 
 fn truth(spec: AttentionSpec, segments: &[i32], qkv: &[f64]) -> Vec<f64> {
     let kv_length = spec.sequence_length;
-    let case = Case { spec, kv_length, q_segments: segments, kv_segments: segments };
+    let (q_segments, kv_segments, extents) = (segments, segments, &[][..]);
+    let case = Case { spec, kv_length, q_segments, kv_segments, extents };
     let [q, kv] = case.unpack(qkv);
     case.forward(&q, &kv)
 }
@@ -118,7 +119,8 @@ fn cross_attention_agrees_with_f64_both_ways() {
     let trace = |g: &mut Graph<'_>, x: &[Tensor]| -> Result<Vec<Tensor>> {
         Ok(vec![cross_attention(g, x[0], x[1], [x[2], x[3]], kv_length, spec)?])
     };
-    let case = Case { spec, kv_length, q_segments: &q_segments, kv_segments: &kv_segments };
+    let (own, keys) = (&q_segments[..], &kv_segments[..]);
+    let case = Case { spec, kv_length, q_segments: own, kv_segments: keys, extents: &[] };
     let x = [wide(inputs[0].floats()), wide(inputs[1].floats())];
     let f = |x: &[Vec<f64>]| case.forward(&x[0], &x[1]);
     let got = forward(&inputs, &trace).unwrap();
@@ -192,4 +194,106 @@ fn contradictions_are_refused() {
     let expected = "attention at : qkv is f32[4, 12], not a float [4, 16]";
     assert_eq!(refusal(spec(2, 1, 4, 4)), expected);
     assert!(refusal(spec(2, 1, 257, 4)).contains("heads of 257 elements"));
+}
+
+/// Sizes, and a row's extent by its place in the sequence: prefixes, parts with a common context,
+/// and anything, rows that see nothing and extents beyond the sequence among them.
+fn extents(spec: &AttentionSpec, sequences: usize, kind: usize) -> Vec<i32> {
+    let length = spec.sequence_length as i32;
+    let any = |n: i32| n.wrapping_mul(37).wrapping_add(11).rem_euclid(length + 9) - 3;
+    let of = |t: i32, sequence: i32| match kind {
+        0 => (t + 1).max((length * (sequence + 1)) / (sequence + 3)),
+        1 if t < length / 2 => length / 2,
+        1 => t + 1,
+        _ => any(t + sequence * length),
+    };
+    (0..sequences as i32).flat_map(|sequence| (0..length).map(move |t| of(t, sequence))).collect()
+}
+
+fn within(spec: AttentionSpec) -> impl Fn(&mut Graph<'_>, &[Tensor]) -> Result<Vec<Tensor>> {
+    move |g, x| Ok(vec![attention_within(g, x[0], x[1], x[2], spec)?])
+}
+
+#[test]
+fn extents_agree_with_pairs_in_f64_both_ways() {
+    let sizes = [
+        (spec(1, 1, 1, 1), 1),
+        (spec(2, 1, 3, 5), 3),
+        (spec(2, 1, 2, 70), 1),
+        (AttentionSpec { window: Some(30), scale: Some(0.3), ..spec(2, 2, 1, 71) }, 1),
+    ];
+    for ((spec, sequences), kind) in sizes.into_iter().flat_map(|size| [0, 1, 2].map(|k| (size, k)))
+    {
+        let spec = AttentionSpec { mask: Mask::Extents, ..spec };
+        let (n, own) = (sequences * spec.sequence_length, spec.heads * spec.head_dim);
+        let extents = extents(&spec, sequences, kind);
+        for segments in [vec![0; n], documents(n)] {
+            let mut inputs = packed_inputs(&spec, sequences, segments.clone()).to_vec();
+            inputs.push(Array::i32(&[n], extents.clone()));
+            let (kv_length, q_segments) = (spec.sequence_length, &segments[..]);
+            let (kv_segments, extents) = (q_segments, &extents[..]);
+            let case = Case { spec, kv_length, q_segments, kv_segments, extents };
+            let f = |x: &[Vec<f64>]| {
+                let [q, kv] = case.unpack(&x[0]);
+                case.forward(&q, &kv)
+            };
+            let (x, what) = ([wide(inputs[0].floats())], format!("{spec:?}, kind {kind}"));
+            let got = forward(&inputs, &within(spec)).unwrap();
+            assert_close(got[0].floats(), &f(&x), 2e-4, 2e-4, &what);
+            let dout = noise(2, n * own);
+            let seeds = [Array::f32(&[n, own], dout.clone())];
+            let got = gradients(&inputs, &seeds, &within(spec)).unwrap();
+            let expected = numeric_gradient(&x, 0, &wide(&dout), &f);
+            assert_close(got[0].floats(), &expected, 1e-3, 1e-3, &what);
+        }
+    }
+}
+
+#[test]
+fn extents_that_look_back_or_everywhere_give_the_bits_of_those_masks() {
+    let (spec, sequences) = (spec(4, 2, 8, 150), 2);
+    let n = sequences * spec.sequence_length;
+    let inputs = packed_inputs(&spec, sequences, documents(n)).to_vec();
+    let seeds = [Array::f32(&[n, 32], noise(2, n * 32))];
+    let back = (0..n).map(|row| (row % spec.sequence_length) as i32 + 1).collect();
+    for (mask, extents) in [(Mask::Causal, back), (Mask::Bidirectional, vec![i32::MAX; n])] {
+        let plain = AttentionSpec { mask, ..spec };
+        let trace = |g: &mut Graph<'_>, x: &[Tensor]| -> Result<Vec<Tensor>> {
+            Ok(vec![attention(g, x[0], x[1], plain)?])
+        };
+        let given = [inputs.clone(), vec![Array::i32(&[n], extents)]].concat();
+        let (a, b) = (forward(&inputs, &trace), forward(&given, &within(spec)));
+        assert_eq!(a.unwrap(), b.unwrap(), "{mask:?}");
+        let (a, b) = (gradients(&inputs, &seeds, &trace), gradients(&given, &seeds, &within(spec)));
+        assert_eq!(a.unwrap()[0], b.unwrap()[0], "{mask:?}");
+    }
+}
+
+#[test]
+fn extents_leave_dead_rows_alone() {
+    let (spec, sequences, live) = (spec(2, 1, 3, 70), 3, 99);
+    let (n, columns, own) = (210, packed_columns(&spec), 6);
+    let mut inputs = packed_inputs(&spec, sequences, documents(n)).to_vec();
+    let mut seen = extents(&spec, sequences, 0);
+    let (clean, given) = (inputs.clone(), seen.clone());
+    let Array::Float(_, data, _) = &mut inputs[0] else { unreachable!("qkv is a float") };
+    data[live * columns..].fill(f32::NAN);
+    seen[live..].fill(i32::MAX);
+    inputs.extend([Array::i32(&[n], seen), Array::i32(&[], vec![live as i32])]);
+    let trace = |g: &mut Graph<'_>, x: &[Tensor]| -> Result<Vec<Tensor>> {
+        let rows = g.with_live(x[0], x[3]);
+        Ok(vec![attention_within(g, rows, x[1], x[2], spec)?])
+    };
+    let got = forward(&inputs, &trace).unwrap();
+    // The first sequence is whole.
+    let whole = [clean.clone(), vec![Array::i32(&[n], given)]].concat();
+    let alone = forward(&whole, &within(spec)).unwrap();
+    assert_eq!(got[0].floats()[..70 * own], alone[0].floats()[..70 * own]);
+    assert!(got[0].floats()[..live * own].iter().all(|x| x.is_finite()));
+    assert!(got[0].floats()[live * own..].iter().all(|x| x.is_nan()));
+    let mut dout = noise(2, n * own);
+    dout[live * own..].fill(f32::NAN);
+    let got = gradients(&inputs, &[Array::f32(&[n, own], dout)], &trace).unwrap();
+    assert!(got[0].floats()[..live * columns].iter().all(|x| x.is_finite()));
+    assert!(got[0].floats()[live * columns..].iter().all(|x| x.is_nan()));
 }

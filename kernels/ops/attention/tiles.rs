@@ -1,9 +1,12 @@
 //! Where heads lie in rows, and which tiles of queries and keys meet, on the CPU.
+//!
+//! Everything that extents decide is decided here: [`Geometry`] reads no numbers.
 
 use std::ops::Range;
 
 use crate::cpu::CpuRun;
 use crate::cpu::gemm::{Matrix, Size};
+use crate::ops::attention::Mask;
 use crate::ops::attention::cpu::{KEYS, QUERIES};
 use crate::ops::attention::geometry::{Geometry, Packing};
 
@@ -42,6 +45,7 @@ pub(crate) struct Sequences<'a> {
     pub(crate) v: Heads<'a>,
     pub(crate) q_segments: &'a [i32],
     pub(crate) kv_segments: &'a [i32],
+    extents: Option<&'a [i32]>,
     q_live: usize,
     kv_live: usize,
 }
@@ -62,6 +66,8 @@ impl<'a> Sequences<'a> {
             }
         };
         let [q_segments, kv_segments] = segments.map(|i| run.input::<i32>(first + i));
+        let has_extents = spec.mask == Mask::Extents;
+        let extents = has_extents.then(|| run.input::<i32>(first + segments[1] + 1));
         Self {
             geometry,
             q,
@@ -69,6 +75,7 @@ impl<'a> Sequences<'a> {
             v: Heads { first: k.first + spec.kv_heads * head_dim, ..k },
             q_segments,
             kv_segments,
+            extents,
             q_live: run.live_input(first),
             kv_live: run.live_input(kv),
         }
@@ -93,6 +100,30 @@ impl<'a> Sequences<'a> {
     /// Live query rows.
     pub(crate) fn q_live(&self) -> usize {
         self.q_live
+    }
+
+    /// The extents of these queries of the sequence whose first row is `first`.
+    fn extents(&self, first: usize, queries: &Range<usize>) -> Option<&'a [i32]> {
+        self.extents.map(|all| &all[first..][queries.clone()])
+    }
+
+    /// The keys that any of these queries may see, of `keys` in their sequence.
+    fn visible_to_any(&self, first: usize, queries: &Range<usize>, keys: usize) -> Range<usize> {
+        let visible = self.geometry.visible_to_any(queries, keys);
+        let Some(extents) = self.extents(first, queries) else { return visible };
+        let longest = extents.iter().copied().max().unwrap_or(0).max(0) as usize;
+        visible.start.min(longest)..visible.end.min(longest)
+    }
+
+    /// The queries of these that may see any of the keys.
+    fn seeing_any(&self, first: usize, keys: &Range<usize>, of: &Range<usize>) -> Range<usize> {
+        let seeing = self.geometry.seeing_any(keys, of.end);
+        let seeing = seeing.start.clamp(of.start, of.end)..seeing.end.clamp(of.start, of.end);
+        let Some(extents) = self.extents(first, &seeing) else { return seeing };
+        let sees = |extent: &i32| *extent > keys.start as i32;
+        let Some(low) = extents.iter().position(sees) else { return seeing.start..seeing.start };
+        let high = extents.iter().rposition(sees).map_or(low, |last| last + 1);
+        seeing.start + low..seeing.start + high
     }
 }
 
@@ -152,17 +183,18 @@ impl Meeting {
     }
 
     /// The keys that any of these queries may see; both count from the tile's first.
-    pub(crate) fn seen(&self, geometry: &Geometry, queries: Range<usize>) -> Range<usize> {
+    pub(crate) fn seen(&self, sequences: &Sequences<'_>, queries: Range<usize>) -> Range<usize> {
         let first = self.queries.start;
         let queries = first + queries.start..first + queries.end;
-        inside(&self.keys, geometry.visible_to_any(&queries, self.keys.end))
+        let visible = sequences.visible_to_any(self.first_query_row, &queries, self.keys.end);
+        inside(&self.keys, visible)
     }
 
     /// The queries that may see any of these keys; both count from the tile's first.
-    pub(crate) fn seeing(&self, geometry: &Geometry, keys: Range<usize>) -> Range<usize> {
+    pub(crate) fn seeing(&self, sequences: &Sequences<'_>, keys: Range<usize>) -> Range<usize> {
         let first = self.keys.start;
         let keys = first + keys.start..first + keys.end;
-        inside(&self.queries, geometry.seeing_any(&keys, self.queries.end))
+        inside(&self.queries, sequences.seeing_any(self.first_query_row, &keys, &self.queries))
     }
 
     /// Of the scores, products over `k` elements.
@@ -184,8 +216,8 @@ impl Sequences<'_> {
         sequence: usize,
         queries: Range<usize>,
     ) -> impl Iterator<Item = Meeting> {
-        let (_, count) = self.keys(sequence);
-        let visible = self.geometry.visible_to_any(&queries, count);
+        let ((first, _), (_, count)) = (self.queries(sequence), self.keys(sequence));
+        let visible = self.visible_to_any(first, &queries, count);
         tiles(visible, KEYS)
             .map(move |keys| self.meeting(sequence, queries.clone(), keys))
             .filter(|meeting| meeting.relation != Relation::Apart)
@@ -197,8 +229,8 @@ impl Sequences<'_> {
         sequence: usize,
         keys: Range<usize>,
     ) -> impl Iterator<Item = Meeting> {
-        let (_, count) = self.queries(sequence);
-        let seeing = self.geometry.seeing_any(&keys, count);
+        let (first, count) = self.queries(sequence);
+        let seeing = self.seeing_any(first, &keys, &(0..count));
         tiles(seeing, QUERIES)
             .map(move |queries| self.meeting(sequence, queries, keys.clone()))
             .filter(|meeting| meeting.relation != Relation::Apart)

@@ -36,6 +36,13 @@ pub struct Difference {
     pub equal_steps: u64,
     /// The first step whose loss or norm differs.
     pub loss: Option<LossDifference>,
+    /// Steps of a log, by number; a repeated step counts as it was done last.
+pub(crate) fn steps(run: &Run) -> Result<BTreeMap<u64, StepReport>, Failure> {
+    read(run).map(|(steps, _)| steps)
+}
+
+/// By task, the first evaluation that both have and that differs.
+    pub tasks: Vec<TaskDifference>,
     /// The first step whose fingerprints differ.
     pub fingerprint: Option<BucketDifference>,
     /// Keys of the configuration that differ, with both values.
@@ -59,6 +66,20 @@ pub struct LossDifference {
     pub loss: [f64; 2],
     /// Both gradient norms.
     pub grad_norm: [f64; 2],
+    /// Of several tracks those whose losses differ in that step, or that only one of both has.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tracks: Vec<String>,
+}
+
+/// An evaluation that differs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TaskDifference {
+    /// Name of the task.
+    pub task: String,
+    /// Steps done.
+    pub step: u64,
+    /// Both losses.
+    pub loss: [f64; 2],
 }
 
 /// Fingerprints that differ.
@@ -94,7 +115,8 @@ pub struct KeyDifference {
 /// Bad input: one of them is no run, its configuration was edited, or a log cannot be read.
 pub fn diff(a: &Run, b: &Run) -> Result<Difference, Failure> {
     [a, b].into_iter().try_for_each(|run| run.hold_against_newest(Holds::All))?;
-    let logs = [steps(a)?, steps(b)?];
+    let [(log_a, tasks_a), (log_b, tasks_b)] = [read(a)?, read(b)?];
+    let logs = [log_a, log_b];
     let last = |log: &BTreeMap<u64, StepReport>| log.keys().next_back().copied().unwrap_or(0);
     let parting = Parting::find(&logs[0], &logs[1]);
     let ((digests_a, data_a), (digests_b, data_b)) = (digests(a)?, digests(b)?);
@@ -115,6 +137,7 @@ pub fn diff(a: &Run, b: &Run) -> Result<Difference, Failure> {
         steps: [last(&logs[0]), last(&logs[1])],
         equal_steps: parting.equal,
         loss: parting.loss,
+        tasks: differing(&tasks_a, &tasks_b),
         fingerprint,
         config: keys(&a.config, &b.config),
         same_numbers: a.config.digest() == b.config.digest(),
@@ -124,18 +147,43 @@ pub fn diff(a: &Run, b: &Run) -> Result<Difference, Failure> {
     })
 }
 
-/// Steps of a log, by number; a repeated step counts as it was done last.
-pub(crate) fn steps(run: &Run) -> Result<BTreeMap<u64, StepReport>, Failure> {
-    let (path, mut steps) = (run.folder.join(LOG), BTreeMap::new());
+/// Losses of evaluations, by task and step.
+type Tasks = BTreeMap<(String, u64), f64>;
+
+/// Steps of a log by number, and its evaluations; what is repeated counts as it was done last.
+fn read(run: &Run) -> Result<(BTreeMap<u64, StepReport>, Tasks), Failure> {
+    let (path, mut steps, mut tasks) = (run.folder.join(LOG), BTreeMap::new(), Tasks::new());
     if LocalDisk.exists(&path) {
-        for_each_line(&LocalDisk, &path, |line| {
-            if let Line::Step(report) = line {
+        for_each_line(&LocalDisk, &path, |line| match line {
+            Line::Step(report) => {
                 steps.insert(report.step, report);
             }
+            Line::Evaluate(report) => {
+                tasks.insert((report.task, report.step), report.loss);
+            }
+            _ => {}
         })
         .map_err(Failure::user)?;
     }
-    Ok(steps)
+    Ok((steps, tasks))
+}
+
+/// By task, the first evaluation that both have and that differs.
+fn differing(a: &Tasks, b: &Tasks) -> Vec<TaskDifference> {
+    let mut found: Vec<TaskDifference> = Vec::new();
+    for ((task, step), &one) in a {
+        let Some(&other) = b.get(&(task.clone(), *step)) else { continue };
+        let known = found.last().is_some_and(|last| last.task == *task);
+        if !known && !same(one, other) {
+            found.push(TaskDifference { task: task.clone(), step: *step, loss: [one, other] });
+        }
+    }
+    found
+}
+
+/// Equal, or no number on both sides.
+fn same(x: f64, y: f64) -> bool {
+    x == y || (x.is_nan() && y.is_nan())
 }
 
 /// Where two logs part.
@@ -159,12 +207,12 @@ impl Parting {
         let mut parting = Self::default();
         for (&step, one) in a {
             let Some(other) = b.get(&step) else { continue };
-            let same = |x: f64, y: f64| x == y || (x.is_nan() && y.is_nan());
             let equal = same(one.loss, other.loss) && same(one.grad_norm, other.grad_norm);
             if !equal && parting.loss.is_none() {
                 let loss = [one.loss, other.loss];
                 let grad_norm = [one.grad_norm, other.grad_norm];
-                parting.loss = Some(LossDifference { step, loss, grad_norm });
+                let tracks = tracks(one, other);
+                parting.loss = Some(LossDifference { step, loss, grad_norm, tracks });
             }
             if one.fingerprint != other.fingerprint && parting.buckets.is_none() {
                 let longest = one.fingerprint.len().max(other.fingerprint.len());
@@ -177,6 +225,21 @@ impl Parting {
         }
         parting
     }
+}
+
+/// Names of the losses that differ in a step, or that one of both has not.
+fn tracks(one: &StepReport, other: &StepReport) -> Vec<String> {
+    let of = |report: &StepReport, name: &str| {
+        report.losses.iter().find(|(own, _)| own == name).map(|(_, loss)| *loss)
+    };
+    let mut names: Vec<&String> = one.losses.iter().chain(&other.losses).map(|l| &l.0).collect();
+    names.sort_unstable();
+    names.dedup();
+    let differs = |name: &&&String| match (of(one, name), of(other, name)) {
+        (Some(one), Some(other)) => !same(one, other),
+        _ => true,
+    };
+    names.iter().filter(differs).map(|name| (*name).clone()).collect()
 }
 
 /// Digests by step, and the identity of the data that the newest checkpoint was made from.

@@ -15,7 +15,7 @@ use octet_actors::telemetry::totals::{Summary, Totals};
 use serde::Serialize;
 
 use crate::composition::Composition;
-use crate::config::Config;
+use crate::config::{Config, TrackConfig};
 use crate::data::{ShardSummary, shard};
 use crate::failure::Failure;
 use crate::look::{Holds, Run};
@@ -80,8 +80,23 @@ pub struct ConfigSummary {
     pub text: String,
     /// Elements of all parameters, if the vocabulary is known.
     pub parameters: Option<usize>,
+    /// `[[tracks]]`.
+    pub tracks: Vec<TrackLine>,
     /// Where the prepared data lie and what they are, if the run says so.
     pub data: Option<DataPlace>,
+}
+
+/// A track in one line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrackLine {
+    /// Its name.
+    pub name: String,
+    /// The kind of its objective.
+    pub objective: String,
+    /// Its model.
+    pub model: String,
+    /// Its weight, or its weights by step.
+    pub weight: String,
 }
 
 /// A checkpoint in one line.
@@ -133,6 +148,12 @@ fn of_checkpoint(folder: &Path) -> Result<Inspected, Failure> {
     checkpoint::inspect(&LocalDisk, folder).map(Inspected::Checkpoint).map_err(Failure::user)
 }
 
+fn track(track: &TrackConfig) -> TrackLine {
+    let (name, model) = (track.name.clone(), track.model.clone());
+    let objective = track.objective.name().to_owned();
+    TrackLine { name, objective, model, weight: track.weight.shown() }
+}
+
 fn of_run(folder: &Path) -> Result<RunSummary, Failure> {
     let run = Run::open(folder, &[])?;
     let config = &run.config;
@@ -146,6 +167,7 @@ fn of_run(folder: &Path) -> Result<RunSummary, Failure> {
         tokenizer: config.data.tokenizer.clone(),
         text: config.data.text.to_string(),
         parameters: parameters(config),
+        tracks: config.tracks.iter().map(track).collect(),
         data: DataPlace::read(folder),
     };
     let checkpoints = checkpoints(&run)?;

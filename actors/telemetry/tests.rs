@@ -10,7 +10,7 @@ use crossbeam::channel::{Receiver, unbounded};
 use super::metrics::Metrics;
 use super::resources::{Floors, Resources};
 use super::status::{RunState, Status};
-use super::totals::{LossAt, Summary, TaskSummary};
+use super::totals::{LossAt, Summary, TaskSummary, TrackSummary};
 use super::{BACKLOG_LINES, Telemetry, TelemetryMessage, TelemetrySetup};
 use crate::actor::{Actor, Closed, Flow, Port};
 use crate::fault::{ActorName, Blame, Fault};
@@ -277,6 +277,8 @@ fn the_summary_knows_final_and_best_and_how_time_was_spent() {
     for (number, loss) in [(1, 3.0), (2, 1.0), (3, f64::NAN), (4, 2.0)] {
         let mut report = report(number, loss);
         report.skipped = !loss.is_finite();
+        // It leaves the last step out.
+        report.losses = if number < 4 { vec![("lm".to_owned(), 2.0 * loss)] } else { vec![] };
         tell(&mut telemetry, TelemetryMessage::Step(report));
     }
     for (number, task, loss) in [(2, "a", 1.5), (2, "b", 9.0), (4, "a", 1.75)] {
@@ -293,6 +295,7 @@ fn the_summary_knows_final_and_best_and_how_time_was_spent() {
         final_loss: Some(2.0),
         best_loss: Some(1.0),
         best_step: Some(2),
+        tracks: vec![TrackSummary { track: "lm".to_owned(), last: None, best: at(2, 2.0) }],
         evaluations: vec![
             TaskSummary { task: "a".to_owned(), last: at(4, 1.75), best: at(2, 1.5) },
             TaskSummary { task: "b".to_owned(), last: at(2, 9.0), best: at(2, 9.0) },

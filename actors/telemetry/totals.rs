@@ -27,6 +27,17 @@ pub struct TaskSummary {
     pub best: Option<LossAt>,
 }
 
+/// Final and best training loss of one of several tracks, or of one loss of a track.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrackSummary {
+    /// Its name in the lines of steps.
+    pub track: String,
+    /// The last step that it was in, where its loss was finite.
+    pub last: Option<LossAt>,
+    /// The lowest finite loss.
+    pub best: Option<LossAt>,
+}
+
 /// The last checkpoint on disk.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LastCheckpoint {
@@ -51,6 +62,9 @@ pub struct Summary {
     pub best_loss: Option<f64>,
     /// The step that had it.
     pub best_step: Option<u64>,
+    /// By track, in the order of their first steps; none where there is one loss.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tracks: Vec<TrackSummary>,
     /// By task, in the order of their first evaluations.
     pub evaluations: Vec<TaskSummary>,
     /// Updates skipped for a non-finite norm or an overflow.
@@ -79,6 +93,7 @@ pub struct Totals {
     skipped_updates: u64,
     rollbacks: u64,
     accepted_s: f64,
+    tracks: Vec<TrackSummary>,
     tasks: Vec<TaskSummary>,
     wall_time_s: f64,
     /// Seconds of the steps since the last time line: a process that was killed has lived so long.
@@ -114,6 +129,9 @@ impl Totals {
         let at = LossAt { step: report.step, loss: report.loss };
         self.last = Some(at);
         self.best = better(self.best, at);
+        for (name, loss) in &report.losses {
+            self.add_track(name, LossAt { step: report.step, loss: *loss });
+        }
         self.counts.tokens += report.tokens.saturating_sub(self.tokens);
         self.counts.skipped_updates += u64::from(report.skipped);
         self.tokens = report.tokens;
@@ -123,6 +141,18 @@ impl Totals {
         } else {
             self.accepted_s += report.step_ms / 1e3;
         }
+    }
+
+    fn add_track(&mut self, name: &str, at: LossAt) {
+        let known = self.tracks.iter().position(|track| track.track == name);
+        let index = known.unwrap_or_else(|| {
+            let track = name.to_owned();
+            self.tracks.push(TrackSummary { track, last: None, best: None });
+            self.tracks.len() - 1
+        });
+        let track = &mut self.tracks[index];
+        track.last = at.loss.is_finite().then_some(at);
+        track.best = better(track.best, at);
     }
 
     fn add_evaluation(&mut self, report: &EvaluationReport) {
@@ -189,6 +219,7 @@ impl Totals {
             final_loss: self.last.map(|last| last.loss).filter(|loss| loss.is_finite()),
             best_loss: self.best.map(|best| best.loss),
             best_step: self.best.map(|best| best.step),
+            tracks: self.tracks.clone(),
             evaluations: self.tasks.clone(),
             skipped_updates: self.skipped_updates,
             rollbacks: self.rollbacks,

@@ -55,6 +55,13 @@ fn print_difference(found: &Difference) {
     if let Some(loss) = &found.loss {
         let ([a, b], [c, d]) = (loss.loss, loss.grad_norm);
         out!("loss         first differs at step {}: {a}, {b} (norm {c}, {d})", loss.step);
+        if !loss.tracks.is_empty() {
+            out!("             in {}", loss.tracks.join(", "));
+        }
+    }
+    for task in &found.tasks {
+        let [a, b] = task.loss;
+        out!("task         {} first differs at step {}: {a}, {b}", task.task, task.step);
     }
     if let Some(difference) = &found.fingerprint {
         out!("fingerprint  first differs at step {}", difference.step);

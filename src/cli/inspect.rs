@@ -116,12 +116,18 @@ fn print_run(run: &RunSummary) {
     );
     let loss = |loss: Option<f64>| loss.map_or("none".to_string(), |loss| format!("{loss:.4}"));
     out!("loss        {} at the end, {} at best", loss(log.final_loss), loss(log.best_loss));
-    for task in &log.evaluations {
-        let [last, best] = [task.last, task.best].map(|at| match at {
+    for track in &config.tracks {
+        let (name, objective, model) = (&track.name, &track.objective, &track.model);
+        out!("{name:<11} {objective} of {model}, weight {}", track.weight);
+    }
+    let tracks = log.tracks.iter().map(|track| (&track.track, track.last, track.best));
+    let tasks = log.evaluations.iter().map(|task| (&task.task, task.last, task.best));
+    for (name, last, best) in tracks.chain(tasks) {
+        let [last, best] = [last, best].map(|at| match at {
             Some(at) => format!("{:.4} at step {}", at.loss, at.step),
             None => "none".to_string(),
         });
-        out!("{:<11} {last}, best {best}", task.task);
+        out!("{name:<11} {last}, best {best}");
     }
     for source in &run.sources {
         let name = if source.name.is_empty() { "text" } else { &source.name };

@@ -61,6 +61,13 @@ macro_rules! tagged {
                 }
             }
 
+            /// Its kind in files.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)+
+                }
+            }
+
             /// What all kinds can do.
             pub fn get(&self) -> &dyn $trait {
                 match self {

@@ -143,7 +143,8 @@ impl Weight {
         require(grow, key, || expected("steps that grow", self.shown()))
     }
 
-    fn shown(&self) -> String {
+    /// As in files.
+    pub fn shown(&self) -> String {
         match self {
             Self::Constant(weight) => weight.to_string(),
             Self::Points(points) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use octet_actors::report::{StepReport, WaitMs};
 
-use super::{Parting, first_difference, keys, names};
+use super::{Parting, Tasks, differing, first_difference, keys, names};
 use crate::config::Config;
 
 fn log(steps: impl Iterator<Item = u64>) -> BTreeMap<u64, StepReport> {
@@ -81,4 +81,22 @@ fn buckets_and_keys_have_names() {
     assert_eq!(found, ["model.layers", "run.threads"]);
     assert_eq!(differences[0].values, [Some("2".to_string()), Some("3".to_string())]);
     assert_eq!(differences[1].values, [None, Some("1".to_string())]);
+}
+
+#[test]
+fn tracks_and_tasks_that_differ_are_named() {
+    let (mut a, mut b) = (log(1..=4), log(1..=4));
+    let losses = |of: &[(&str, f64)]| of.iter().map(|&(n, l)| (n.to_owned(), l)).collect();
+    a.get_mut(&2).unwrap().losses = losses(&[("lm", 1.0), ("bert", 2.0), ("gone", 1.0)]);
+    b.get_mut(&2).unwrap().losses = losses(&[("lm", 1.0), ("bert", 2.5), ("new", 1.0)]);
+    b.get_mut(&2).unwrap().loss = 9.0;
+    assert_eq!(Parting::find(&a, &b).loss.unwrap().tracks, ["bert", "gone", "new"]);
+    let tasks = |of: &[(&str, u64, f64)]| -> Tasks {
+        of.iter().map(|&(task, step, loss)| ((task.to_owned(), step), loss)).collect()
+    };
+    let a = tasks(&[("x", 2, 1.0), ("x", 4, 1.0), ("x", 6, 1.0), ("y", 2, f64::NAN)]);
+    let b = tasks(&[("x", 2, 1.0), ("x", 4, 0.5), ("x", 6, 0.5), ("y", 2, f64::NAN)]);
+    let found = differing(&a, &b);
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].task.as_str(), found[0].step, found[0].loss), ("x", 4, [1.0, 0.5]));
 }

@@ -70,6 +70,25 @@ width = 16
         .collect();
     let wanted = [(2, "hidden"), (3, "text"), (4, "hidden"), (6, "text"), (6, "hidden")];
     assert_eq!(evaluated, wanted.map(|(step, task)| (step, task.to_owned())));
+    let summary: serde_json::Value =
+        serde_json::from_str(&place.read("runs/both/summary.json")).unwrap();
+    let names = |list: &str, key: &str| -> Vec<String> {
+        let all = summary[list].as_array().unwrap().iter();
+        all.map(|one| one[key].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("tracks", "track"), ["lm", "bert"]);
+    assert_eq!(names("evaluations", "task"), ["hidden", "text"]);
+    let shown = place.prints(&["inspect", "runs/both"]);
+    for line in
+        ["lm          next_token of model, weight 1", "bert        masked of bert, weight [["]
+    {
+        assert!(shown.lines().any(|own| own.starts_with(line)), "{line}: {shown}");
+    }
+    place.train("runs/other", &["optimizer.weight_decay=0.5"]);
+    let compared = place.run(&["diff", "runs/both", "runs/other"]);
+    let compared = String::from_utf8(compared.stdout).unwrap();
+    assert!(compared.contains("             in bert, lm"), "{compared}");
+    assert!(compared.contains("task         hidden first differs at step 2: "), "{compared}");
     let shown = place.prints(&["evaluate", "runs/both", "--task", "hidden"]);
     assert!(shown.contains("hidden"), "{shown}");
     let plan = place.json(&["plan", "tiny.toml", "--json"]);

@@ -52,7 +52,7 @@ impl Chain {
                 }
                 None => step.get().open()?,
             };
-            Ok((step.name(), opened))
+            Ok((step.name().to_owned(), opened))
         };
         Ok(Self { steps: config.0.iter().map(&mut open).collect::<Result<_, DataError>>()? })
     }

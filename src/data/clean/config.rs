@@ -55,14 +55,6 @@ impl CleanChain {
     }
 }
 
-impl CleanStep {
-    /// Its name in files and reports.
-    pub fn name(&self) -> String {
-        let table = Table::try_from(self).expect("every step has a form in TOML");
-        table[Self::TAG].as_str().expect("the tag is a string").to_owned()
-    }
-}
-
 impl<'de> Deserialize<'de> for CleanChain {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut steps = Vec::new();

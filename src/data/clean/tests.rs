@@ -10,7 +10,7 @@ fn read(text: &str) -> Result<CleanChain, String> {
 #[test]
 fn names_and_tables_are_steps_and_the_stored_form_says_everything() {
     let chain = read("[\"unicode\", {step = \"length\", min_characters = 3}]").unwrap();
-    let names: Vec<String> = chain.0.iter().map(|step| step.name()).collect();
+    let names: Vec<&str> = chain.0.iter().map(|step| step.name()).collect();
     assert_eq!(names, ["unicode", "length"]);
     let stored = toml::Value::try_from(&chain).unwrap();
     assert!(stored.to_string().contains("max_characters = 10000000"), "{stored}");

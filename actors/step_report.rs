@@ -28,8 +28,8 @@ pub struct StepAt {
 }
 
 /// The report of a step. A program's `loss` adds up to the loss; the mean of `loss_sum` over
-/// `targets` is named for the program, that of `NAME.loss_sum` over `NAME.targets` for NAME. Means
-/// are reported where there are several.
+/// `targets` is named for the program, that of `NAME.loss_sum` over `NAME.targets` for NAME; one
+/// without targets is a mean already, one for each run. Means are reported where there are several.
 pub fn step_report(
     workload: &dyn Workload,
     at: StepAt,
@@ -41,15 +41,18 @@ pub fn step_report(
     runs.sort_by_key(|run| run.micro_batch);
     let mut loss = 0.0;
     let mut named: Vec<(&str, f64, u64)> = Vec::new();
+    let mut all_targets = None;
     for run in runs {
         let program = &workload.programs()[run.program];
         let scalar = |name: &str| scalar(workload, run, name);
         loss += scalar("loss").map_or(0.0, |bits| f64::from(f32::from_bits(bits)));
         for (fetch, _) in program.fetches() {
             let Some(prefix) = fetch.strip_suffix("loss_sum") else { continue };
-            let (sum, targets) = (scalar(fetch), scalar(&format!("{prefix}targets")));
-            let (Some(sum), Some(targets)) = (sum, targets) else { continue };
-            let (sum, targets) = (f64::from(f32::from_bits(sum)), u64::from(targets));
+            let Some(sum) = scalar(fetch) else { continue };
+            let counted = scalar(&format!("{prefix}targets")).map(u64::from);
+            // What has no targets is the mean of a micro-batch.
+            let (sum, targets) = (f64::from(f32::from_bits(sum)), counted.unwrap_or(1));
+            all_targets = Some(all_targets.unwrap_or(0) + counted.unwrap_or(0));
             let name = prefix.strip_suffix('.').unwrap_or(&program.name);
             match named.iter_mut().find(|entry| entry.0 == name) {
                 Some(entry) => *entry = (entry.0, entry.1 + sum, entry.2 + targets),
@@ -57,9 +60,7 @@ pub fn step_report(
             }
         }
     }
-    let targets = named.iter().map(|&(.., targets)| targets).sum();
-    let targets = (!named.is_empty()).then_some(targets);
-    if targets == Some(0) {
+    if all_targets == Some(0) {
         loss = f64::NAN;
     }
     if named.len() < 2 {
@@ -79,7 +80,7 @@ pub fn step_report(
         batch: (batch != step).then_some(batch),
         tokens: before + tokens,
         loss,
-        targets,
+        targets: all_targets,
         losses: named.iter().map(mean).collect(),
         learning_rate: workload.update(step).learning_rate,
         grad_norm: outcomes.first().map_or(f64::NAN, |o| o.norm),

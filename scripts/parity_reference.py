@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The numbers that Octet is held against, made by PyTorch and by nothing else.
+"""The numbers that Octet is held against, made by PyTorch and transformers and by nothing else.
 
-Builds tiny decoders from plain torch modules, trains each for ten steps of AdamW, and writes one
-JSON file: the losses, norms and learning rates of the steps, and for the gradients of the first
+Builds tiny decoders from plain torch modules, and takes BERT and ELECTRA from transformers
+(parity_encoders.py), trains each for ten steps of AdamW, and writes one JSON file: the losses, norms and learning rates of the steps, and for the gradients of the first
 step and the changes of the parameters over all steps, per tensor, the norm, eight random
 projections and three elements (with --full all elements as well). `tests/parity` compares with it.
 
@@ -22,7 +22,7 @@ No weights and no data are stored; both sides compute them. With all arithmetic 
               hash(seed("projection/NAME"), i) is 1
 
 Names are Octet's. `qkv` stands for queries, keys and values one below the other, `gate_up` for
-gate and up. NAME[a:b] is a part of a tensor: GPT-2's biases of keys are left out of the changes,
+gate and up. NAME[a:b] is a part of a tensor: biases of keys without rotations are left out of the changes,
 because they shift all scores of a query alike. Their gradient is zero but for rounding, and AdamW
 makes steps of full size from it.
 """
@@ -47,7 +47,8 @@ WEIGHT_DECAY, CLIP_NORM = 0.1, 1.0
 # What the families are made of. `stretch`: factor, low, high, original length (Llama 3.1);
 # `windows`: by block, how many keys are seen at most; `groups`: by pattern of a name, the factor of
 # the learning rate and the weight decay, the first that fits.
-PLAIN = dict(windows=(None, None), softcap=None, z_loss=0.0, smoothing=0.0, groups={})
+PLAIN = dict(windows=(None, None), softcap=None, z_loss=0.0, smoothing=0.0, groups={},
+             parallel=False)
 CASES = {
     "gpt2": dict(PLAIN, family="gpt2", heads=4, kv_heads=4, head_dim=8, inner=128,
                  documents=False, tied=True),
@@ -62,6 +63,13 @@ CASES = {
     "gemma": dict(PLAIN, family="llama", heads=4, kv_heads=2, head_dim=8, inner=64,
                   documents=True, tied=True, theta=100.0, stretch=None, qkv_bias=False,
                   qk_norm=True, windows=(3, None), softcap=0.5),
+    # Attention and feed-forward of the same rows, one key head for all query heads.
+    "palm": dict(PLAIN, family="llama", heads=4, kv_heads=1, head_dim=16, inner=64,
+                 documents=True, tied=True, theta=100.0, stretch=None, qkv_bias=False,
+                 qk_norm=False, parallel=True, z_loss=1e-2),
+    # A band of keys in every other block.
+    "gpt3": dict(PLAIN, family="gpt2", heads=4, kv_heads=4, head_dim=8, inner=128,
+                 documents=False, tied=True, windows=(4, None)),
     # All that a recipe can add to the loss, and groups of parameters.
     "recipe": dict(PLAIN, family="gpt2", heads=4, kv_heads=4, head_dim=8, inner=128,
                    documents=True, tied=False, softcap=2.0, z_loss=0.02, smoothing=0.1,
@@ -91,6 +99,17 @@ def weights(name, shape):
     values = (units - np.float32(0.5)) * np.float32(0.25)
     center = 1.0 if name.endswith("norm.weight") else 0.0
     return torch.from_numpy((values + np.float32(center)).reshape(shape))
+
+
+def set_weights(tensors):
+    """Fills parameters, by Octet's name those that lie below each other there."""
+    with torch.no_grad():
+        for name, parts in tensors.items():
+            shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+            start, values = 0, weights(name, shape)
+            for part in parts:
+                part.copy_(values[start:start + part.shape[0]])
+                start += part.shape[0]
 
 
 def rows(step, documents):
@@ -194,9 +213,14 @@ class Block(nn.Module):
     def __init__(self, case):
         super().__init__()
         self.attention_norm, self.attention = norm(case, WIDTH), Attention(case)
-        self.feed_forward_norm, self.feed_forward = norm(case, WIDTH), FeedForward(case)
+        self.feed_forward = FeedForward(case)
+        if not case["parallel"]:
+            self.feed_forward_norm = norm(case, WIDTH)
 
     def forward(self, x, positions, mask):
+        if not hasattr(self, "feed_forward_norm"):
+            normed = self.attention_norm(x)
+            return x + self.attention(normed, positions, mask) + self.feed_forward(normed)
         x = x + self.attention(self.attention_norm(x), positions, mask)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -213,13 +237,7 @@ class Decoder(nn.Module):
         self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
         if case["tied"]:
             self.head.weight = self.embedding.weight
-        with torch.no_grad():
-            for name, parts in self.tensors().items():
-                shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-                start, values = 0, weights(name, shape)
-                for part in parts:
-                    part.copy_(values[start:start + part.shape[0]])
-                    start += part.shape[0]
+        set_weights(self.tensors())
 
     def tensors(self):
         """Octet's names with the parameters that lie below each other there."""
@@ -248,6 +266,9 @@ class Decoder(nn.Module):
         squares = logits[labels >= 0].logsumexp(dim=-1).square()
         smooth = F.cross_entropy(logits, labels, label_smoothing=self.case["smoothing"])
         return smooth + self.case["z_loss"] * squares.mean()
+
+    def step_loss(self, step):
+        return self.loss(*rows(step, self.case["documents"]))
 
 
 def rate(step):
@@ -287,7 +308,7 @@ def changes(case, tensors):
     for name, parts in tensors.items():
         now = torch.cat([part.detach() for part in parts])
         change = now - weights(name, now.shape)
-        if case["family"] == "gpt2" and name.endswith("qkv.bias"):
+        if case["family"] != "llama" and name.endswith("qkv.bias"):
             size = len(parts[0])
             yield f"{name}[0:{size}]", change[:size]
             yield f"{name}[{2 * size}:{3 * size}]", change[2 * size:]
@@ -295,10 +316,10 @@ def changes(case, tensors):
             yield name, change
 
 
-def trained(case, full):
-    model = Decoder(case)
-    tensors = model.tensors()
-    treated = [(p, *group(case, name, p)) for name, p in model.named_parameters()]
+def trained(model, full):
+    case, tensors = model.case, model.tensors()
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    treated = [(p, *group(case, name, p)) for name, p in named]
     optimizer = torch.optim.AdamW(
         [dict(params=[p], factor=factor, weight_decay=decay) for p, factor, decay in treated],
         lr=LEARNING_RATE, **OPTIMIZER)
@@ -307,7 +328,7 @@ def trained(case, full):
         for own in optimizer.param_groups:
             own["lr"] = own["factor"] * rate(step)
         optimizer.zero_grad(set_to_none=True)
-        loss = model.loss(*rows(step, case["documents"]))
+        loss = model.step_loss(step)
         loss.backward()
         if step == 0:
             for name, parts in tensors.items():
@@ -362,7 +383,10 @@ def main():
     options = arguments.parse_args()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    result = {name: trained(case, options.full) for name, case in CASES.items()}
+    # Encoders ask this program for its formulas.
+    from parity_encoders import MODELS
+    models = {name: lambda case=case: Decoder(case) for name, case in CASES.items()} | MODELS
+    result = {name: trained(build(), options.full) for name, build in models.items()}
     with open(options.output, "w") as file:
         file.write(text(result))
     if options.against:

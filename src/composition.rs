@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use octet_actors::contract::{Phase, ProgramId, Reading};
 use octet_kernels::error::{Error, Result};
-use octet_kernels::graph::{Goal, Graph, Layout, Policy, Program, StepBufferId, Variables};
+use octet_kernels::graph::{Goal, Graph, Layout, Policy, Program, StepBufferId, Tensor, Variables};
 use octet_kernels::ops::exponential_average::exponential_average;
 
 use crate::config::{Config, Weight};
-use crate::models::{KvCaches, ModelSize, Part, Parts, Scope};
+use crate::models::{Extras, KvCaches, ModelSize, Part, Parts, Scope};
 use crate::objectives::{BatchShape, Writes};
 
 #[cfg(test)]
@@ -196,6 +196,7 @@ impl Composition {
             }
         }
         made.follow();
+        made.after_updates();
         if config.sample.every > 0 {
             made.add_caches(config.sample.sequences, size.max_positions);
         }
@@ -213,6 +214,20 @@ impl Composition {
                 Ok(Goal::Forward)
             };
             let name = format!("average {number}");
+            self.finally.push(ProgramId(self.drafts.len()));
+            self.drafts.push(Draft { name, trains: false, trace: Box::new(trace) });
+        }
+    }
+
+    /// Drafts what models do after updates.
+    fn after_updates(&mut self) {
+        let acts = |part: &&Arc<Part>| part.model().after_update().is_some();
+        for part in self.parts.iter().filter(acts) {
+            let (name, part) = (format!("after update of {}", part.shown()), part.clone());
+            let trace = move |g: &mut Graph<'_>| {
+                part.after_update(g)?;
+                Ok(Goal::Forward)
+            };
             self.finally.push(ProgramId(self.drafts.len()));
             self.drafts.push(Draft { name, trains: false, trace: Box::new(trace) });
         }
@@ -330,22 +345,33 @@ impl Builder<'_> {
         if self.name.is_empty() { loss.to_owned() } else { format!("{}/{loss}", self.name) }
     }
 
-    /// A program of the step.
+    /// A program of the step, which gives the loss of the objective; those of models are added.
     pub fn train(
         &mut self,
-        trace: impl Fn(&mut Graph<'_>) -> Result<Goal> + Send + Sync + 'static,
+        trace: impl Fn(&mut Graph<'_>, &mut Extras) -> Result<Tensor> + Send + Sync + 'static,
     ) -> ProgramId {
         let name = if self.name.is_empty() { "train" } else { self.name };
-        self.draft(name.to_owned(), true, Box::new(trace))
+        let whole = move |g: &mut Graph<'_>| {
+            let mut extras = Extras::training();
+            let loss = trace(g, &mut extras)?;
+            let loss = extras.added_to(g, loss)?;
+            g.fetch("loss", loss);
+            Ok(Goal::Train { loss })
+        };
+        self.draft(name.to_owned(), true, Box::new(whole))
     }
 
     /// A program over held-out data.
-    pub fn held_out(
+    pub fn held_out<R>(
         &mut self,
-        trace: impl Fn(&mut Graph<'_>) -> Result<Goal> + Send + Sync + 'static,
+        trace: impl Fn(&mut Graph<'_>, &mut Extras) -> Result<R> + Send + Sync + 'static,
     ) -> ProgramId {
         let name = self.label("evaluate");
-        self.draft(name, false, Box::new(trace))
+        let whole = move |g: &mut Graph<'_>| {
+            trace(g, &mut Extras::default())?;
+            Ok(Goal::Forward)
+        };
+        self.draft(name, false, Box::new(whole))
     }
 
     fn draft(&mut self, name: String, trains: bool, trace: Trace) -> ProgramId {

@@ -22,6 +22,7 @@ use crate::config::tracks::samples_before;
 use crate::config::{BatchConfig, Config};
 use crate::data::DataError;
 use crate::failure::Failure;
+use crate::models::extras::EXTRA_SCALE;
 use crate::models::{ModelSize, RecomputeConfig};
 use crate::objectives::Inputs;
 use crate::sampling::Decoder;
@@ -344,6 +345,11 @@ impl Experiment {
             let weight = weight.at(step) * loss.weight;
             let scale = if targets == 0 { 0.0 } else { weight / targets as f64 };
             record.field::<f32>(program, loss.scale)[0] = scale as f32;
+        }
+        if program.field(EXTRA_SCALE).is_some() {
+            let micro_batches = (samples(step + 1) - samples(step)) / rows;
+            let scale = weight.at(step) / micro_batches as f64;
+            record.field::<f32>(program, EXTRA_SCALE)[0] = scale as f32;
         }
         Ok(())
     }

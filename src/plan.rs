@@ -18,6 +18,7 @@ use machine::{Machine, total_memory};
 use memory::Memory;
 use time::{OpCost, StepPart, TrackCost, by_op, by_track};
 
+mod blocks;
 pub mod machine;
 pub mod memory;
 mod room;
@@ -27,6 +28,7 @@ mod tests;
 pub mod time;
 mod vocabulary;
 
+pub use blocks::Blocks;
 pub use room::Room;
 pub use vocabulary::vocabulary;
 
@@ -123,6 +125,8 @@ pub struct Plan {
     pub on_host: bool,
     /// Whether it fits; `None` if the memory is not known.
     pub fits: Option<bool>,
+    /// How much of a model fits that does not; `None` where all of it does.
+    pub blocks: Option<Blocks>,
     /// Model FLOPs of a step, recompute not counted.
     pub flops_per_step: f64,
     /// What times are computed with.
@@ -190,6 +194,7 @@ pub fn plan(
     let seconds_per_step: f64 = step.iter().map(|part| part.exposed_seconds).sum();
     let flops_per_step = workload.flops_per_step();
     let capacity = capacity(machine.target, &memory, ranks, threads);
+    let fits = capacity.map(|capacity| largest.arena.bytes() <= capacity);
     let regions = largest.arena.regions().iter().filter(|region| region.span.bytes > 0);
     let outside = outside(machine.target, ranks);
     let samples = workload.samples_before(config.run.steps) as f64;
@@ -214,7 +219,11 @@ pub fn plan(
         memory_bytes: device_memory(machine.target),
         capacity_bytes: capacity,
         on_host: machine.target.memory_bytes().is_none(),
-        fits: capacity.map(|capacity| largest.arena.bytes() <= capacity),
+        fits,
+        blocks: match fits {
+            Some(false) => Some(Blocks::of(config, vocabulary, machine.target, threads)?),
+            _ => None,
+        },
         flops_per_step,
         speeds: speeds(&peaks, disk),
         tracks: by_track(&experiment, &peaks),

@@ -346,3 +346,27 @@ fn every_op_has_a_cpu_run_and_helpers_know_no_device() {
         }
     });
 }
+
+#[test]
+fn kinds_of_objectives_are_known_to_their_registry_alone() {
+    let registry = fs::read_to_string(root().join("src/objectives/mod.rs")).unwrap();
+    let kinds: Vec<(&str, &str)> = registry
+        .lines()
+        .filter_map(|line| line.trim().split_once(" => "))
+        .filter_map(|(tag, variant)| Some((tag, variant.split_once('(')?.0)))
+        .filter(|(tag, _)| tag.starts_with('"'))
+        .collect();
+    assert!(kinds.len() >= 5, "{kinds:?}");
+    offences(|source, found| {
+        let outside = source.name.starts_with("src/") && !source.name.starts_with("src/objectives");
+        if !outside || source.is_test() {
+            return;
+        }
+        for (number, line) in source.text.lines().enumerate() {
+            let named = |name: &str| line.split(|c: char| !c.is_alphanumeric()).any(|w| w == name);
+            if kinds.iter().any(|(tag, variant)| line.contains(tag) || named(variant)) {
+                found.push(format!("{}:{}: a kind of objective: {line}", source.name, number + 1));
+            }
+        }
+    });
+}

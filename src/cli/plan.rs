@@ -170,6 +170,15 @@ fn print_memory(plan: &Plan) {
         None => "unknown",
     };
     out!("fits       {fits}: {}", plan.room());
+    if let Some(blocks) = plan.blocks {
+        out!(
+            "           {} of {} blocks would; of {} for the arenas of all ranks {} are not there",
+            blocks.fit,
+            blocks.of,
+            size(blocks.wanted_bytes),
+            size(blocks.wanted_bytes.saturating_sub(blocks.there_bytes))
+        );
+    }
 }
 
 fn print_time(plan: &Plan) {

@@ -8,6 +8,8 @@ use super::{Composition, Stage};
 use crate::config::Config;
 use crate::models::ModelSize;
 
+mod extras;
+
 const SIZE: ModelSize = ModelSize { vocabulary: 11, max_positions: 256 };
 
 fn composition(text: &str) -> Composition {

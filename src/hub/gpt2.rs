@@ -58,6 +58,7 @@ fn misfit(model: &DenseConfig) -> Option<&'static str> {
         (model.window.is_none(), "it has no window"),
         (model.kv_heads() == model.heads, "it has as many key heads as query heads"),
         (model.head_dim() * model.heads == model.width, "its heads are width / heads wide"),
+        (!model.parallel, "its feed-forward follows attention"),
     ])
 }
 

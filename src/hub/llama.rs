@@ -84,6 +84,7 @@ pub(super) fn decoder_misfit(model: &DenseConfig) -> Option<&'static str> {
         (model.norm == NormKind::RmsNorm, "its norms are RMS norms"),
         (model.positions == Positions::Rope, "its positions are rotary"),
         (model.activation == ActivationKind::Swiglu, "its activation is SwiGLU"),
+        (!model.parallel, "its feed-forward follows attention"),
     ])
 }
 

@@ -11,7 +11,7 @@ use octet_kernels::error::Result;
 use octet_kernels::graph::{Graph, Init, Region, State, StateUse, Tensor};
 use octet_kernels::ops::activation::gelu;
 use octet_kernels::ops::add::add;
-use octet_kernels::ops::attention::{AttentionSpec, attention};
+use octet_kernels::ops::attention::{AttentionSpec, Mask};
 use octet_kernels::ops::attention_cached::{CacheSpec, Caches, Places, attention_cached};
 use octet_kernels::ops::dropout::dropout;
 use octet_kernels::ops::embedding::embedding;
@@ -28,7 +28,7 @@ use parameters::{Block, Linear, Norm, Parameters};
 pub use rope_scaling::RopeScaling;
 
 use crate::models::{
-    Head, KvCache, KvCaches, Model, ModelSize, Scope, Sight, TokenBatch, Writer, WriterRows,
+    Extras, Head, KvCache, KvCaches, Model, ModelSize, Scope, TokenBatch, Writer, WriterRows,
 };
 
 mod config;
@@ -103,30 +103,36 @@ impl Dense {
         x: Tensor,
         context: &Context<'_>,
     ) -> Result<Tensor> {
-        let h = g.scoped("attention", |g| {
-            let qkv = self.qkv(g, block, x, context.positions)?;
+        let (normed, h) = g.scoped("attention", |g| {
+            let normed = self.norm(g, &block.attention_norm, x)?;
+            let qkv = self.qkv(g, block, normed, context.positions)?;
             let h = (context.attend)(g, number, qkv)?;
             let h = self.linear(g, &block.output, h)?;
-            Self::dropout(g, h, context, self.config.dropout)
+            Ok((normed, Self::dropout(g, h, context, self.config.dropout)?))
         })?;
         let x = add(g, x, h)?;
         let h = g.scoped("feed_forward", |g| {
-            g.region(Region::FeedForward, |g| self.feed_forward(g, block, x, context))
+            g.region(Region::FeedForward, |g| {
+                let normed = match &block.feed_forward_norm {
+                    Some(norm) => self.norm(g, norm, x)?,
+                    None => normed,
+                };
+                self.feed_forward(g, block, normed, context)
+            })
         })?;
         add(g, x, h)
     }
 
-    /// `f[N, (H + 2K) E]`: queries and keys that know their positions, and values.
+    /// `f[N, (H + 2K) E]` of normed rows: queries and keys that know their positions, and values.
     fn qkv(
         &self,
         g: &mut Graph<'_>,
         block: &Block,
-        x: Tensor,
+        normed: Tensor,
         positions: Tensor,
     ) -> Result<Tensor> {
         let (heads, kv_heads) = (self.config.heads, self.config.kv_heads());
-        let h = self.norm(g, &block.attention_norm, x)?;
-        let mut qkv = self.linear(g, &block.qkv, h)?;
+        let mut qkv = self.linear(g, &block.qkv, normed)?;
         if let (Some(q), Some(k)) = (block.q_norm, block.k_norm) {
             let (q, k) = (g.parameter(q), g.parameter(k));
             let norm = HeadNorm { heads, kv_heads, eps: self.config.norm_epsilon as f32 };
@@ -142,11 +148,10 @@ impl Dense {
         &self,
         g: &mut Graph<'_>,
         block: &Block,
-        x: Tensor,
+        normed: Tensor,
         context: &Context<'_>,
     ) -> Result<Tensor> {
-        let h = self.norm(g, &block.feed_forward_norm, x)?;
-        let h = self.linear(g, &block.up, h)?;
+        let h = self.linear(g, &block.up, normed)?;
         let h = match self.config.activation {
             ActivationKind::Gelu => gelu(g, h)?,
             ActivationKind::Swiglu => swiglu(g, h)?,
@@ -182,19 +187,19 @@ impl Dense {
 }
 
 impl Model for Dense {
-    fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch) -> Result<Tensor> {
+    fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch, _: &mut Extras) -> Result<Tensor> {
         let spec = AttentionSpec {
             heads: self.config.heads,
             kv_heads: self.config.kv_heads(),
             head_dim: self.config.head_dim(),
             sequence_length: batch.sequence_length,
-            mask: batch.sight.into(),
+            mask: Mask::Causal,
             window: None,
             scale: None,
         };
         let attend = |g: &mut Graph<'_>, block, qkv| {
             let spec = AttentionSpec { window: self.config.window_of(block), ..spec };
-            attention(g, qkv, batch.segments, spec)
+            batch.attention(g, qkv, spec)
         };
         let dropped = batch.training.then_some(batch.sequence_length);
         let context = Context { positions: batch.positions, dropped, attend: &attend };
@@ -233,7 +238,7 @@ impl Model for Dense {
         layers * (attention + products * inner * width) + self.head_parameters()
     }
 
-    fn flops_per_token(&self, sequence_length: usize, sight: Sight) -> f64 {
+    fn flops_per_token(&self, sequence_length: usize, pairs: f64) -> f64 {
         // Pairs of a sequence that look back: half of T², or W T - W²/2 of a window.
         let length = sequence_length as f64;
         let seen = |block| {
@@ -241,8 +246,7 @@ impl Model for Dense {
             2.0 * window - window * window / length
         };
         let keys: f64 = (0..self.config.layers).map(seen).sum();
-        let keys = if sight == Sight::Causal { keys } else { 2.0 * keys };
-        let attended = (self.config.heads * self.config.head_dim()) as f64 * keys;
+        let attended = (self.config.heads * self.config.head_dim()) as f64 * keys * pairs;
         6.0 * (self.matrix_parameters() as f64 + attended)
     }
 }

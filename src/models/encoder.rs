@@ -12,7 +12,7 @@ use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{Graph, Init, Parameter, ParameterId, Region, Tensor};
 use octet_kernels::ops::activation::gelu_erf;
 use octet_kernels::ops::add::add;
-use octet_kernels::ops::attention::{AttentionSpec, HEAD_DIM_MAX, attention};
+use octet_kernels::ops::attention::{AttentionSpec, HEAD_DIM_MAX, Mask};
 use octet_kernels::ops::dropout::dropout;
 use octet_kernels::ops::embedding::embedding;
 use octet_kernels::ops::layer_norm::layer_norm;
@@ -21,7 +21,7 @@ use octet_kernels::ops::tanh::tanh;
 use serde::{Deserialize, Serialize};
 
 use super::dense::StorageType;
-use super::{Family, Head, Model, ModelSize, Pooler, Scope, Sight, TokenBatch};
+use super::{Extras, Family, Head, Model, ModelSize, Pooler, Scope, TokenBatch};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 
@@ -94,6 +94,10 @@ impl EncoderConfig {
 }
 
 impl Family for EncoderConfig {
+    fn layers(&mut self) -> &mut usize {
+        &mut self.layers
+    }
+
     fn validate(&self) -> std::result::Result<(), Invalid> {
         let range = |key, value: usize, max: usize| {
             let wanted = format!("a whole number from 1 to {max}");
@@ -296,12 +300,12 @@ impl Encoder {
                 kv_heads: heads,
                 head_dim: self.config.width / heads,
                 sequence_length: batch.sequence_length,
-                mask: batch.sight.into(),
+                mask: Mask::Bidirectional,
                 window: None,
                 scale: None,
             };
             let qkv = Self::linear(g, block.qkv, x)?;
-            let h = attention(g, qkv, batch.segments, spec)?;
+            let h = batch.attention(g, qkv, spec)?;
             let h = Self::linear(g, block.output, h)?;
             self.dropout(g, h, batch)
         })?;
@@ -321,7 +325,7 @@ impl Encoder {
 }
 
 impl Model for Encoder {
-    fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch) -> Result<Tensor> {
+    fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch, _: &mut Extras) -> Result<Tensor> {
         let mut x = g.scoped("embedding", |g| self.embed(g, batch))?;
         for (number, block) in self.blocks.iter().enumerate() {
             x = g.scoped(&format!("blocks.{number}"), |g| {
@@ -372,8 +376,8 @@ impl Model for Encoder {
         projection + blocks + self.head_parameters()
     }
 
-    fn flops_per_token(&self, sequence_length: usize, sight: Sight) -> f64 {
-        let seen = if sight == Sight::Causal { 1.0 } else { 2.0 } * sequence_length as f64;
+    fn flops_per_token(&self, sequence_length: usize, pairs: f64) -> f64 {
+        let seen = pairs * sequence_length as f64;
         let attended = (self.config.layers * self.config.width) as f64 * seen;
         6.0 * (self.matrix_parameters() as f64 + attended)
     }

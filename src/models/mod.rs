@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use octet_kernels::dtype::{DType, Precision};
 use octet_kernels::error::Result;
 use octet_kernels::graph::{Graph, Init, StateId, Tensor};
-use octet_kernels::ops::attention::Mask;
+use octet_kernels::ops::attention::{AttentionSpec, Mask, attention, attention_within};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::bytes::Bytes;
@@ -20,6 +20,7 @@ use crate::config::tagged::{tagged, take};
 
 pub mod dense;
 pub mod encoder;
+pub mod extras;
 pub mod parts;
 pub mod recompute;
 mod role;
@@ -31,6 +32,7 @@ mod tests;
 
 pub use dense::{Dense, DenseConfig};
 pub use encoder::{Encoder, EncoderConfig};
+pub use extras::Extras;
 pub use parts::{Part, PartConfig, Parts};
 pub use recompute::RecomputeConfig;
 pub use role::Role;
@@ -61,6 +63,9 @@ pub trait Family {
     fn max_positions(&self) -> Option<usize> {
         None
     }
+
+    /// How many blocks it has, to plan it with another number.
+    fn layers(&mut self) -> &mut usize;
 
     /// Registers the model's parameters.
     ///
@@ -104,13 +109,21 @@ pub enum Sight {
     Causal,
     /// Each all others.
     Bidirectional,
+    /// Each those before a place in its sequence of its own: `i32[N]`.
+    Extents(Tensor),
 }
 
-impl From<Sight> for Mask {
-    fn from(sight: Sight) -> Self {
-        match sight {
-            Sight::Causal => Self::Causal,
-            Sight::Bidirectional => Self::Bidirectional,
+impl TokenBatch {
+    /// Attention of `qkv` as these tokens see each other; `spec` says everything but the mask.
+    ///
+    /// # Errors
+    /// As [`attention`].
+    pub fn attention(&self, g: &mut Graph<'_>, qkv: Tensor, spec: AttentionSpec) -> Result<Tensor> {
+        let with = |mask| AttentionSpec { mask, ..spec };
+        match self.sight {
+            Sight::Causal => attention(g, qkv, self.segments, with(Mask::Causal)),
+            Sight::Bidirectional => attention(g, qkv, self.segments, with(Mask::Bidirectional)),
+            Sight::Extents(extents) => attention_within(g, qkv, self.segments, extents, spec),
         }
     }
 }
@@ -146,14 +159,21 @@ pub struct Head {
     pub bias: Option<Tensor>,
 }
 
+/// Pairs of tokens that see each other where each sees those before it, as the unit that pairs are
+/// counted in.
+pub const CAUSAL: f64 = 1.0;
+/// Where each sees all others.
+pub const BIDIRECTIONAL: f64 = 2.0;
+
 /// What every model can do for an objective. What only some can is asked for by name: a `None`
 /// refuses the objective that needs it.
 pub trait Model: Debug + Send + Sync {
-    /// One row for each token after the last norm: `f[N, D]`.
+    /// One row for each token after the last norm: `f[N, D]`. Losses of the model's own go to
+    /// `extras`, and what is summed over a step into its states.
     ///
     /// # Errors
     /// [`octet_kernels::error::Error::Shape`] when the batch does not fit the model.
-    fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch) -> Result<Tensor>;
+    fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch, extras: &mut Extras) -> Result<Tensor>;
 
     /// The output layer over any of these rows: `f[M, D]`.
     ///
@@ -175,6 +195,11 @@ pub trait Model: Debug + Send + Sync {
         None
     }
 
+    /// What it does after every update with what its states have summed up.
+    fn after_update(&self) -> Option<&dyn AfterUpdate> {
+        None
+    }
+
     /// Reads tokens one after the other and says what may come next.
     fn writer(&self) -> Option<&dyn Writer> {
         None
@@ -188,9 +213,9 @@ pub trait Model: Debug + Send + Sync {
     fn head_parameters(&self) -> usize;
 
     /// FLOPs of one trained token, forward and backward, in sequences of `sequence_length` tokens:
-    /// `6 N + 6 L d T` where sight is causal, `6 N + 12 L d T` where it is not. Recompute does not
-    /// count.
-    fn flops_per_token(&self, sequence_length: usize, sight: Sight) -> f64;
+    /// `6 N + pairs · 6 L d T`, where tokens see each other in so many pairs, as [`CAUSAL`] or
+    /// [`BIDIRECTIONAL`] says. Recompute does not count.
+    fn flops_per_token(&self, sequence_length: usize, pairs: f64) -> f64;
 }
 
 /// A model that gives one row for a whole sequence.
@@ -200,6 +225,15 @@ pub trait Pooler {
     /// # Errors
     /// [`octet_kernels::error::Error::Shape`] for rows of another width.
     fn pool(&self, g: &mut Graph<'_>, first: Tensor) -> Result<Tensor>;
+}
+
+/// A model that changes states of its own after every update, such as biases of a router.
+pub trait AfterUpdate {
+    /// Traces that, forward only; sums are those of the whole step.
+    ///
+    /// # Errors
+    /// As the ops that it is made of.
+    fn trace(&self, g: &mut Graph<'_>) -> Result<()>;
 }
 
 /// New tokens of cached sequences, in any number of each.

@@ -10,7 +10,7 @@ use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{Graph, ParameterId, Tensor, Variables};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{FamilyConfig, Head, Model, ModelConfig, ModelSize, Scope, TokenBatch};
+use super::{Extras, FamilyConfig, Head, Model, ModelConfig, ModelSize, Scope, TokenBatch};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 use crate::config::tagged::take;
@@ -178,8 +178,21 @@ impl Part {
     ///
     /// # Errors
     /// As [`Model::hidden`].
-    pub fn hidden(&self, g: &mut Graph<'_>, batch: &TokenBatch) -> Result<Tensor> {
-        self.scoped(g, |g| self.model.hidden(g, batch))
+    pub fn hidden(
+        &self,
+        g: &mut Graph<'_>,
+        batch: &TokenBatch,
+        extras: &mut Extras,
+    ) -> Result<Tensor> {
+        extras.within(&self.name, |extras| self.scoped(g, |g| self.model.hidden(g, batch, extras)))
+    }
+
+    /// As [`super::AfterUpdate::trace`]; nothing for a model that does nothing then.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn after_update(&self, g: &mut Graph<'_>) -> Result<()> {
+        self.scoped(g, |g| self.model.after_update().map_or(Ok(()), |after| after.trace(g)))
     }
 
     /// As [`Model::head`].
@@ -283,6 +296,12 @@ impl Parts {
         }
         self.parts.push(Arc::new(Part::new(&own, model)));
         Ok(())
+    }
+
+    /// These models, which nothing follows.
+    #[cfg(test)]
+    pub(crate) fn of(parts: Vec<Arc<Part>>) -> Self {
+        Self { parts, averages: Vec::new() }
     }
 
     /// The model of that name.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use octet_actors::contract::Reading;
 use octet_kernels::dtype::DType;
 use octet_kernels::error::{Error, Result};
-use octet_kernels::graph::{Goal, Graph, Tensor};
+use octet_kernels::graph::{Graph, Tensor};
 use octet_kernels::ops::add::add;
 use octet_kernels::ops::compact::compact;
 use octet_kernels::ops::cross_entropy::cross_entropy;
@@ -27,7 +27,7 @@ use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 use crate::data::DataError;
-use crate::models::{Part, Sight, TokenBatch};
+use crate::models::{CAUSAL, Extras, Part, Sight, TokenBatch};
 
 #[cfg(test)]
 mod tests;
@@ -60,7 +60,7 @@ struct With {
 }
 
 impl Distillation {
-    fn trace(&self, g: &mut Graph<'_>, with: &With) -> Result<Tensor> {
+    fn trace(&self, g: &mut Graph<'_>, with: &With, extras: &mut Extras) -> Result<Tensor> {
         let With { student, teacher, shape, labels: names } = with;
         let mut input = |name| g.input(name, &[shape.tokens()], DType::I32);
         let [tokens, labels, positions, segments] =
@@ -80,15 +80,16 @@ impl Distillation {
         let none = less_than(g, labels, 0)?;
         let some = less_than(g, none, 1)?;
         let (index, _) = compact(g, some, shape.tokens())?;
-        let logits = |g: &mut Graph<'_>, part: &Part, batch: &TokenBatch| {
-            let rows = part.hidden(g, batch)?;
+        let logits = |g: &mut Graph<'_>, part: &Part, batch: &TokenBatch, extras: &mut Extras| {
+            let rows = part.hidden(g, batch, extras)?;
             let rows = gather_rows(g, rows, index)?;
             let head = part.head(g, rows)?;
             linear(g, head.rows, head.weight, head.bias)
         };
-        let own = logits(g, student, &batch)?;
-        // A teacher does not forget anything while it is asked.
-        let told = logits(g, teacher, &TokenBatch { training: false, ..batch })?;
+        let own = logits(g, student, &batch, extras)?;
+        // A teacher does not forget anything while it is asked, nor learn.
+        let asked = TokenBatch { training: false, ..batch };
+        let told = logits(g, teacher, &asked, &mut Extras::default())?;
         let labels = gather_rows(g, labels, index)?;
         let text = cross_entropy(g, own, labels, scale)?;
         let (soft, soft_sum) = kl_divergence(g, own, told, self.temperature as f32, teacher_scale)?;
@@ -125,20 +126,15 @@ impl Objective for Distillation {
         }
         let shape = track.shape();
         let length = shape.sequence_length;
-        let flops = |part: &Part| part.model().flops_per_token(length, Sight::Causal);
+        let flops = |part: &Part| part.model().flops_per_token(length, CAUSAL);
         // A teacher only looks forward.
         let per_token = flops(&student) + flops(&teacher) / 3.0;
         let labels = ["text", "teacher"].map(|loss| track.label(loss));
         let with = With { student: student.clone(), teacher, shape, labels };
         let own = self.clone();
-        let train = track.train(move |g| {
-            let loss = own.trace(g, &with)?;
-            g.fetch("loss", loss);
-            Ok(Goal::Train { loss })
-        });
-        let program = track.held_out(move |g| {
-            NextToken::default().loss(g, &student, shape, false)?;
-            Ok(Goal::Forward)
+        let train = track.train(move |g, extras| own.trace(g, &with, extras));
+        let program = track.held_out(move |g, extras| {
+            NextToken::default().loss(g, &student, shape, extras, false)
         });
         let sums = SUMS.map(str::to_owned).to_vec();
         Ok(Built {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use octet_actors::contract::{Findings, Reading, Record};
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Goal, Graph, Init, Parameter, ParameterId, Program, Tensor};
+use octet_kernels::graph::{Graph, Init, Parameter, ParameterId, Program, Tensor};
 use octet_kernels::ops::add::add;
 use octet_kernels::ops::cross_entropy::cross_entropy;
 use octet_kernels::ops::fill::Fill;
@@ -34,7 +34,7 @@ use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 use crate::data::{Cut, DataError, IGNORED, Pair, WindowRows};
-use crate::models::{Part, Sight, TokenBatch};
+use crate::models::{BIDIRECTIONAL, Extras, Part, Sight, TokenBatch};
 
 #[cfg(test)]
 mod tests;
@@ -83,7 +83,13 @@ impl Masked {
     }
 
     /// What the programs of both kinds share.
-    fn trace(&self, g: &mut Graph<'_>, with: &With, training: bool) -> Result<Tensor> {
+    fn trace(
+        &self,
+        g: &mut Graph<'_>,
+        with: &With,
+        extras: &mut Extras,
+        training: bool,
+    ) -> Result<Tensor> {
         let With { model, shape, pairs, label } = with;
         let (rows, sequences) = (shape.tokens(), shape.sequences);
         let input = |g: &mut Graph<'_>, name: &str, rows: usize| g.input(name, &[rows], DType::I32);
@@ -101,7 +107,7 @@ impl Masked {
         let sight = Sight::Bidirectional;
         let batch =
             TokenBatch { tokens, positions, segments, types, sequence_length, sight, training };
-        let all = model.hidden(g, &batch)?;
+        let all = model.hidden(g, &batch, extras)?;
         let told = gather_rows(g, all, hidden)?;
         let head = model.head(g, told)?;
         let options = LossOptions { chunk_rows: self.chunk_rows, ..LossOptions::default() };
@@ -214,16 +220,9 @@ impl Objective for Masked {
         let flops = self.flops(&model, shape);
         let with = With { model, shape, pairs, label: label.clone() };
         let (own, of) = (self.clone(), with.clone());
-        let train = track.train(move |g| {
-            let loss = own.trace(g, &of, true)?;
-            g.fetch("loss", loss);
-            Ok(Goal::Train { loss })
-        });
+        let train = track.train(move |g, extras| own.trace(g, &of, extras, true));
         let own = self.clone();
-        let program = track.held_out(move |g| {
-            own.trace(g, &with, false)?;
-            Ok(Goal::Forward)
-        });
+        let program = track.held_out(move |g, extras| own.trace(g, &with, extras, false));
         let mask = Loss { scale: "scale", weight: 1.0 };
         let (sums, losses) = match self.next_sentence {
             false => (vec!["loss_sum".to_owned(), "targets".to_owned()], vec![mask]),
@@ -259,7 +258,7 @@ impl Masked {
     /// FLOPs of a sample: the output layer sees hidden tokens only.
     fn flops(&self, model: &Part, shape: BatchShape) -> f64 {
         let (model, length) = (model.model(), shape.sequence_length);
-        let seen = length as f64 * model.flops_per_token(length, Sight::Bidirectional);
+        let seen = length as f64 * model.flops_per_token(length, BIDIRECTIONAL);
         let unseen = length - self.shares().count(length);
         seen - 6.0 * unseen as f64 * model.head_parameters() as f64
     }

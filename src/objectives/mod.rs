@@ -23,11 +23,13 @@ pub mod distillation;
 pub mod masked;
 mod masking;
 pub mod next_token;
+pub mod prefix_lm;
 pub mod replaced_token;
 
 pub use distillation::Distillation;
 pub use masked::Masked;
 pub use next_token::NextToken;
+pub use prefix_lm::PrefixLm;
 pub use replaced_token::ReplacedToken;
 
 tagged! {
@@ -35,6 +37,8 @@ tagged! {
     ObjectiveConfig by "kind" as Objective;
     /// Every token predicts the next one of its document.
     "next_token" => NextToken(NextToken),
+    /// What follows a prefix that is seen both ways; as in T5's prefix language model.
+    "prefix_lm" => PrefixLm(PrefixLm),
     /// The next token as a teacher would have it.
     "distillation" => Distillation(Distillation),
     /// Hidden tokens are told from all others; as in BERT.

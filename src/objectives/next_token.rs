@@ -11,7 +11,7 @@ use std::ops::Range;
 use octet_actors::contract::{Reading, Record};
 use octet_kernels::dtype::DType;
 use octet_kernels::error::{Error, Result};
-use octet_kernels::graph::{Goal, Graph, Program, Tensor};
+use octet_kernels::graph::{Graph, Program, Tensor};
 use octet_kernels::ops::fill::Fill;
 use octet_kernels::ops::integers::total;
 use octet_kernels::ops::linear_cross_entropy::{
@@ -24,7 +24,7 @@ use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 use crate::data::{DataError, IGNORED, WindowRows};
-use crate::models::{Part, Sight, TokenBatch};
+use crate::models::{CAUSAL, Extras, Part, Sight, TokenBatch};
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +63,19 @@ impl NextToken {
         g: &mut Graph<'_>,
         model: &Part,
         shape: BatchShape,
+        extras: &mut Extras,
+        training: bool,
+    ) -> Result<Tensor> {
+        self.loss_seen(g, model, (shape, Sight::Causal), extras, training)
+    }
+
+    /// The same where tokens see each other otherwise.
+    pub(super) fn loss_seen(
+        &self,
+        g: &mut Graph<'_>,
+        model: &Part,
+        (shape, sight): (BatchShape, Sight),
+        extras: &mut Extras,
         training: bool,
     ) -> Result<Tensor> {
         let mut input = |name| g.input(name, &[shape.tokens()], DType::I32);
@@ -79,10 +92,10 @@ impl NextToken {
             segments,
             types: None,
             sequence_length: shape.sequence_length,
-            sight: Sight::Causal,
+            sight,
             training,
         };
-        let hidden = model.hidden(g, &batch)?;
+        let hidden = model.hidden(g, &batch, extras)?;
         let head = model.head(g, hidden)?;
         let options = LossOptions {
             chunk_rows: self.chunk_rows,
@@ -142,18 +155,11 @@ impl Objective for NextToken {
     fn build(&self, track: &mut Builder<'_>) -> Result<Built> {
         let (model, shape) = (track.model(), track.shape());
         let length = shape.sequence_length;
-        let per_token = model.model().flops_per_token(length, Sight::Causal);
+        let per_token = model.model().flops_per_token(length, CAUSAL);
         let (own, of) = (self.clone(), model.clone());
-        let train = track.train(move |g| {
-            let loss = own.loss(g, &of, shape, true)?;
-            g.fetch("loss", loss);
-            Ok(Goal::Train { loss })
-        });
+        let train = track.train(move |g, extras| own.loss(g, &of, shape, extras, true));
         let own = self.clone();
-        let program = track.held_out(move |g| {
-            own.loss(g, &model, shape, false)?;
-            Ok(Goal::Forward)
-        });
+        let program = track.held_out(move |g, extras| own.loss(g, &model, shape, extras, false));
         let sums = SUMS.map(str::to_owned).to_vec();
         Ok(Built {
             attempts: vec![vec![Stage::Each(train)]],
@@ -207,13 +213,19 @@ impl Inputs for Successors {
             };
             stream.fill(sample, rows)?;
         }
-        if program.field("bytes").is_some() {
-            let [bytes, labels] = record.fields::<i32, 2>(program, ["bytes", "labels"]);
-            for (bytes, &label) in bytes.iter_mut().zip(&*labels) {
-                let token = usize::try_from(label).ok();
-                *bytes = token.map_or(0, |token| token_bytes[token] as i32);
-            }
-        }
+        fill_bytes(token_bytes, program, record);
         Ok(())
+    }
+}
+
+/// Fills `bytes`, if the program asks for them, from `labels`.
+pub(super) fn fill_bytes(token_bytes: &[u32], program: &Program, record: &mut Record<'_>) {
+    if program.field("bytes").is_none() {
+        return;
+    }
+    let [bytes, labels] = record.fields::<i32, 2>(program, ["bytes", "labels"]);
+    for (bytes, &label) in bytes.iter_mut().zip(&*labels) {
+        let token = usize::try_from(label).ok();
+        *bytes = token.map_or(0, |token| token_bytes[token] as i32);
     }
 }

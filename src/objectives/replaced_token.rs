@@ -15,7 +15,7 @@ use std::sync::Arc;
 use octet_actors::contract::{Findings, Reading, Record};
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Goal, Graph, Init, Parameter, ParameterId, Program, Tensor};
+use octet_kernels::graph::{Graph, Init, Parameter, ParameterId, Program, Tensor};
 use octet_kernels::ops::activation::gelu_erf;
 use octet_kernels::ops::add::add;
 use octet_kernels::ops::binary_cross_entropy::binary_cross_entropy;
@@ -35,7 +35,7 @@ use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 use crate::data::{DataError, IGNORED, WindowRows};
-use crate::models::{Part, Sight, TokenBatch};
+use crate::models::{BIDIRECTIONAL, Extras, Part, Sight, TokenBatch};
 
 #[cfg(test)]
 mod tests;
@@ -50,7 +50,7 @@ pub struct ReplacedToken {
     pub mask_share: f64,
     /// Share of these that it sees all the same. From 0 to 1.
     pub keep_share: f64,
-    /// What its logits are divided by before a token is drawn. Above 0.
+    /// What its logits are divided by before a token is drawn; 0 takes the likeliest. At least 0.
     pub temperature: f64,
     /// Weight of the verdicts' loss beside the generator's. Above 0.
     pub weight: f64,
@@ -123,7 +123,13 @@ impl ReplacedToken {
         Shares { chosen: self.mask_share, kept: self.keep_share, replaced: 0.0 }
     }
 
-    fn trace(&self, g: &mut Graph<'_>, with: &With, training: bool) -> Result<Tensor> {
+    fn trace(
+        &self,
+        g: &mut Graph<'_>,
+        with: &With,
+        extras: &mut Extras,
+        training: bool,
+    ) -> Result<Tensor> {
         let With { judge, generator, shape, verdict, labels: names } = with;
         let (rows, sequence_length) = (shape.tokens(), shape.sequence_length);
         let most = shape.sequences * self.shares().count(sequence_length);
@@ -146,7 +152,7 @@ impl ReplacedToken {
             sight: Sight::Bidirectional,
             training,
         };
-        let told = generator.hidden(g, &batch)?;
+        let told = generator.hidden(g, &batch, extras)?;
         let told = gather_rows(g, told, hidden)?;
         let head = generator.head(g, told)?;
         let logits =
@@ -156,7 +162,8 @@ impl ReplacedToken {
         let corrupted = scatter_rows(g, tokens, drawn, hidden)?;
         let replaced = not_equal(g, corrupted, tokens)?;
         let replaced = keep_or(g, replaced, there, IGNORED)?;
-        let judged = judge.hidden(g, &TokenBatch { tokens: corrupted, ..batch })?;
+        let batch = TokenBatch { tokens: corrupted, ..batch };
+        let judged = judge.hidden(g, &batch, extras)?;
         let verdicts = verdict.of(g, judged)?;
         let judged = binary_cross_entropy(g, verdicts, replaced, judge_scale)?;
         for (name, (_, sum, targets)) in names.iter().zip([guessed, judged]) {
@@ -175,8 +182,9 @@ impl Objective for ReplacedToken {
         let kept = || expected("a number from 0 to 1", self.keep_share);
         require((0.0..=1.0).contains(&self.keep_share), "objective.keep_share", kept)?;
         let positive = |x: f64| x > 0.0 && (x as f32).is_finite();
-        let temperature = || expected("a number above 0", self.temperature);
-        require(positive(self.temperature), "objective.temperature", temperature)?;
+        let temperature = || expected("a number of at least 0", self.temperature);
+        let usable = self.temperature == 0.0 || positive(self.temperature);
+        require(usable, "objective.temperature", temperature)?;
         let weight = || expected("a number above 0", self.weight);
         require(positive(self.weight), "objective.weight", weight)
     }
@@ -197,22 +205,15 @@ impl Objective for ReplacedToken {
         let unseen = length - self.shares().count(length);
         let flops = |part: &Part, unseen: usize| {
             let model = part.model();
-            let per_token = model.flops_per_token(length, Sight::Bidirectional);
+            let per_token = model.flops_per_token(length, BIDIRECTIONAL);
             length as f64 * per_token - 6.0 * unseen as f64 * model.head_parameters() as f64
         };
         let flops_per_sample = flops(&generator, unseen) + flops(&judge, length);
         let with = With { judge, generator, shape, verdict, labels: labels.clone() };
         let (own, of) = (self.clone(), with.clone());
-        let train = track.train(move |g| {
-            let loss = own.trace(g, &of, true)?;
-            g.fetch("loss", loss);
-            Ok(Goal::Train { loss })
-        });
+        let train = track.train(move |g, extras| own.trace(g, &of, extras, true));
         let own = self.clone();
-        let program = track.held_out(move |g| {
-            own.trace(g, &with, false)?;
-            Ok(Goal::Forward)
-        });
+        let program = track.held_out(move |g, extras| own.trace(g, &with, extras, false));
         let sums =
             labels.iter().flat_map(|label| ["loss_sum", "targets"].map(|s| format!("{label}.{s}")));
         Ok(Built {

@@ -175,3 +175,21 @@ fn times_follow_the_formulas() {
     // Master weights and both moments, without padding.
     assert_eq!(plan.checkpoint.bytes, 12 * plan.parameters);
 }
+
+#[test]
+fn a_plan_says_how_many_blocks_fit_of_what_does_not() {
+    // Each block takes some 0.4 GB of parameters alone.
+    let wide = ["model.width=8192", "model.heads=64", "model.dtype=bf16", "run.ranks=8"];
+    let with = |layers: &'static str| planned(&[&wide[..], &[layers]].concat());
+    let plan = with("model.layers=200");
+    let blocks = plan.blocks.unwrap();
+    assert!(blocks.of == 200 && (2..100).contains(&blocks.fit), "{blocks:?}");
+    assert_eq!(blocks.wanted_bytes, 8 * plan.arena_bytes);
+    assert_eq!(blocks.there_bytes, 8 * plan.capacity_bytes.unwrap());
+    let fits = |layers: usize| {
+        let layers = format!("model.layers={layers}");
+        planned(&[&wide[..], &[&layers]].concat()).fits
+    };
+    assert_eq!((fits(blocks.fit), fits(blocks.fit + 1)), (Some(true), Some(false)));
+    assert_eq!(with("model.layers=2").blocks, None);
+}

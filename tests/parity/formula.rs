@@ -31,6 +31,11 @@ pub(crate) fn token(step: u64, i: usize, vocabulary: usize) -> i32 {
     (mixed(seed(&format!("tokens/{step}")), i) % vocabulary as u32) as i32
 }
 
+/// Number `i` of what is drawn for a step under a name.
+pub(crate) fn drawn(what: &str, step: u64, i: usize) -> u32 {
+    mixed(seed(&format!("{what}/{step}")), i)
+}
+
 /// Whether a document begins at place `i` of a step.
 pub(crate) fn border(step: u64, i: usize) -> bool {
     mixed(seed(&format!("borders/{step}")), i).is_multiple_of(7)

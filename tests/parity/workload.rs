@@ -12,12 +12,13 @@ use octet_actors::fault::Fault;
 use octet_kernels::graph::{Layout, ParameterId, Program, Variables};
 use octet_kernels::update::OptimizerSpec;
 
+use crate::encoders;
 use crate::formula::{border, token};
 
 /// What PyTorch clips to.
 pub(crate) const CLIP_NORM: f64 = 1.0;
 
-const VOCABULARY: usize = 61;
+pub(crate) const VOCABULARY: usize = 61;
 
 /// What the cases have in common: two micro-batches, each with a lane of its own.
 const COMMON: &str = r#"
@@ -27,9 +28,6 @@ steps = 10
 micro = 2
 global = 4
 sequence_length = 16
-[objective]
-kind = "next_token"
-chunk_rows = 24
 [optimizer]
 beta1 = 0.9
 beta2 = 0.95
@@ -40,6 +38,13 @@ shape = "cosine"
 learning_rate = 1e-2
 minimum = 1e-3
 warmup = 3
+"#;
+
+/// What decoders have in common.
+const DECODER: &str = r#"
+[objective]
+kind = "next_token"
+chunk_rows = 24
 [model]
 family = "dense"
 layers = 2
@@ -105,6 +110,32 @@ document_masks = true
 reset_positions = true
 "#;
 
+const PALM: &str = r#"
+kv_heads = 1
+head_dim = 16
+feed_forward = 64
+norm = "rms_norm"
+positions = "rope"
+rope_theta = 100.0
+activation = "swiglu"
+parallel = true
+tied = true
+[data]
+document_masks = true
+reset_positions = true
+"#;
+
+const GPT3: &str = r#"
+feed_forward = 128
+norm = "layer_norm"
+positions = "learned"
+activation = "gelu"
+bias = true
+tied = true
+window = 4
+full_attention_every = 2
+"#;
+
 /// GPT-2 with everything that a recipe can add.
 const RECIPE: &str = r#"
 feed_forward = 128
@@ -133,21 +164,62 @@ parameters = ["positions"]
 learning_rate = 0.1
 "#;
 
+/// The keys of an encoder.
+const ENCODER: &str = r#"
+family = "encoder"
+layers = 2
+width = 32
+heads = 4
+norm_epsilon = 1e-5
+dropout = 0.0
+"#;
+
+const BERT: &str = r#"
+[objective]
+kind = "masked"
+next_sentence = true
+"#;
+
+const ELECTRA: &str = r#"
+embedding_width = 16
+head = false
+pooler = false
+[model.parts.generator]
+family = "encoder"
+layers = 2
+width = 16
+heads = 2
+norm_epsilon = 1e-5
+dropout = 0.0
+pooler = false
+shared_with = "model"
+shared = ["embedding.*", "positions.*"]
+[objective]
+kind = "replaced_token"
+temperature = 0.0
+"#;
+
 /// The configuration of a case.
 pub(crate) fn config(name: &str, clip_norm: f64) -> Config {
-    let (own, loss): (&str, &[&str]) = match name {
-        "gpt2" => (GPT2, &[]),
-        "llama" => (LLAMA, &[]),
-        "qwen" => (QWEN, &[]),
-        "gemma" => (GEMMA, &["logit_softcap=0.5"]),
-        "recipe" => (RECIPE, &["logit_softcap=2", "z_loss=0.02", "label_smoothing=0.1"]),
+    let encoder = |own: &str| format!("[model]{ENCODER}{own}[data]\ndocument_masks = false\n");
+    let (own, loss): (String, &[&str]) = match name {
+        "gpt2" => (GPT2.to_owned(), &[]),
+        "llama" => (LLAMA.to_owned(), &[]),
+        "qwen" => (QWEN.to_owned(), &[]),
+        "gemma" => (GEMMA.to_owned(), &["logit_softcap=0.5"]),
+        "recipe" => (RECIPE.to_owned(), &["logit_softcap=2", "z_loss=0.02", "label_smoothing=0.1"]),
+        "palm" => (PALM.to_owned(), &["z_loss=0.01"]),
+        "gpt3" => (GPT3.to_owned(), &[]),
+        "bert" => (encoder(BERT), &[]),
+        "electra" => (encoder(ELECTRA), &[]),
         other => panic!("no case {other}"),
     };
+    let decoder = if own.contains(ENCODER) { "" } else { DECODER };
     let clip_norm = format!("optimizer.clip_norm={clip_norm}");
     let mut sets = vec![clip_norm, "evaluate.every=0".to_owned()];
     sets.extend(loss.iter().map(|set| format!("objective.{set}")));
     let documents = if own.contains("[data]") { "" } else { "\n[data]\ndocument_masks = false\n" };
-    let text = format!("{COMMON}{own}{documents}");
+    let text = format!("{COMMON}{decoder}{own}{documents}");
     Config::parse(&text, Path::new(name), &sets).unwrap()
 }
 
@@ -229,6 +301,10 @@ impl Workload for Fixed {
             panic!("nothing is evaluated");
         };
         let program = &self.programs()[program.0];
+        if program.field("hidden").is_some() {
+            encoders::fill(program, record, step, micro_batch * self.batch().micro);
+            return Ok(());
+        }
         let (length, micro) = (self.sequence_length, self.batch().micro);
         let names = ["tokens", "labels", "segments", "positions"];
         let [tokens, labels, segments, positions] = record.fields::<i32, 4>(program, names);

@@ -45,8 +45,13 @@ fn corpus() -> String {
 
 /// The workload of a configuration over the corpus.
 pub(crate) fn experiment(folder: &Path, own: &str) -> Arc<Experiment> {
+    experiment_on(folder, &corpus(), own)
+}
+
+/// The same over another one.
+pub(crate) fn experiment_on(folder: &Path, corpus: &str, own: &str) -> Arc<Experiment> {
     let text = folder.join("text.jsonl");
-    fs::write(&text, corpus()).unwrap();
+    fs::write(&text, corpus).unwrap();
     let sets = [
         format!("data.text={}", text.display()),
         format!("data.cache={}", folder.join("cache").display()),

@@ -7,4 +7,6 @@ mod distillation;
 mod harness;
 mod masked;
 mod mixture;
+mod overfit;
+mod prefix_lm;
 mod replaced_token;

@@ -91,6 +91,16 @@ fn recipes_have_exactly_the_published_parameters() {
 }
 
 #[test]
+fn recipes_of_models_without_published_weights_have_the_size_that_their_papers_say() {
+    // Table 2.1 of arXiv:2005.14165 and table 1 of arXiv:2204.02311.
+    for (name, billions) in [("gpt3_175b", 175.0), ("palm_540b", 540.35)] {
+        let (_, config) = recipes().into_iter().find(|(own, _)| own == name).unwrap();
+        let off = compile(&config).0 as f64 / (billions * 1e9) - 1.0;
+        assert!(off.abs() < 0.003, "{name}: {off}");
+    }
+}
+
+#[test]
 fn a_recipe_for_one_card_is_the_same_run_as_that_for_eight() {
     let all = recipes();
     let mut pairs = 0;

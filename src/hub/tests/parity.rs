@@ -14,7 +14,7 @@ use super::{
     write_folder,
 };
 use crate::models::testing::{Bench, Field};
-use crate::models::{ModelSize, Scope, Sight, TokenBatch};
+use crate::models::{Extras, ModelSize, Scope, Sight, TokenBatch};
 
 /// Largest relative error of logits.
 const LIMIT: f64 = 1e-5;
@@ -41,7 +41,7 @@ fn logits(run: &Path, length: usize) -> impl FnMut(&[i32]) -> Vec<Vec<f32>> {
             sight: Sight::Causal,
             training: false,
         };
-        let hidden = model.hidden(g, &batch).unwrap();
+        let hidden = model.hidden(g, &batch, &mut Extras::default()).unwrap();
         let head = model.head(g, hidden).unwrap();
         let logits = linear(g, head.rows, head.weight, head.bias).unwrap();
         g.fetch("logits", logits);

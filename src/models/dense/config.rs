@@ -48,6 +48,10 @@ pub struct DenseConfig {
     pub qkv_bias: bool,
     /// RMS norms on every query and key head (Qwen3).
     pub qk_norm: bool,
+    /// Attention and feed-forward of a block read the same normed rows, side by side (Wang and
+    /// Komatsuzaki, GPT-J, 2021; PaLM, arXiv:2204.02311); there is one norm for both.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub parallel: bool,
     /// The head is the embedding.
     pub tied: bool,
     /// Keys that attention sees at most, the token's own included (a sliding window: Beltagy et
@@ -179,6 +183,7 @@ impl Default for DenseConfig {
             bias: false,
             qkv_bias: false,
             qk_norm: false,
+            parallel: false,
             tied: true,
             window: None,
             full_attention_every: None,
@@ -310,6 +315,10 @@ impl DenseConfig {
 }
 
 impl Family for DenseConfig {
+    fn layers(&mut self) -> &mut usize {
+        &mut self.layers
+    }
+
     fn max_positions(&self) -> Option<usize> {
         self.max_positions
     }

@@ -31,7 +31,8 @@ pub(super) struct Block {
     pub(super) q_norm: Option<ParameterId>,
     pub(super) k_norm: Option<ParameterId>,
     pub(super) output: Linear,
-    pub(super) feed_forward_norm: Norm,
+    /// `None` where both parts of a block read the same rows.
+    pub(super) feed_forward_norm: Option<Norm>,
     /// `up` for GELU; for SwiGLU `gate_up`: all rows of the gate, then all rows of up.
     pub(super) up: Linear,
     pub(super) down: Linear,
@@ -122,7 +123,8 @@ impl Registrar<'_, '_> {
         let (q_norm, k_norm) = (head_norm("q_norm"), head_norm("k_norm"));
         let output = format!("{attention}.output");
         let output = self.linear(&output, [width, heads * head_dim], true, bias);
-        let feed_forward_norm = self.norm(&format!("{name}.feed_forward_norm"), width);
+        let own = !config.parallel;
+        let feed_forward_norm = own.then(|| self.norm(&format!("{name}.feed_forward_norm"), width));
         let (up, up_rows) = match config.activation {
             ActivationKind::Gelu => ("up", inner),
             ActivationKind::Swiglu => ("gate_up", 2 * inner),

@@ -7,7 +7,7 @@ use octet_kernels::ops::linear::linear;
 use super::{ActivationKind, DenseConfig, NormKind, Positions};
 use crate::config::Config;
 use crate::models::testing::{Bench, Field};
-use crate::models::{Family, ModelSize, Scope, Sight, TokenBatch, WriterRows};
+use crate::models::{CAUSAL, Extras, Family, ModelSize, Scope, Sight, TokenBatch, WriterRows};
 
 fn gpt2() -> DenseConfig {
     DenseConfig {
@@ -128,10 +128,7 @@ fn flops_are_those_of_the_mfu_definition() {
     let size = ModelSize { vocabulary: 50304, max_positions: 1024 };
     let model = config.build(size, &mut Scope::new(&mut variables)).unwrap();
     let matrices = 12 * 12 * 768 * 768 + 50304 * 768;
-    assert_eq!(
-        model.flops_per_token(1024, Sight::Causal),
-        (6 * matrices + 6 * 12 * 768 * 1024) as f64
-    );
+    assert_eq!(model.flops_per_token(1024, CAUSAL), (6 * matrices + 6 * 12 * 768 * 1024) as f64);
 }
 
 /// Logits of one sequence of tokens, all in one document unless segments say otherwise.
@@ -152,7 +149,7 @@ fn logits(config: &DenseConfig, tokens: &[i32], positions: &[i32], segments: &[i
             sight: Sight::Causal,
             training: false,
         };
-        let hidden = model.hidden(g, &batch).unwrap();
+        let hidden = model.hidden(g, &batch, &mut Extras::default()).unwrap();
         let head = model.head(g, hidden).unwrap();
         let logits = linear(g, head.rows, head.weight, head.bias).unwrap();
         g.fetch("logits", logits);
@@ -293,10 +290,7 @@ fn a_window_counts_only_what_is_seen() {
     let flops = |config: &DenseConfig, length| {
         let mut variables = Variables::new();
         let size = ModelSize { vocabulary: 50304, max_positions: 1024 };
-        config
-            .build(size, &mut Scope::new(&mut variables))
-            .unwrap()
-            .flops_per_token(length, Sight::Causal)
+        config.build(size, &mut Scope::new(&mut variables)).unwrap().flops_per_token(length, CAUSAL)
     };
     let windowed = DenseConfig { window: Some(256), ..gpt2() };
     assert_eq!(flops(&windowed, 256), flops(&gpt2(), 256));
@@ -373,7 +367,7 @@ fn embeddings_may_have_a_dropout_of_their_own() {
                 sight: Sight::Causal,
                 training: true,
             };
-            let hidden = model.hidden(g, &batch).unwrap();
+            let hidden = model.hidden(g, &batch, &mut Extras::default()).unwrap();
             g.fetch("hidden", hidden);
             Goal::Forward
         });

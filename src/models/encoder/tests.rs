@@ -6,7 +6,7 @@ use octet_kernels::ops::linear_cross_entropy::{LossOptions, linear_cross_entropy
 
 use super::{Encoder, EncoderConfig};
 use crate::models::testing::{Bench, Field};
-use crate::models::{Family, Model, ModelSize, Scope, Sight, TokenBatch};
+use crate::models::{Extras, Family, Model, ModelSize, Scope, Sight, TokenBatch};
 
 const SIZE: ModelSize = ModelSize { vocabulary: 13, max_positions: 6 };
 
@@ -74,7 +74,7 @@ fn loss(g: &mut Graph<'_>, model: &Encoder) -> Tensor {
     let batch = batch(g);
     let labels = g.input("labels", &[12], DType::I32);
     let scale = g.input("scale", &[], DType::F32);
-    let rows = model.hidden(g, &batch).unwrap();
+    let rows = model.hidden(g, &batch, &mut Extras::default()).unwrap();
     let head = model.head(g, rows).unwrap();
     let (rows, weight) = (head.rows, head.weight);
     let options = LossOptions::default();
@@ -130,7 +130,7 @@ fn a_token_sees_all_of_its_segment_and_nothing_else() {
     let mut bench = Bench::new(variables);
     let program = bench.compile(Policy::default(), |g| {
         let batch = batch(g);
-        let rows = model.hidden(g, &batch).unwrap();
+        let rows = model.hidden(g, &batch, &mut Extras::default()).unwrap();
         g.fetch("rows", rows);
         Goal::Forward
     });

@@ -9,7 +9,7 @@ use octet_kernels::graph::{Goal, Policy, Variables};
 use super::{Distillation, With};
 use crate::config::Config;
 use crate::models::testing::{Bench, Field};
-use crate::models::{DenseConfig, Family, ModelSize, Part, Scope};
+use crate::models::{DenseConfig, Extras, Family, ModelSize, Part, Scope};
 use crate::objectives::BatchShape;
 
 const SHAPE: BatchShape = BatchShape { sequences: 1, sequence_length: 4 };
@@ -42,7 +42,7 @@ fn run(student: [f32; 3], teacher: [f32; 3]) -> HashMap<String, Vec<f32>> {
     let with = With { student: own, teacher: told, shape: SHAPE, labels };
     let objective = Distillation { temperature: 2.0, ..Distillation::default() };
     let program = bench.compile(Policy::default(), |g| {
-        let loss = objective.trace(g, &with).unwrap();
+        let loss = objective.trace(g, &with, &mut Extras::default()).unwrap();
         g.fetch("loss", loss);
         Goal::Train { loss }
     });

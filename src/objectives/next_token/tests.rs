@@ -7,7 +7,7 @@ use super::NextToken;
 use crate::config::Config;
 use crate::models::testing::{Bench, Field};
 use crate::models::{
-    DenseConfig, Family, ModelSize, Part, Scope,
+    DenseConfig, Extras, Family, ModelSize, Part, Scope,
     dense::{ActivationKind, NormKind, Positions, StorageType},
 };
 use crate::objectives::BatchShape;
@@ -59,7 +59,8 @@ impl Setup {
     fn train(&self, recompute: Recompute) -> Program {
         let policy = Policy { recompute: recompute.into(), ..Policy::default() };
         self.bench.compile(policy, |g| {
-            let loss = self.objective.loss(g, &self.model, SHAPE, true).unwrap();
+            let loss =
+                self.objective.loss(g, &self.model, SHAPE, &mut Extras::default(), true).unwrap();
             g.fetch("loss", loss);
             Goal::Train { loss }
         })
@@ -68,7 +69,7 @@ impl Setup {
     fn evaluate(&self) -> Program {
         let policy = Policy::default();
         self.bench.compile(policy, |g| {
-            self.objective.loss(g, &self.model, SHAPE, false).unwrap();
+            self.objective.loss(g, &self.model, SHAPE, &mut Extras::default(), false).unwrap();
             Goal::Forward
         })
     }

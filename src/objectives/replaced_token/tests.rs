@@ -4,7 +4,7 @@ use octet_kernels::graph::{Goal, Policy, Variables};
 
 use super::{ReplacedToken, Verdict, With};
 use crate::models::testing::{Bench, Field};
-use crate::models::{EncoderConfig, Family, ModelSize, Part, Scope};
+use crate::models::{EncoderConfig, Extras, Family, ModelSize, Part, Scope};
 use crate::objectives::BatchShape;
 
 use std::sync::Arc;
@@ -66,7 +66,7 @@ fn judged(sure: usize) -> std::collections::HashMap<String, Vec<f32>> {
     bench.store("generator.head.bias", &bias);
     let objective = ReplacedToken::default();
     let program = bench.compile(Policy::default(), |g| {
-        let loss = objective.trace(g, &with, true).unwrap();
+        let loss = objective.trace(g, &with, &mut Extras::default(), true).unwrap();
         g.fetch("loss", loss);
         Goal::Train { loss }
     });

@@ -116,7 +116,6 @@ fn overfits(own: &str, wanted: &[(&str, f64, f64)]) {
     };
     for &(name, above, below) in wanted {
         let (first, last) = (value(0, name), value(199, name));
-        println!("{own}: {name} {first} {last}");
         assert!(first > above && last < below, "{name}: {first} to {last}");
     }
 }

@@ -11,6 +11,7 @@ use octet_actors::fault::Fault;
 use octet_actors::rank_memory::Zero;
 use octet_actors::testing::train;
 use octet_kernels::graph::{Layout, ParameterId, Program, Variables};
+use octet_kernels::update::OptimizerSpec;
 
 use crate::harness::experiment_on;
 
@@ -45,6 +46,10 @@ impl Workload for OneBatch {
 
     fn update(&self, _step: u64) -> UpdateSettings {
         UpdateSettings { learning_rate: 0.005, ..self.0.update(0) }
+    }
+
+    fn optimizer(&self) -> &OptimizerSpec {
+        self.0.optimizer()
     }
 
     fn update_group(&self, parameter: ParameterId) -> UpdateGroup {

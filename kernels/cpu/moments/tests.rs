@@ -7,7 +7,7 @@ use crate::update::SCALED;
 
 /// Words that go evenly through all halves.
 fn words(count: usize, round: u32) -> Vec<u32> {
-    let half = |i: u32| (i.wrapping_mul(40_503).wrapping_add(round * 4_051)) & 0xFFFF;
+    let half = |i: u32| (i.wrapping_mul(40_503).wrapping_add(round * 64)) & 0xFFFF;
     (0..count as u32).map(|i| half(i) << 16 | half(i + 7)).collect()
 }
 
@@ -93,7 +93,7 @@ fn a_second_moment_never_becomes_zero() {
 fn every_instruction_set_rounds_alike() {
     let mut values = noise(3, 3 * SCALED + 5);
     values[70] = 1e-42;
-    values[199] = f32::MAX;
+    values[195] = f32::MAX;
     for signed in [true, false] {
         let of = |isa| through(isa, &values, &words(values.len(), 9), 16, signed);
         let plain: Vec<u32> =
@@ -119,7 +119,7 @@ fn bf16_keeps_the_mean_and_what_it_can_hold() {
         }
     }
     for (mean, &value) in sums.iter().zip(&values) {
-        assert!((mean - f64::from(value)).abs() < f64::from(value.abs()) / 12_800.0);
+        assert!((mean - f64::from(value)).abs() <= f64::from(value.abs()) / 12_800.0);
     }
     let held = wide.clone();
     round_bf16(isa, &held, &words(held.len(), 5), 0, &mut bits);

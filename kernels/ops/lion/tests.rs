@@ -25,7 +25,8 @@ fn ten_steps_agree_with_f64() {
             for i in 0..n {
                 let g = f64::from(gradients[i]) * 0.5;
                 let direction = 0.9 * m[i] + 0.1 * g;
-                p[i] = p[i] * (1.0 - 1e-3 * 0.5) - 1e-3 * direction.signum();
+                let sign = if direction == 0.0 { 0.0 } else { direction.signum() };
+                p[i] = p[i] * (1.0 - 1e-3 * 0.5) - 1e-3 * sign;
                 m[i] = 0.99 * m[i] + 0.01 * g;
             }
         }

@@ -36,12 +36,7 @@ pub struct Difference {
     pub equal_steps: u64,
     /// The first step whose loss or norm differs.
     pub loss: Option<LossDifference>,
-    /// Steps of a log, by number; a repeated step counts as it was done last.
-pub(crate) fn steps(run: &Run) -> Result<BTreeMap<u64, StepReport>, Failure> {
-    read(run).map(|(steps, _)| steps)
-}
-
-/// By task, the first evaluation that both have and that differs.
+    /// By task, the first evaluation that both have and that differs.
     pub tasks: Vec<TaskDifference>,
     /// The first step whose fingerprints differ.
     pub fingerprint: Option<BucketDifference>,
@@ -166,6 +161,11 @@ fn read(run: &Run) -> Result<(BTreeMap<u64, StepReport>, Tasks), Failure> {
         .map_err(Failure::user)?;
     }
     Ok((steps, tasks))
+}
+
+/// Steps of a log, by number; a repeated step counts as it was done last.
+pub(crate) fn steps(run: &Run) -> Result<BTreeMap<u64, StepReport>, Failure> {
+    read(run).map(|(steps, _)| steps)
 }
 
 /// By task, the first evaluation that both have and that differs.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use octet_kernels::device::Device;
-use octet_kernels::error::Result;
+use octet_kernels::error::{Error, Result};
 use octet_kernels::memory::{Arena, DeviceSlice, Span};
 use octet_kernels::ops::Stream;
 
@@ -54,9 +54,9 @@ impl Engine {
         self.arena.bytes()
     }
 
-    /// A failed kernel or collective as a fault of the world.
-    pub fn fault(&self, error: impl std::fmt::Display) -> Fault {
-        Fault::world(self.name(), error)
+    /// A failed kernel or collective as a fault.
+    pub fn fault(&self, error: Error) -> Fault {
+        Fault::of_device(self.name(), error)
     }
 
     /// A region, by address.

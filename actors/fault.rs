@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use thiserror::Error;
+use octet_kernels::error::Error;
 
 /// Who is to blame, which decides what the supervisor does (DESIGN section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Blame {
 }
 
 /// A typed report that something failed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{actor}: {what}")]
 pub struct Fault {
     /// The actor that reports.
@@ -42,6 +42,15 @@ impl Fault {
     /// The run stops, since another engine would too.
     pub fn lasting(actor: ActorName, what: impl fmt::Display) -> Self {
         Self { actor, blame: Blame::Lasting, what: what.to_string() }
+    }
+
+    /// A device, or a meeting of devices, failed: another engine can go on with what was only
+    /// broken, and finds what is too small or gone as it is.
+    pub fn of_device(actor: ActorName, error: Error) -> Self {
+        match error {
+            Error::OutOfMemory(_) | Error::Lost(_) => Self::lasting(actor, error),
+            _ => Self::world(actor, error),
+        }
     }
 
     /// The run stops, and the same command would come to the same end.

@@ -391,7 +391,7 @@ fn start_ranks(
 ) -> Result<Vec<usize>, Fault> {
     let mut arenas = Vec::new();
     let devices = setup.backend.open(setup.ranks, deadlines::peers(setup));
-    let devices = devices.map_err(|e| Fault::world(ActorName::Supervisor, e))?;
+    let devices = devices.map_err(|e| Fault::of_device(ActorName::Supervisor, e))?;
     for (rank, (open, mail)) in devices.into_iter().zip(mails).enumerate() {
         let name = ActorName::Rank(rank);
         let plan = RankMemory::new(&*setup.workload, setup.ranks, rank, setup.zero);
@@ -417,9 +417,9 @@ fn start_ranks(
         let (workload, inbox) = (setup.workload.clone(), mail.rank_inbox.clone());
         let (took, taken) = bounded(1);
         host.spawn_thread(name, seats.faults.clone(), move |ring| {
-            let world = |e| Fault::world(name, e);
-            let (device, communicator) = open().map_err(world)?;
-            let engine = Engine::new(workload, memory, device).map_err(world)?;
+            let fault = |e| Fault::of_device(name, e);
+            let (device, communicator) = open().map_err(fault)?;
+            let engine = Engine::new(workload, memory, device).map_err(fault)?;
             // Nobody listens any more if the start failed elsewhere.
             let _start_failed = took.send(engine.arena_bytes());
             run_rank(Rank::new(engine, communicator, ends)?, &inbox, ring)

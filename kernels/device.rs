@@ -24,6 +24,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::collectives::Communicator;
 use crate::cpu;
+use crate::cuda;
+use crate::cuda::find::Search;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice};
@@ -368,7 +370,7 @@ impl Backend {
     pub fn open(self, ranks: usize, timeout: Duration) -> Result<Vec<Open>> {
         match self {
             Self::Cpu { threads } => Ok(cpu::open(ranks, threads, timeout)),
-            Self::Cuda => Err(Error::Device("this build has no CUDA backend".to_string())),
+            Self::Cuda => cuda::device::open(Search::here(), ranks, timeout),
         }
     }
 }

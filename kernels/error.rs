@@ -39,6 +39,29 @@ pub enum Error {
     /// The device refused: memory, launch, library.
     #[error("device: {0}")]
     Device(String),
+    /// It has less memory than is asked for: another try would find the same.
+    #[error("device: {0}")]
+    OutOfMemory(String),
+    /// Its context is unusable from now on: another process can go on with the device.
+    #[error("device: {0}")]
+    Broken(String),
+    /// It is gone, or its memory or links fail.
+    #[error("device: {0}")]
+    Lost(String),
+}
+
+impl Error {
+    /// The same, and where: of a device's error.
+    pub(crate) fn within(self, place: &str) -> Self {
+        let at = |what: String| format!("{place}: {what}");
+        match self {
+            Self::Device(what) => Self::Device(at(what)),
+            Self::OutOfMemory(what) => Self::OutOfMemory(at(what)),
+            Self::Broken(what) => Self::Broken(at(what)),
+            Self::Lost(what) => Self::Lost(at(what)),
+            other => other,
+        }
+    }
 }
 
 /// Result with this package's error.

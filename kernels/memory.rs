@@ -165,6 +165,11 @@ impl HostSlice {
         self.0.bytes
     }
 
+    /// Start address.
+    pub fn pointer(self) -> *mut u8 {
+        self.0.pointer
+    }
+
     /// Reads it.
     ///
     /// # Safety

@@ -122,7 +122,12 @@ impl<'a> Operands<'a> {
     /// The op's scratch.
     pub fn scratch(&self) -> DeviceSlice {
         let (offset, bytes) = self.node.workspace;
-        self.bindings.activations.part(offset, bytes)
+        self.scratch_part(offset, bytes)
+    }
+
+    /// A part of what the node has while it runs, besides its operands.
+    pub(crate) fn scratch_part(&self, offset: usize, bytes: usize) -> DeviceSlice {
+        self.node.elsewhere.unwrap_or(self.bindings.activations).part(offset, bytes)
     }
 
     /// The workspaces of libraries, one call at a time on one stream.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use octet_kernels::cuda::testing::Pretended;
 use octet_kernels::device::Event;
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{
@@ -16,6 +17,7 @@ use octet_kernels::ops::lion::Lion;
 use octet_kernels::update::{OptimizerSpec, Storage};
 
 use crate::contract::{Batch, Phase, ProgramId, Purpose, StepShape, Workload};
+use crate::fault::{ActorName, Blame};
 use crate::rank_memory::{RankMemory, Zero};
 use crate::step_plan::{Mark, StepPlan, Work};
 use crate::testing::{Leg, Toy, Trial, adamw, train, train_in_legs, train_with};
@@ -244,4 +246,52 @@ fn a_wait_that_a_device_leaves_out_changes_the_bits() {
     let unnoticed: Vec<usize> = marks.iter().copied().filter(|&mark| !noticed(mark)).collect();
     assert!(marks.len() > 10, "{marks:?}");
     assert!(unnoticed.is_empty(), "{unnoticed:?} of {marks:?}");
+}
+
+/// Trains on pretended GPUs of a machine with these settings; `None` where there can be none.
+fn train_pretended(
+    workload: &Arc<dyn Workload>,
+    leg: Leg,
+    settings: &str,
+) -> Option<Result<Trial, crate::fault::Fault>> {
+    let machine = Pretended::new("rank", settings)?;
+    let devices = |ranks| machine.devices(ranks).expect("there are as many");
+    Some(train_with(workload, &[leg], &devices))
+}
+
+#[test]
+fn pretended_gpus_give_the_cpus_bits_on_any_ranks() {
+    for dtype in [DType::F32, DType::Bf16] {
+        let workload = toy(dtype, 8);
+        let expected = train(&workload, 1, Zero::Zero0, 4).unwrap();
+        let legs = [(1, Zero::Zero0), (2, Zero::Zero1), (3, Zero::Zero1), (8, Zero::Zero1)];
+        for (seed, (ranks, zero)) in legs.into_iter().enumerate() {
+            let leg = Leg { ranks, zero, steps: 4 };
+            let settings = format!("devices=8,seed={seed}");
+            let Some(trial) = train_pretended(&workload, leg, &settings) else { return };
+            assert_eq!(trial.unwrap(), expected, "{ranks} ranks, {zero:?}, {dtype}");
+        }
+    }
+}
+
+#[test]
+fn what_a_pretended_gpu_fails_with_is_a_fault_that_says_what_is_left_to_do() {
+    let workload = toy(DType::F32, 4);
+    let cases = [
+        // Another engine can go on with a device whose context broke.
+        ("fail=work:100:719", Blame::World, "CUDA_ERROR_LAUNCH_FAILED"),
+        ("fail=cuEventRecord:10:700", Blame::World, "CUDA_ERROR_ILLEGAL_ADDRESS"),
+        // It would find one that is gone as it is.
+        ("fail=work:100:46", Blame::Lasting, "CUDA_ERROR_DEVICE_UNAVAILABLE"),
+    ];
+    for (settings, blame, what) in cases {
+        let leg = |ranks| Leg { ranks, zero: Zero::Zero1, steps: 4 };
+        let Some(trial) = train_pretended(&workload, leg(1), settings) else { return };
+        let fault = trial.unwrap_err();
+        assert!(fault.what.contains(what), "{settings}: {fault}");
+        assert_eq!((fault.blame, fault.actor), (blame, ActorName::Rank(0)), "{settings}");
+        // Nobody waits for a rank whose device has failed.
+        let two = format!("devices=2,{settings}");
+        assert!(train_pretended(&workload, leg(2), &two).unwrap().is_err(), "{settings}");
+    }
 }

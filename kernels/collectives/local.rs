@@ -1,27 +1,18 @@
-//! Ranks that are threads of one process.
+//! Ranks that are threads of one process, with host memory.
 //!
-//! Duty: the collectives by plain copies. A call publishes its addresses, meets the others, copies
-//! what it receives, and meets them again, so that on return its memory is its own again.
-//! Ownership: tables sized when the group is made; no call allocates unless it fails.
-//! Prohibitions: a rank writes only its own memory; nobody waits longer than the timeout for a rank
-//! to arrive; no lock is held while copying.
+//! Duty: the collectives by plain copies, done when a call returns; how ranks meet is
+//! [`rendezvous`]'s.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::collectives::{Communicator, JoinTree, RANKS_MAX, join, refuse};
+use crate::collectives::rendezvous::{self, Carrier, Delivery, Member};
+use crate::collectives::{JoinTree, join};
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::memory::DeviceSlice;
 
 #[cfg(test)]
 mod tests;
-
-/// Looks at the group this often before a waiting rank sleeps: a few microseconds. Ranks may
-/// outnumber cores, so a longer spin would keep the awaited rank from running.
-const SPINS: usize = 128;
 
 /// A group of ranks in this process.
 #[derive(Debug)]
@@ -34,365 +25,32 @@ impl LocalGroup {
     /// `1 <= size <= RANKS_MAX`.
     #[expect(clippy::new_ret_no_self, reason = "a group is its communicators")]
     pub fn new(size: usize, timeout: Duration) -> Vec<LocalCommunicator> {
-        assert!((1..=RANKS_MAX).contains(&size), "{size} ranks: expected 1..={RANKS_MAX}");
-        let entry = |_| Entry {
-            call: Call::Barrier,
-            arrived: false,
-            send: Vec::with_capacity(size),
-            receive: Vec::with_capacity(size),
-        };
-        let entries = (0..size).map(entry).collect();
-        let shared = Arc::new(Shared {
-            size,
-            timeout,
-            state: Mutex::new(State { entries, met: 0, copying: 0, finished: 0, failure: None }),
-            changed: Condvar::new(),
-            epoch: AtomicU64::new(0),
-        });
-        let communicator = |rank| {
-            let (shared, copies) = (Arc::clone(&shared), Vec::with_capacity(size));
-            LocalCommunicator { shared, rank, copies }
-        };
-        (0..size).map(communicator).collect()
+        rendezvous::group(vec![Copies; size], timeout)
     }
 }
 
 /// One rank's end of a [`LocalGroup`]. Dropping it leaves the group.
-#[derive(Debug)]
-pub struct LocalCommunicator {
-    shared: Arc<Shared>,
-    rank: usize,
-    /// What this call copies: (from, to). Kept for its capacity.
-    copies: Vec<(DeviceSlice, DeviceSlice)>,
-}
+pub type LocalCommunicator = Member<Copies>;
 
-/// Which collective a rank is in, with what all ranks must agree on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Barrier,
-    Broadcast { root: usize },
-    AllGather,
-    AllToAll,
-}
+/// Copies by the rank that receives.
+#[derive(Debug, Clone, Copy)]
+pub struct Copies;
 
-impl Call {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Barrier => "barrier",
-            Self::Broadcast { .. } => "broadcast",
-            Self::AllGather => "all_gather",
-            Self::AllToAll => "all_to_all",
-        }
-    }
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Broadcast { root } => write!(f, "broadcast from rank {root}"),
-            _ => f.write_str(self.name()),
-        }
-    }
-}
-
-/// What a rank has published of its current call.
-#[derive(Debug)]
-struct Entry {
-    call: Call,
-    arrived: bool,
-    send: Vec<DeviceSlice>,
-    receive: Vec<DeviceSlice>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// One per rank. Not changed from a meeting until the last rank has copied.
-    entries: Vec<Entry>,
-    /// Calls in which all ranks have arrived and agreed.
-    met: u64,
-    /// Ranks that have met and are not done copying.
-    copying: usize,
-    /// Calls in which all ranks are done copying.
-    finished: u64,
-    /// Why the group is over; the first reason stays.
-    failure: Option<String>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    size: usize,
-    timeout: Duration,
-    state: Mutex<State>,
-    changed: Condvar,
-    /// Counts changes of the state, for ranks that spin.
-    epoch: AtomicU64,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells all waiting ranks that `_state` has changed.
-    fn wake(&self, _state: &MutexGuard<'_, State>) {
-        self.epoch.fetch_add(1, Ordering::Release);
-        self.changed.notify_all();
-    }
-
-    /// Ends the group, unless it is over already.
-    fn fail(&self, state: &mut MutexGuard<'_, State>, why: String) {
-        state.failure.get_or_insert(why);
-        self.wake(state);
-    }
-
-    /// Waits until `done` or the deadline; spins shortly, then sleeps.
-    fn wait<'a>(
-        &'a self,
-        state: MutexGuard<'a, State>,
-        deadline: Option<Instant>,
-        done: impl Fn(&State) -> bool,
-    ) -> MutexGuard<'a, State> {
-        let seen = self.epoch.load(Ordering::Acquire);
-        drop(state);
-        for _ in 0..SPINS {
-            if self.epoch.load(Ordering::Acquire) != seen {
-                break;
-            }
-            std::hint::spin_loop();
-        }
-        let mut state = self.lock();
-        while !done(&state) {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            state = match left {
-                Some(Duration::ZERO) => break,
-                Some(left) => {
-                    let woken = self.changed.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
-        }
-        state
-    }
-}
-
-impl LocalCommunicator {
-    /// Publishes a call, waits for all ranks, moves the bytes, waits for all ranks again.
-    ///
-    /// # Safety
-    /// As the trait's methods.
-    unsafe fn run(
-        &mut self,
-        call: Call,
-        send: &[DeviceSlice],
-        receive: &[DeviceSlice],
-    ) -> Result<()> {
-        if let Some(why) = self.fault(call, send, receive) {
-            return Err(refuse(self, call.name(), why));
-        }
-        self.meet(call, send, receive)?;
-        if call == Call::Barrier {
-            return Ok(());
-        }
-        for &(from, to) in &self.copies {
-            if from.bytes() > 0 && from != to {
-                // SAFETY: all ranks vouch for their slices until they return, which they do not
-                // before this rank is done; lengths agree; `to` is this rank's and overlaps nothing
-                // that is sent, as the caller vouches and `fault` checks.
-                unsafe { from.pointer().copy_to_nonoverlapping(to.pointer(), to.bytes()) };
-            }
-        }
-        self.part();
+impl Carrier for Copies {
+    fn ready(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// What is wrong with a call that this rank alone can see.
-    fn fault(&self, call: Call, send: &[DeviceSlice], receive: &[DeviceSlice]) -> Option<String> {
-        let (rank, size) = (self.rank, self.shared.size);
-        let counts = match call {
-            Call::Barrier => (0, 0),
-            Call::Broadcast { root } if root >= size => {
-                return Some(format!("no rank {root} among {size}"));
-            }
-            Call::Broadcast { root } if root == rank => (1, 0),
-            Call::Broadcast { .. } => (0, 1),
-            Call::AllGather => (1, size),
-            Call::AllToAll => (size, size),
-        };
-        let given = (send.len(), receive.len());
-        if given != counts {
-            return Some(format!("(send, receive) has {given:?} parts, expected {counts:?}"));
+    unsafe fn carry(&mut self, deliveries: &[Delivery]) -> Result<()> {
+        for Delivery { from, to, .. } in deliveries {
+            // SAFETY: the caller vouches for both, and that they do not overlap.
+            unsafe { from.pointer().copy_to_nonoverlapping(to.pointer(), to.bytes()) };
         }
-        for (to, part) in receive.iter().enumerate() {
-            if let Some(other) = receive[..to].iter().position(|other| overlap(*other, *part)) {
-                return Some(format!("receive[{other}] overlaps receive[{to}]"));
-            }
-            for (from, sent) in send.iter().enumerate() {
-                let own = to == rank && (from == rank || call == Call::AllGather);
-                if overlap(*sent, *part) && !(own && sent == part) {
-                    return Some(format!("send[{from}] overlaps receive[{to}]"));
-                }
-            }
-        }
-        None
+        Ok(())
     }
 
-    /// Publishes the call and waits for all ranks; then `copies` holds what this rank copies.
-    fn meet(&mut self, call: Call, send: &[DeviceSlice], receive: &[DeviceSlice]) -> Result<()> {
-        let (rank, shared) = (self.rank, &*self.shared);
-        let mut state = shared.lock();
-        let meeting = state.met + 1;
-        if state.failure.is_none() {
-            state.publish(rank, call, send, receive);
-            if let Some(why) = state.disagreement() {
-                shared.fail(&mut state, why);
-            } else if state.entries.iter().all(|entry| entry.arrived) {
-                state.met = meeting;
-                state.copying = if call == Call::Barrier { 0 } else { shared.size };
-                state.entries.iter_mut().for_each(|entry| entry.arrived = false);
-                shared.wake(&state);
-            } else {
-                let deadline = Instant::now().checked_add(shared.timeout);
-                let done = |state: &State| state.met >= meeting || state.failure.is_some();
-                state = shared.wait(state, deadline, done);
-                if !done(&state) {
-                    let why = state.absence(rank, call, shared.timeout);
-                    shared.fail(&mut state, why);
-                }
-            }
-        }
-        // A meeting that took place counts, even if a rank has left the group since.
-        if state.met >= meeting {
-            self.copies.clear();
-            let routes = (0..shared.size).filter_map(|from| state.route(from, rank));
-            self.copies.extend(routes);
-            return Ok(());
-        }
-        let why = state.failure.clone().unwrap_or_default();
-        Err(Error::Collective { what: call.name(), rank, why })
-    }
-
-    /// Waits until all ranks are done copying.
-    ///
-    /// Without a deadline, and deaf to aborts: others may be reading this rank's memory. All of
-    /// them are past the meeting, where nothing but their own copies is left to do.
-    fn part(&self) {
-        let mut state = self.shared.lock();
-        state.copying -= 1;
-        if state.copying == 0 {
-            state.finished += 1;
-            self.shared.wake(&state);
-        } else {
-            let last = state.finished + 1;
-            drop(self.shared.wait(state, None, |state| state.finished >= last));
-        }
-    }
-}
-
-impl State {
-    /// Enters a rank's call into the tables, within their capacity.
-    fn publish(&mut self, rank: usize, call: Call, send: &[DeviceSlice], receive: &[DeviceSlice]) {
-        let entry = &mut self.entries[rank];
-        entry.call = call;
-        entry.arrived = true;
-        entry.send.clear();
-        entry.send.extend_from_slice(send);
-        entry.receive.clear();
-        entry.receive.extend_from_slice(receive);
-    }
-
-    /// What goes from one rank to another in the call that both are in: (source, destination).
-    fn route(&self, from: usize, to: usize) -> Option<(DeviceSlice, DeviceSlice)> {
-        let (sent, received) = (&self.entries[from].send, &self.entries[to].receive);
-        match self.entries[to].call {
-            Call::Barrier => None,
-            Call::Broadcast { root } => {
-                (from == root && to != root).then(|| (sent[0], received[0]))
-            }
-            Call::AllGather => Some((sent[0], received[from])),
-            Call::AllToAll => Some((sent[to], received[from])),
-        }
-    }
-
-    /// Two ranks that are in different calls or, once all are here, whose lengths differ.
-    fn disagreement(&self) -> Option<String> {
-        let mut arrived = self.entries.iter().enumerate().filter(|(_, entry)| entry.arrived);
-        let (first, entry) = arrived.next()?;
-        let mut present = 1;
-        for (other, with) in arrived {
-            if with.call != entry.call {
-                let (one, two) = (entry.call, with.call);
-                return Some(format!("rank {first} called {one}, rank {other} called {two}"));
-            }
-            present += 1;
-        }
-        let size = self.entries.len();
-        if present < size {
-            return None;
-        }
-        let pairs = (0..size).flat_map(|from| (0..size).map(move |to| (from, to)));
-        for (from, to) in pairs {
-            let Some((source, destination)) = self.route(from, to) else { continue };
-            let (sent, expected) = (source.bytes(), destination.bytes());
-            if sent != expected {
-                let call = entry.call;
-                return Some(format!(
-                    "{call}: rank {from} sends {sent} bytes to rank {to}, which expects {expected}"
-                ));
-            }
-        }
-        None
-    }
-
-    /// The sentence of a timeout: who waited, and who did not come.
-    fn absence(&self, rank: usize, call: Call, timeout: Duration) -> String {
-        let absent = self.entries.iter().enumerate().filter(|(_, entry)| !entry.arrived);
-        let absent: Vec<String> = absent.map(|(rank, _)| format!("rank {rank}")).collect();
-        let absent = absent.join(", ");
-        format!("timed out: rank {rank} waited {timeout:?} in {call}, did not arrive: {absent}")
-    }
-}
-
-/// True when two ranges share a byte.
-fn overlap(a: DeviceSlice, b: DeviceSlice) -> bool {
-    let range = |slice: DeviceSlice| {
-        let start = slice.pointer() as usize;
-        (start, start + slice.bytes())
-    };
-    let ((a_start, a_end), (b_start, b_end)) = (range(a), range(b));
-    a_start.max(b_start) < a_end.min(b_end)
-}
-
-impl Communicator for LocalCommunicator {
-    fn rank(&self) -> usize {
-        self.rank
-    }
-
-    fn size(&self) -> usize {
-        self.shared.size
-    }
-
-    fn barrier(&mut self) -> Result<()> {
-        // SAFETY: nothing is moved.
-        unsafe { self.run(Call::Barrier, &[], &[]) }
-    }
-
-    unsafe fn broadcast(&mut self, root: usize, buffer: DeviceSlice) -> Result<()> {
-        let call = Call::Broadcast { root };
-        let (send, receive): (&[_], &[_]) =
-            if root == self.rank { (&[buffer], &[]) } else { (&[], &[buffer]) };
-        // SAFETY: the caller's promise is the one that `run` asks for.
-        unsafe { self.run(call, send, receive) }
-    }
-
-    unsafe fn all_gather(&mut self, send: DeviceSlice, receive: &[DeviceSlice]) -> Result<()> {
-        // SAFETY: the caller's promise is the one that `run` asks for.
-        unsafe { self.run(Call::AllGather, &[send], receive) }
-    }
-
-    unsafe fn all_to_all(&mut self, send: &[DeviceSlice], receive: &[DeviceSlice]) -> Result<()> {
-        // SAFETY: the caller's promise is the one that `run` asks for.
-        unsafe { self.run(Call::AllToAll, send, receive) }
+    fn carried(&mut self) -> Result<()> {
+        Ok(())
     }
 
     unsafe fn join(
@@ -403,20 +61,6 @@ impl Communicator for LocalCommunicator {
         output: DeviceSlice,
     ) -> Result<()> {
         // SAFETY: the caller's promise is the one that `join` asks for.
-        let joined = unsafe { join(tree, dtype, pieces, output) };
-        joined.map_err(|error| refuse(self, "join", error.to_string()))
-    }
-
-    fn abort(&mut self, why: &str) {
-        let why = format!("rank {} aborted: {why}", self.rank);
-        self.shared.fail(&mut self.shared.lock(), why);
-    }
-}
-
-impl Drop for LocalCommunicator {
-    fn drop(&mut self) {
-        let how = if std::thread::panicking() { "panicked" } else { "left the group" };
-        let why = format!("rank {} {how}", self.rank);
-        self.shared.fail(&mut self.shared.lock(), why);
+        unsafe { join(tree, dtype, pieces, output) }
     }
 }

@@ -11,6 +11,8 @@ use crate::memory::DeviceSlice;
 
 pub mod join;
 pub mod local;
+pub(crate) mod peer;
+pub mod rendezvous;
 pub mod tree;
 
 #[cfg(test)]

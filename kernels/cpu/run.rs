@@ -164,7 +164,7 @@ impl<'a> CpuRun<'a> {
     /// Where operand `at` (inputs, then outputs) stands widened, if it does.
     fn wide(&self, spec: &Spec, at: usize) -> Option<DeviceSlice> {
         let bytes = spec.elements() * size_of::<f32>();
-        self.node.widened[at].map(|offset| self.bindings.activations.part(offset, bytes))
+        self.node.widened[at].map(|offset| self.scratch_part(offset, bytes))
     }
 
     fn wide_output(&self, i: usize) -> Option<DeviceSlice> {

@@ -66,7 +66,7 @@ pub(crate) struct Placed {
 }
 
 /// A node whose operands have addresses.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Planned {
     pub(crate) op: Arc<dyn Op>,
     pub(crate) inputs: Vec<Tensor>,
@@ -79,6 +79,8 @@ pub(crate) struct Planned {
     pub(crate) matmul: Precision,
     /// Offset and bytes of the op's scratch among the activations.
     pub(crate) workspace: (usize, usize),
+    /// What offsets of scratch count from, if not from the activations.
+    pub(crate) elsewhere: Option<DeviceSlice>,
     /// Scratch offsets where narrow operands stand widened to `F32`: inputs, then outputs.
     pub(crate) widened: Vec<Option<usize>>,
     /// What it asks of a GPU; `None` on a CPU, and for an op that has no launches yet.
@@ -228,6 +230,7 @@ impl Program {
                     site: node.site,
                     matmul: node.matmul.unwrap_or(matmul),
                     workspace: (at, scratch.workspace),
+                    elsewhere: None,
                     widened: scratch.widened_from(at),
                     launches: scratch.launches,
                     cost: node.op.cost(io),
@@ -312,6 +315,20 @@ impl Program {
     /// The nodes of a range, for the device that runs them.
     pub(crate) fn planned(&self, nodes: Range<usize>) -> &[Planned] {
         &self.nodes[nodes]
+    }
+
+    /// A node as a CPU runs it, whatever device the program was planned for, and the bytes of
+    /// scratch that it needs [`Planned::elsewhere`].
+    pub(crate) fn on_a_cpu(&self, node: usize) -> Result<(Planned, usize)> {
+        let planned = &self.nodes[node];
+        let io = Io {
+            inputs: planned.inputs.iter().map(|&input| self.spec(input).clone()).collect(),
+            outputs: planned.outputs.iter().map(|&(output, _)| self.spec(output).clone()).collect(),
+        };
+        let scratch = Scratch::of(&*planned.op, &io, Target::Cpu)?;
+        let bytes = scratch.bytes();
+        let (workspace, widened) = ((0, scratch.workspace), scratch.widened_from(0));
+        Ok((Planned { workspace, widened, launches: None, ..planned.clone() }, bytes))
     }
 
     /// Where a fetched tensor lies in this run's memory.

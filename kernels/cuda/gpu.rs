@@ -1,0 +1,157 @@
+//! One GPU with our kernels: what a device and a communicator launch.
+
+use std::sync::Arc;
+
+use crate::cpu::CpuDevice;
+use crate::cuda::cache::Cache;
+use crate::cuda::context::{Context, address};
+use crate::cuda::driver::Driver;
+use crate::cuda::find::Search;
+use crate::cuda::host::Host;
+use crate::cuda::images::Images;
+use crate::cuda::modules::{Launch, Modules};
+use crate::error::{Error, Result};
+use crate::graph::Target;
+use crate::launch::{self, Grid, Kernel, Memory};
+use crate::memory::DeviceSlice;
+use crate::operands::{Operands, Value};
+use crate::ops::Stream;
+
+/// Threads of a block of the kernels that no op asks for.
+const THREADS: u32 = 256;
+/// Blocks of such a kernel at most; it goes over its elements in strides.
+const BLOCKS_MAX: usize = 4096;
+
+/// A context with our kernels loaded.
+pub(crate) struct Gpu {
+    pub(crate) context: Arc<Context>,
+    modules: Modules,
+    /// What computes if the driver is a stand-in.
+    pub(super) host: Option<Host>,
+}
+
+/// A kernel over elements that no op asks for.
+pub(crate) struct Elementwise<'a> {
+    pub(crate) module: &'static str,
+    pub(crate) function: &'a str,
+    pub(crate) elements: usize,
+    pub(crate) values: &'a [Value],
+    /// Its last parameter, by value, if there is one.
+    pub(crate) table: &'a [u64],
+}
+
+impl Gpu {
+    /// Opens the GPU of that number and loads everything.
+    pub(super) fn open(driver: Driver, search: Search, ordinal: usize) -> Result<Self> {
+        let host = driver.is_stand_in.then(Host::new);
+        let context = Context::open(driver, ordinal)?;
+        let version = context.driver.version;
+        let images = Images::new(search, context.card.architecture, version, Cache::of_user());
+        let modules = Modules::load(context.clone(), &images)?;
+        Ok(Self { context, modules, host })
+    }
+
+    /// Zeros when compute comes to it.
+    ///
+    /// # Safety
+    /// Of [`crate::device::Device::clear`].
+    pub(super) unsafe fn clear(&self, slice: DeviceSlice) -> Result<()> {
+        let stream = self.context.stream(Stream::Compute);
+        let clear = self.context.driver.functions.clear;
+        if slice.bytes() == 0 {
+            return Ok(());
+        }
+        // SAFETY: the caller vouches for it.
+        let status = unsafe { clear(address(slice), 0, slice.bytes(), stream) };
+        self.context.driver.check("cuMemsetD8Async", status)
+    }
+
+    /// What one node asks for.
+    ///
+    /// # Safety
+    /// Of [`crate::device::Device::run`].
+    pub(super) unsafe fn node(&self, operands: &Operands<'_>) -> Result<()> {
+        let op = operands.node.op.name();
+        let Some(launches) = &operands.node.launches else {
+            if operands.program.target == Target::Cpu {
+                return Ok(());
+            }
+            let path = &operands.node.path;
+            return Err(Error::Plan(format!("{op} at {path} has no GPU form yet")));
+        };
+        for one in &launches.list {
+            match one {
+                // SAFETY: the launch is of this node, whose operands the caller vouches for.
+                launch::Launch::Kernel(kernel) => unsafe { self.kernel(kernel, operands) }?,
+                launch::Launch::Zero(memory) => {
+                    // SAFETY: as above.
+                    unsafe { self.clear(operands.memory(*memory)) }?;
+                }
+                launch::Launch::Copy { from, to } => {
+                    let (from, to) = (operands.memory(*from), operands.memory(*to));
+                    // SAFETY: as above.
+                    unsafe { self.context.copy(Stream::Compute, from, to) }?;
+                }
+                launch::Launch::Matmul(_) if self.host.is_some() => {}
+                launch::Launch::Matmul(product) => {
+                    let key = product.key();
+                    return Err(Error::Device(format!("{op}: no product of {key} yet")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// Of [`crate::device::Device::run`].
+    unsafe fn kernel(&self, kernel: &Kernel, operands: &Operands<'_>) -> Result<()> {
+        let rows = |of| match of {
+            Memory::Input(i) => operands.input_spec(i).leading(),
+            Memory::Output(i) => operands.output_spec(i).leading(),
+            Memory::Workspace { .. } => 0,
+        };
+        let blocks = match kernel.grid {
+            Grid::Fixed(blocks) => blocks,
+            Grid::Rows { of, each } => [rows(of).div_ceil(each.max(1) as usize) as u32, 1, 1],
+        };
+        let values: Vec<Value> = kernel.arguments.iter().map(|a| operands.value(a)).collect();
+        let launch = Launch {
+            module: kernel.module,
+            function: &kernel.function,
+            blocks,
+            threads: kernel.block,
+            shared_bytes: kernel.shared_bytes,
+        };
+        // SAFETY: the op says that these are the function's parameters.
+        unsafe {
+            self.modules.launch(self.context.stream(Stream::Compute), &launch, (&values, &[]))
+        }
+    }
+
+    /// A kernel that no op asks for, and what computes it on a stand-in.
+    ///
+    /// # Safety
+    /// The values are what the function's parameters want, in memory that it may use.
+    pub(crate) unsafe fn elementwise(
+        &self,
+        stream: Stream,
+        kernel: &Elementwise<'_>,
+        on_a_cpu: impl FnOnce(&CpuDevice) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let blocks = kernel.elements.div_ceil(THREADS as usize).min(BLOCKS_MAX) as u32;
+        let launch = Launch {
+            module: kernel.module,
+            function: kernel.function,
+            blocks: [blocks, 1, 1],
+            threads: THREADS,
+            shared_bytes: 0,
+        };
+        let parameters = (kernel.values, kernel.table);
+        // SAFETY: the caller vouches for it.
+        unsafe { self.modules.launch(self.context.stream(stream), &launch, parameters) }?;
+        match &self.host {
+            Some(host) => host.push(&self.context, stream, on_a_cpu),
+            None => Ok(()),
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! | [`train`] | the main path: configuration, text, experiment, run folder, first state, run |
 //! | [`composition`] | what a run trains: models, programs, tracks, made from the configuration |
 //! | [`experiment`] | a composition made runnable: implements the runtime's contract |
+//! | [`backend`] | what a run computes on, by what is there |
 //! | [`models`], [`objectives`] | one file per family, one per objective |
 //! | [`data`], [`text`] | documents to tokens to shards to samples; streams of samples by track |
 //! | [`config`], [`schedule`] | one TOML file, checked; the learning rate |
@@ -22,6 +23,7 @@
 //! | [`provenance`] | what program, instructions and libraries numbers come from |
 //! | [`failure`] | how a command ends when it does not end well |
 
+pub mod backend;
 pub mod beginning;
 pub mod bench;
 pub mod branch;

@@ -24,6 +24,7 @@ use octet_actors::topology::{Begin, RunSetup, run};
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{Granularity, Layout};
 
+use crate::backend::Chosen;
 use crate::composition::Composition;
 use crate::config::Config;
 use crate::data::{Prepared, Watcher, prepare};
@@ -33,7 +34,7 @@ use crate::models::{ModelSize, RecomputeConfig};
 use crate::run_data::{self, DataPlace, tokenizer_folder};
 use crate::sampling::{Crowd, Decoder, Listener, Next, Request, Sampler, read_prompt};
 use crate::text::Text;
-use crate::train::{Place, Saving, TOKENIZER_FACT, check_device, interrupted, open_store, setup};
+use crate::train::{Place, Saving, TOKENIZER_FACT, interrupted, open_store, setup};
 
 /// Threads that read a checkpoint.
 const READERS: usize = 2;
@@ -181,9 +182,8 @@ impl Run {
         Ok((config, experiment, decoder))
     }
 
-    /// The configuration for a look: one rank, nothing served.
+    /// The configuration for a look: one rank on the CPU, nothing served.
     fn looking(&self) -> Result<Config, Failure> {
-        check_device(&self.config)?;
         let mut config = self.config.clone();
         config.run.ranks = 1;
         config.sample.every = 0;
@@ -399,7 +399,8 @@ fn look(
     let begin = Begin { state, first, restarted: None };
     let place = Place { folder: scratch.0.clone(), disk, web: None };
     let saving = Saving { store, slots, layout, facts: RunFacts::default() };
-    let setup = setup(config, Arc::new(experiment), place, saving, begin, observer)?;
+    let backend = Chosen::cpu(config).backend;
+    let setup = setup((config, backend), Arc::new(experiment), place, saving, begin, observer)?;
     let schedule = Schedule {
         steps: step,
         evaluate_every: 0,

@@ -238,7 +238,8 @@ pub fn plan(
     })
 }
 
-fn without_kernels(workload: &dyn Workload) -> BTreeMap<String, usize> {
+/// How often programs have an op that asks for nothing on the GPU that they were compiled for.
+pub fn without_kernels(workload: &dyn Workload) -> BTreeMap<String, usize> {
     let mut missing = BTreeMap::new();
     for (op, count) in workload.programs().iter().flat_map(Program::without_launches) {
         *missing.entry(op.to_string()).or_default() += count;

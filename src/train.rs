@@ -30,8 +30,9 @@ use octet_actors::topology::{Begin, Finished, RunSetup, run};
 use octet_actors::web::{Web, WebSetup, listen};
 use octet_kernels::device::Backend;
 
+use crate::backend::Chosen;
 use crate::beginning::{Beginning, begun, go_on, save_first};
-use crate::config::{CheckpointConfig, Config, Device};
+use crate::config::{CheckpointConfig, Config};
 use crate::data::{DataError, Prepared, Progress, Tokenizer, prepare};
 use crate::events;
 use crate::experiment::Experiment;
@@ -109,10 +110,11 @@ pub struct Watchers {
 /// # Errors
 /// [`Failure`], with nothing lost that was saved before.
 pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Failure> {
-    check_asked(&job)?;
-    let mut notes = Vec::new();
+    let Chosen { backend, target, note } = Chosen::by(&job.config)?;
+    check_folder(&job.folder)?;
+    let mut notes: Vec<String> = note.into_iter().collect();
     let listener = listener(&job, &mut notes)?;
-    check_memory(&job)?;
+    check_memory(&job, backend)?;
     let Some((prepared, of_data)) = prepared(&job, &mut watchers)? else { return Ok(None) };
     let mut config = job.config;
     let vocabulary = config.padded_vocabulary(prepared.tokenizer.vocabulary());
@@ -124,7 +126,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     if !job.fresh {
         hub::check(&job.folder, &config, &tokenizer)?;
     }
-    let experiment = Experiment::new(&config, vocabulary, Some(text))?;
+    let experiment = Experiment::for_target(&config, vocabulary, Some(text), target)?;
     // What "auto" became.
     config.model = experiment.config().model.clone();
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
@@ -147,7 +149,8 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
         None => SnapshotSlots::create(layout.bytes())?,
     };
     slots.take_pages(Resources::read(&LocalDisk, &job.folder).available_bytes)?;
-    let (facts, accept) = (facts(&config, &experiment, &tokenizer), job.accept_new_numerics);
+    let facts = facts(&config, backend, &experiment, &tokenizer);
+    let accept = job.accept_new_numerics;
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;
     go_on(&mut experiment, &mut state)?;
@@ -170,7 +173,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let saving = Saving { store, slots, layout, facts };
     let experiment = Arc::new(experiment);
     let observer = events::beside(folder.events(), watchers.observer);
-    let setup = setup(&config, experiment.clone(), place, saving, begin, observer)?;
+    let setup = setup((&config, backend), experiment.clone(), place, saving, begin, observer)?;
     let (interrupts, saves) = (watchers.interrupts, watchers.saves);
     let finished = run(RunSetup { interrupts, saves, ..setup })?;
     if !config.data.sources.is_empty() && finished.summary.is_some() {
@@ -245,7 +248,7 @@ pub(crate) struct Saving {
 
 /// Everything that a job is made of; nothing interrupts it yet.
 pub(crate) fn setup(
-    config: &Config,
+    (config, backend): (&Config, Backend),
     workload: Arc<Experiment>,
     mut place: Place,
     saving: Saving,
@@ -272,7 +275,7 @@ pub(crate) fn setup(
     Ok(RunSetup {
         workload,
         ranks: config.run.ranks,
-        backend: backend(config),
+        backend,
         zero: config.run.placement(),
         schedule: schedule(config),
         policy: config.recovery.policy(),
@@ -336,29 +339,18 @@ fn missed(config: &Config, tasks: &[EvaluationTask], step: u64, folder: &RunFold
     due
 }
 
-pub(crate) fn check_device(config: &Config) -> Result<(), Failure> {
-    if config.run.device == Device::Cuda {
-        return Err(Failure::user(
-            "run.device: expected \"auto\" or \"cpu\", since this build has no CUDA backend, got \
-             \"cuda\"",
-        ));
-    }
-    Ok(())
-}
-
-/// Whatever is in the way of the device or the run folder is said before data are prepared.
-fn check_asked(job: &Job) -> Result<(), Failure> {
-    check_device(&job.config)?;
-    check_place(&job.folder).map_err(|why| Failure::user(format!("--run: {why}")))
+/// Whatever is in the way of the run folder is said before data are prepared for it.
+fn check_folder(folder: &Path) -> Result<(), Failure> {
+    check_place(folder).map_err(|why| Failure::user(format!("--run: {why}")))
 }
 
 /// What does not fit into a budget or into this machine is refused before data are prepared, with
 /// what `octet plan` says of it.
-fn check_memory(job: &Job) -> Result<(), Failure> {
+fn check_memory(job: &Job, backend: Backend) -> Result<(), Failure> {
     let Job { config, restarted: None, .. } = job else { return Ok(()) };
     let (vocabulary, _assumed) = vocabulary(config)?;
     // What a GPU has is known when it is opened.
-    let Backend::Cpu { threads } = backend(config) else { return Ok(()) };
+    let Backend::Cpu { threads } = backend else { return Ok(()) };
     let room = Room::of(config, vocabulary, threads)?;
     match room.fits() {
         Some(false) => Err(Failure::user(format!(
@@ -376,13 +368,6 @@ pub fn open_store(config: &Config, folder: &Path, disk: &Arc<dyn Disk>) -> Store
     Store::new(disk.clone(), folder, settings)
 }
 
-/// What a run computes on: the cores, shared among its ranks.
-fn backend(config: &Config) -> Backend {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let shared = || threads_per_rank(cores, config.run.ranks);
-    Backend::Cpu { threads: config.run.threads.unwrap_or_else(shared) }
-}
-
 /// The name of the prepared data's identity in a manifest.
 pub(crate) const DATA_FACT: &str = "the prepared data";
 
@@ -390,11 +375,16 @@ pub(crate) const DATA_FACT: &str = "the prepared data";
 pub(crate) const TOKENIZER_FACT: &str = "the tokenizer";
 
 /// What a resume must find again to go on bit for bit.
-fn facts(config: &Config, experiment: &Experiment, tokenizer: &Tokenizer) -> RunFacts {
+fn facts(
+    config: &Config,
+    backend: Backend,
+    experiment: &Experiment,
+    tokenizer: &Tokenizer,
+) -> RunFacts {
     let mut identity = config.identity();
     let mut fact = |key: &str, value: String| identity.insert(key.to_string(), value);
     fact(DATA_FACT, experiment.data_identity().to_string());
-    fact("the backend", backend(config).name().to_string());
+    fact("the backend", backend.name().to_string());
     let digest = run_data::digest_of(tokenizer);
     fact(TOKENIZER_FACT, digest.clone());
     let mut assumed = Config::assumed();

@@ -18,15 +18,13 @@ use crate::cuda::driver::Driver;
 use crate::cuda::find::Search;
 use crate::cuda::gpu::{Elementwise, Gpu};
 use crate::cuda::host::Host;
-use crate::device::{
-    BlockSums, Device, Event, Events, Open, Opened, Pinned, RunArguments, UpdateSlice,
-};
+use crate::device::{BlockSums, Device, Event, Events, Open, Opened, Pinned, RunArguments};
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext, Target};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice, Span};
 use crate::operands::{Operands, Value};
 use crate::ops::Stream;
-use crate::ops::adamw::AdamW;
+use crate::update::{Rule, StepNumbers, Stored, UpdateSlice};
 
 #[cfg(test)]
 mod tests;
@@ -294,42 +292,51 @@ impl Device for CudaDevice {
         unsafe { self.elements(("global_norm", "decide"), 1, &values, on_a_cpu) }
     }
 
-    unsafe fn adamw(
+    unsafe fn update(
         &self,
-        settings: &AdamW,
+        rule: &Arc<dyn Rule>,
+        numbers: &StepNumbers,
         slice: &UpdateSlice,
         decision: DeviceSlice,
         fingerprint: DeviceSlice,
         first: bool,
     ) -> Result<()> {
-        let (settings, slice) = (*settings, *slice);
+        let (rule, numbers, slice) = (rule.clone(), *numbers, *slice);
         let elements = slice.weights.bytes() / size_of::<f32>();
-        let rounded = slice.rounded.map(|(_, rounded)| rounded);
-        let memory = [slice.weights, slice.gradient, slice.first_moment, slice.second_moment];
-        let numbers = [
-            settings.learning_rate,
-            settings.beta1,
-            settings.beta2,
-            settings.eps,
-            settings.weight_decay,
-        ];
+        let (mut planes, mut storage) = (Vec::new(), "f32");
+        for stored in slice.states {
+            match stored {
+                Stored::None => planes.extend([None, None]),
+                Stored::F32(values) => planes.extend([Some(values), None]),
+                Stored::Bf16(values) => {
+                    storage = "bf16";
+                    planes.extend([Some(values), None]);
+                }
+                Stored::Blocks8 { codes, scales } => {
+                    storage = "blocks8";
+                    planes.extend([Some(codes), Some(scales)]);
+                }
+            }
+        }
+        let memory = [Some(slice.weights), slice.rounded.map(|r| r.1), Some(slice.gradient)];
+        let told = [Some(decision), Some(fingerprint)];
+        let memory = memory.into_iter().chain(planes).chain(told).map(Value::Address);
         let rest = [
-            Value::Address(rounded),
-            Value::Address(Some(decision)),
-            Value::Address(Some(fingerprint)),
             Value::Word(u32::from(first)),
             Value::Long(slice.first_element),
+            Value::Long(slice.seed),
             Value::Long(elements as u64),
+            Value::Long(numbers.learning_rate.to_bits()),
+            Value::Long(numbers.weight_decay.to_bits()),
         ];
-        let memory = memory.map(|memory| Value::Address(Some(memory)));
-        let numbers = numbers.map(|number| Value::Long(number.to_bits()));
-        let values: Vec<Value> = memory.into_iter().chain(rest).chain(numbers).collect();
-        let function = slice.rounded.map_or("adamw".to_string(), |(t, _)| format!("adamw_{t}"));
+        let values: Vec<Value> = memory.chain(rest).collect();
+        let weights = slice.rounded.map_or(DType::F32, |(dtype, _)| dtype);
+        let (module, function) = (rule.name(), format!("{}_{weights}_{storage}", rule.name()));
         let on_a_cpu = move |cpu: &CpuDevice| {
             // SAFETY: as in `add_into`.
-            unsafe { cpu.adamw(&settings, &slice, decision, fingerprint, first) }
+            unsafe { cpu.update(&rule, &numbers, &slice, decision, fingerprint, first) }
         };
         // SAFETY: as in `add_into`.
-        unsafe { self.elements(("adamw", &function), elements, &values, on_a_cpu) }
+        unsafe { self.elements((module, &function), elements, &values, on_a_cpu) }
     }
 }

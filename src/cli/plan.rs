@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use octet::backend;
 use octet::config::bytes::Bytes;
 use octet::config::{Config, Device};
 use octet::failure::Failure;
@@ -120,6 +121,10 @@ fn answer(arguments: &Arguments, config: &Config) -> Result<ExitCode, Failure> {
         return print_rows(arguments, &machine, &rows);
     }
     let plan = plan(config, vocabulary, &machine, threads, disk.0 as f64)?;
+    if config.run.device == Device::Cuda && !plan.without_kernels.is_empty() {
+        let ops: Vec<&str> = plan.without_kernels.keys().map(String::as_str).collect();
+        return Err(backend::no_gpu_form(&ops));
+    }
     if arguments.json {
         out!("{}", serde_json::to_string_pretty(&plan).map_err(Failure::ours)?);
         return Ok(ExitCode::SUCCESS);

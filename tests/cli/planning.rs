@@ -1,5 +1,7 @@
 //! `plan` and the help of every command.
 
+use octet_kernels::cuda::testing::Pretended;
+
 use crate::harness::Place;
 
 #[test]
@@ -158,4 +160,40 @@ fn every_command_has_help_with_an_example() {
         let alone = format!("\n  octet {command}\n");
         assert!(help.contains(&example) || help.contains(&alone), "{command}: {help}");
     }
+}
+
+#[test]
+fn ops_that_no_gpu_runs_yet_are_refused_by_name() {
+    let Some(machine) = Pretended::new("cli::planning", "memory=80000000000") else { return };
+    let place = Place::new();
+    let octet = |arguments: &[&str]| {
+        let mut octet = std::process::Command::new(env!("CARGO_BIN_EXE_octet"));
+        octet.current_dir(place.path("")).env("OCTET_CUDA_LIBRARIES", &machine.folder);
+        let output = octet.args(arguments).output().unwrap();
+        let [out, err] = [output.stdout, output.stderr].map(|b| String::from_utf8(b).unwrap());
+        (output.status.code(), out, err)
+    };
+    let plan = place.json(&["plan", "tiny.toml", "--target", "h200", "--json"]);
+    let missing: Vec<&String> = plan["without_kernels"].as_object().unwrap().keys().collect();
+    assert!(missing.len() > 1, "{missing:?}: take a model whose ops are not all there yet");
+    let cuda = ["--set", "run.device=cuda"];
+    for command in [&["plan", "tiny.toml", "--target", "h200"][..], &["train", "tiny.toml"]] {
+        let (code, _, said) = octet(&[command, &cuda].concat());
+        assert_eq!(code, Some(2), "{said}");
+        let expected = "--set run.device=cuda: run.device: expected \"cpu\", since there is no GPU \
+                        form yet of ";
+        assert!(said.contains(expected), "{said}");
+        assert!(missing.iter().all(|op| said.contains(op.as_str())), "{missing:?}: {said}");
+    }
+    // Nobody has asked for the GPU: the run goes on without, and says why.
+    let (code, out, err) = octet(&["train", "tiny.toml", "--set", "run.steps=2"]);
+    let said = out + &err;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("trained on the CPU, although there is a GPU: "), "{said}");
+    // As many ranks as there are GPUs.
+    let (code, _, said) = octet(&["train", "tiny.toml", "--set", "run.ranks=2", cuda[0], cuda[1]]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("run.ranks = 2 needs a GPU each, and the driver shows 1"), "{said}");
+    let (_, said, _) = octet(&["doctor"]);
+    assert!(said.contains("ok           GPU: stand-in, 74.5 GiB, sm_90\n"), "{said}");
 }

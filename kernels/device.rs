@@ -26,7 +26,7 @@ use crate::collectives::Communicator;
 use crate::cpu;
 use crate::cuda;
 use crate::cuda::find::Search;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{Bindings, Program, RunContext};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice};
 use crate::ops::Stream;

@@ -79,6 +79,9 @@ pub trait Rule: Debug + Send + Sync {
     /// As people call it.
     fn name(&self) -> &'static str;
 
+    /// The folder of its kernels in [`crate::ops`].
+    fn module(&self) -> &'static str;
+
     /// Its state vectors, which begin as zeros.
     fn vectors(&self) -> &'static [VectorName];
 

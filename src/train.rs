@@ -15,7 +15,6 @@ use octet_actors::checkpoint::{Store, StoreSettings};
 use octet_actors::checkpointer::RunFacts;
 use octet_actors::contract::{EvaluationTask, Workload};
 use octet_actors::outside::{Clock, Disk, LocalDisk, SystemClock};
-use octet_actors::rank::threads_per_rank;
 use octet_actors::resume::first_state;
 use octet_actors::run_folder::log::{Line, for_each_line};
 use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, check_place};

@@ -19,6 +19,7 @@ use crate::cuda::find::Search;
 use crate::cuda::gpu::{Elementwise, Gpu};
 use crate::cuda::host::Host;
 use crate::device::{BlockSums, Device, Event, Events, Open, Opened, Pinned, RunArguments};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext, Target};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice, Span};
@@ -331,7 +332,8 @@ impl Device for CudaDevice {
         ];
         let values: Vec<Value> = memory.chain(rest).collect();
         let weights = slice.rounded.map_or(DType::F32, |(dtype, _)| dtype);
-        let (module, function) = (rule.name(), format!("{}_{weights}_{storage}", rule.name()));
+        let module = rule.module();
+        let function = format!("{module}_{weights}_{storage}");
         let on_a_cpu = move |cpu: &CpuDevice| {
             // SAFETY: as in `add_into`.
             unsafe { cpu.update(&rule, &numbers, &slice, decision, fingerprint, first) }

@@ -1,16 +1,19 @@
 //! A GPU's device, over a driver that runs late and is told to fail.
 
+use std::sync::Arc;
+
 use bytemuck::cast_slice;
 
 use crate::cpu::CpuDevice;
 use crate::cuda::driver::Driver;
 use crate::cuda::testing::Pretended;
-use crate::device::{BlockSums, Decision, Device, Event, Events, RunArguments, UpdateSlice};
+use crate::device::{BlockSums, Decision, Device, Event, Events, RunArguments};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostSlice, Span};
 use crate::ops::Stream;
 use crate::ops::adamw::AdamW;
+use crate::update::{Rule, StepNumbers, Stored, UpdateSlice};
 
 const SEEDS: u64 = 30;
 
@@ -182,20 +185,13 @@ fn updated(device: &dyn Device, arena: &Arena) -> Vec<u8> {
             weights,
             rounded,
             gradient,
-            first_moment,
-            second_moment,
+            states: [Stored::F32(first_moment), Stored::F32(second_moment)],
             first_element: 64,
+            seed: 7,
         };
-        let settings = AdamW {
-            learning_rate: 1e-2,
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.1,
-            step: 0,
-            gradient_scale: 0.0,
-        };
-        device.adamw(&settings, &slice, decision, fingerprint, true).unwrap();
+        let rule: Arc<dyn Rule> = Arc::new(AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8 });
+        let numbers = StepNumbers { learning_rate: 1e-2, weight_decay: 0.1 };
+        device.update(&rule, &numbers, &slice, decision, fingerprint, true).unwrap();
         let mut all = vec![0; arena.bytes()];
         device.download(part(arena, 0, arena.bytes()), &mut all).unwrap();
         let mut read = Decision::default();

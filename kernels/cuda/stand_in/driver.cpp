@@ -402,6 +402,9 @@ API cuStreamCreateWithPriority(Stream** stream, unsigned, int) {
 API cuStreamDestroy_v2(Stream* stream) {
     Lock lock(world.mutex);
     world.wait(lock, [=] { return stream->device->sticky || stream->queue.empty(); });
+    // Whoever waits for a stream that broke goes on.
+    for (auto& item : stream->queue)
+        if (item.event && !item.waits) item.event->passed = std::max(item.event->passed, item.number);
     for (size_t i = 0; i < world.streams.size(); i++)
         if (world.streams[i] == stream) { world.streams.erase(world.streams.begin() + i); break; }
     if (world.slow == stream) world.slow = nullptr;

@@ -28,6 +28,10 @@ impl Rule for AdamW {
         "AdamW"
     }
 
+    fn module(&self) -> &'static str {
+        "adamw"
+    }
+
     fn vectors(&self) -> &'static [VectorName] {
         const {
             &[

@@ -25,6 +25,10 @@ impl Rule for Lion {
         "Lion"
     }
 
+    fn module(&self) -> &'static str {
+        "lion"
+    }
+
     fn vectors(&self) -> &'static [VectorName] {
         const { &[VectorName { title: "momentum", suffix: "exp_avg", signed: true }] }
     }

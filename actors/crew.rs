@@ -7,6 +7,8 @@ use crate::contract::{ProgramId, UpdateSettings};
 use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::optimizer::Optimizer;
+use crate::outcome::OutcomeCells;
+use crate::rank::StepNumbers;
 use crate::reducer::Reducer;
 use crate::step_plan::{Entry, Work};
 use crate::worker::{Fetched, Worker};
@@ -14,32 +16,39 @@ use crate::worker::{Fetched, Worker};
 /// What entries of a plan are about, besides what they say.
 #[derive(Clone, Copy)]
 pub struct StepInput<'s> {
-    /// The step, from 0.
-    pub step: u64,
-    /// Updates of all steps before, those that were skipped not counted; none if the device knows
-    /// better, since the step before has not said yet how it went.
-    pub updates: Option<u64>,
+    /// Which step it is.
+    pub numbers: StepNumbers,
     /// Numbers of its update.
     pub settings: UpdateSettings,
+    /// Which cell and events of those that steps take in turn.
+    pub round: usize,
+    /// Number of this call on the communication stream within the step, if its time counts.
+    pub call: Option<usize>,
     /// A record by its place in the rank's slot.
     pub record: &'s dyn Fn(usize) -> &'s [u8],
 }
 
-/// The three.
+/// The three, and where steps leave what they have to say.
 pub struct Crew {
     worker: Worker,
     reducer: Reducer,
     optimizer: Optimizer,
+    /// Of the last steps.
+    pub outcomes: OutcomeCells,
 }
 
 impl Crew {
     /// The crew of an engine, and its way to the other ranks.
-    pub fn new(engine: &Engine, communicator: Box<dyn Communicator>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// A fault of the world when there is no host memory.
+    pub fn new(engine: &Engine, communicator: Box<dyn Communicator>) -> Result<Self, Fault> {
+        Ok(Self {
             worker: Worker::new(engine),
             reducer: Reducer::new(communicator),
             optimizer: Optimizer::new(&*engine.workload, engine.memory.ranks),
-        }
+            outcomes: OutcomeCells::new(engine).map_err(|e| engine.fault(e))?,
+        })
     }
 
     /// Does an entry's work: behind the marks that it waits for, setting its own.
@@ -52,12 +61,19 @@ impl Crew {
         entry: &Entry,
         input: &StepInput<'_>,
     ) -> Result<(), Fault> {
-        let Self { worker, reducer, optimizer } = self;
-        engine.wait(entry.stream, &entry.after).map_err(|e| engine.fault(e))?;
+        let Self { worker, reducer, optimizer, outcomes } = self;
+        let numbers = &input.numbers;
+        let clock = input.call.map(|call| engine.memory.call_events(input.round, call));
+        let note = |event: usize| match clock {
+            Some(events) => engine.device.record(events[event], entry.stream),
+            None => Ok(()),
+        };
+        let waits = engine.wait(entry.stream, &entry.after).and_then(|()| note(0));
+        waits.map_err(|e| engine.fault(e))?;
         match &entry.work {
             Work::Begin => worker.begin(engine),
             Work::Zero { buffer, parameters } => worker.zero(engine, *buffer, parameters),
-            Work::Load(load) => worker.load(engine, load, (input.record)(load.record), input.step),
+            Work::Load(load) => worker.load(engine, load, (input.record)(load.record), numbers),
             Work::Run(run) => worker.run(engine, run, reducer.communicator()),
             Work::Keep(keep) => worker.keep(engine, keep),
             Work::Fold { into, from, elements } => worker.fold(engine, *into, *from, elements),
@@ -68,9 +84,18 @@ impl Crew {
             Work::GatherSquares => reducer.gather_squares(engine),
             Work::GatherParameters { bucket } => reducer.gather_parameters(engine, *bucket),
             Work::Squares => optimizer.squares(engine),
-            Work::Decide => optimizer.decide(engine, input.settings.clip_norm, input.updates),
+            Work::Decide => optimizer.decide(engine, input.settings.clip_norm, numbers.updates),
             Work::Update { bucket } => optimizer.update(engine, &input.settings, *bucket),
+            Work::Outcome => outcomes.copy(engine, input.round),
+            Work::Finally { program } => {
+                outcomes.updated(engine, input.round).and_then(|updated| {
+                    let run =
+                        || worker.finally(engine, *program, numbers.step, reducer.communicator());
+                    updated.then(run).unwrap_or(Ok(()))
+                })
+            }
         }
+        .and_then(|()| note(1))
         .and_then(|()| engine.mark(entry.stream, entry.mark))
         .map_err(|e| engine.fault(e))
     }
@@ -91,7 +116,7 @@ impl Crew {
         &mut self,
         engine: &Engine,
         program: ProgramId,
-        record: Option<&[u8]>,
+        record: &[u8],
         step: u64,
     ) -> Result<(), Fault> {
         let communicator = self.reducer.communicator();

@@ -37,7 +37,7 @@ impl Engine {
         memory: RankMemory,
         device: Box<dyn Device>,
     ) -> Result<Self> {
-        let arena = device.allocate(&memory.arena, memory.events)?;
+        let arena = device.allocate(&memory.arena, memory.events())?;
         let order = bytemuck::cast_slice(&memory.norm.order);
         // SAFETY: the arena was just taken, and the region has the table's size.
         unsafe { device.upload(order, arena.slice(memory.norm_order)) }?;

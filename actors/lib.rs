@@ -15,6 +15,7 @@
 //! | [`crew`], [`engine`] | who runs on that thread in turn: the one match; and over what |
 //! | [`worker`], [`reducer`], [`optimizer`] | compute, what moves between ranks, the update |
 //! | [`rank_memory`] | its arena, region by region |
+//! | [`outcome`] | what steps have to say, in host memory |
 //! | [`agreement`] | where all ranks give a step up |
 //! | [`loader`] | fills batch slots ahead of need |
 //! | [`snapshot`], [`transfer`], [`resume`] | state in memory, to and from ranks, at the start |
@@ -37,6 +38,7 @@ pub mod fault;
 pub mod host;
 pub mod loader;
 pub mod optimizer;
+pub mod outcome;
 pub mod outside;
 pub mod rank;
 pub mod rank_memory;

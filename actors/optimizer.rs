@@ -2,19 +2,18 @@
 //! decision to update or to skip, the update.
 //!
 //! Every rank decides from the same gathered sums in the same order, so all skip or none does. The
-//! decision stays on the device; the host reads it when the step is over.
+//! decision stays on the device; the host reads a copy of it ([`crate::outcome`]).
 //!
 //! Ownership: master weights, state vectors, sums of squares, the decision and the fingerprints.
 
 use std::ops::Range;
 
-use octet_kernels::device::{BlockSums, Decision};
+use octet_kernels::device::BlockSums;
 use octet_kernels::error::Result;
 use octet_kernels::update::{StepNumbers, UpdateSlice};
 
 use crate::contract::{UpdateGroup, UpdateSettings, Workload};
 use crate::engine::Engine;
-use crate::fault::Fault;
 use crate::rank_memory::Zero;
 
 /// Consecutive elements of a bucket that updates treat alike.
@@ -103,35 +102,6 @@ impl Optimizer {
         // SAFETY: this rank's memory in the order of the step plan: after the gather of the sums.
         unsafe { engine.device.decide(&sums, clip_norm, updates, engine.slice(memory.decision)) }
     }
-}
-
-/// What was decided in the step that is over.
-///
-/// # Errors
-/// A fault of the world from the device.
-pub fn decision(engine: &Engine) -> Result<Decision, Fault> {
-    let mut decision = Decision::default();
-    let cells = bytemuck::bytes_of_mut(&mut decision);
-    // SAFETY: this rank's memory, after the last entry of the plan that writes it.
-    unsafe { engine.device.download(engine.slice(engine.memory.decision), cells) }
-        .map_err(|e| engine.fault(e))?;
-    Ok(decision)
-}
-
-/// By bucket: the fingerprint of this rank's shard after the update; zeros if none was made.
-///
-/// # Errors
-/// A fault of the world from the device.
-pub fn fingerprints(engine: &Engine, decision: Decision) -> Result<Vec<u64>, Fault> {
-    let mut sums = vec![0u64; engine.workload.layout().buckets.len()];
-    if decision.skip != 0 {
-        return Ok(sums);
-    }
-    let own = engine.slice(engine.memory.fingerprints.part(0, size_of_val(&sums[..])));
-    // SAFETY: this rank's memory, between steps.
-    unsafe { engine.device.download(own, bytemuck::cast_slice_mut(&mut sums)) }
-        .map_err(|e| engine.fault(e))?;
-    Ok(sums)
 }
 
 fn update_slice(engine: &Engine, bucket: usize, elements: &Range<usize>) -> UpdateSlice {

@@ -6,36 +6,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::{Receiver, Sender};
 use octet_kernels::collectives::Communicator;
-use octet_kernels::device::{Decision, OVERFLOW, Pinned};
-use octet_kernels::ops::Stream;
+use octet_kernels::device::Pinned;
 
 use crate::actor::{Actor, Flow, Port};
-use crate::agreement::{Agreement, UPDATE};
+use crate::agreement::Agreement;
 use crate::contract::{Record, Results, StepShape, Turn};
-use crate::crew::{Crew, StepInput};
+use crate::crew::Crew;
 use crate::engine::Engine;
 use crate::evaluator::EvaluatorMessage;
 use crate::fault::{ActorName, Fault};
 use crate::loader::{BatchSlot, SLOTS, SlotShape, parts_of};
-use crate::optimizer::{decision, fingerprints};
 use crate::outside::Clock;
-use crate::rank_memory::{METRIC_BYTES, scalars};
 use crate::snapshot::Slot;
-use crate::step_plan::{Keep, StepPlan, Work};
+use crate::step_plan::StepPlan;
 use crate::transfer::{restore, save};
 use crate::watchdog::{Activity, Pulse};
 
+pub(crate) mod stepping;
 #[cfg(test)]
 mod tests;
+
+pub use stepping::StepNumbers;
+
+use stepping::Pending;
 
 /// How long a rank waits for another rank in a collective, or for its loader. The watchdog names
 /// whoever is stuck before that.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(900);
-
-/// Shapes of steps whose plans are kept: as many as a recipe alternates between.
-const PLANS_MAX: usize = 16;
 
 /// The rank's protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +110,7 @@ pub struct RunScalars {
 }
 
 /// One rank's view of a step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct StepOutcome {
     /// Scalars of the rank's runs, in plan order.
     pub runs: Vec<RunScalars>,
@@ -127,7 +126,7 @@ pub struct StepOutcome {
     pub fingerprint: Vec<u64>,
     /// Milliseconds waited for a batch.
     pub loader_ms: f64,
-    /// Milliseconds in collectives.
+    /// Milliseconds that the communication stream worked.
     pub reduce_ms: f64,
 }
 
@@ -158,21 +157,6 @@ pub struct RankEnds {
     pub pulse: Option<Pulse>,
 }
 
-/// All that a step needs.
-pub(crate) struct Ready {
-    pub(crate) plan: Arc<StepPlan>,
-    pub(crate) batch: BatchSlot,
-    loader_ms: f64,
-}
-
-/// How a step went, before anything is read back.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Stepped {
-    decision: Decision,
-    abandoned: bool,
-    reduce_ms: f64,
-}
-
 /// The actor.
 pub struct Rank {
     engine: Engine,
@@ -186,6 +170,10 @@ pub struct Rank {
     agreement: Arc<Agreement>,
     pulse: Option<Pulse>,
     plans: Vec<(Arc<StepShape>, Arc<StepPlan>)>,
+    /// Of the last step.
+    round: usize,
+    /// What of it still went on when its outcome was read.
+    pending: Pending,
 }
 
 impl Rank {
@@ -199,7 +187,7 @@ impl Rank {
         communicator: Box<dyn Communicator>,
         ends: RankEnds,
     ) -> Result<Self, Fault> {
-        let crew = Crew::new(&engine, communicator);
+        let crew = Crew::new(&engine, communicator)?;
         let RankEnds { slots, data, clock, supervisor, evaluator, agreement, pulse } = ends;
         let shape = SlotShape::new(&*engine.workload, &engine.memory.tree, engine.memory.rank);
         for _ in 0..SLOTS {
@@ -223,152 +211,9 @@ impl Rank {
             agreement,
             pulse,
             plans: Vec::new(),
+            round: 0,
+            pending: None,
         })
-    }
-
-    /// The whole step, behind so many updates: every entry of the plan in order. It takes no
-    /// memory. What a micro-batch would do is left out once the step is given up; ranks still meet
-    /// in what is between them.
-    pub(crate) fn step(
-        &mut self,
-        plan: &StepPlan,
-        batch: &BatchSlot,
-        (step, updates): (u64, u64),
-    ) -> Result<Stepped, Fault> {
-        let (engine, clock, ticket) = (&self.engine, &*self.clock, batch.ticket);
-        let settings = engine.workload.update(step);
-        let input = StepInput {
-            step,
-            updates: Some(updates),
-            settings,
-            record: &|record| batch.record(record),
-        };
-        let mut stepped = Stepped::default();
-        // Runs below it are begun, with records that come in while an earlier one goes on.
-        let mut end = usize::MAX;
-        for entry in &plan.entries {
-            if let Work::Load(load) = &entry.work {
-                if !self.agreement.begins(ticket, load.row as u16) {
-                    end = end.min(load.row);
-                }
-            } else if let Work::Squares = entry.work {
-                stepped.abandoned = end < usize::MAX || !self.agreement.begins(ticket, UPDATE);
-                if stepped.abandoned {
-                    return Ok(stepped);
-                }
-            }
-            if entry.work.row().is_some_and(|row| row >= end) {
-                self.crew.skip(engine, entry)?;
-            } else if entry.stream == Stream::Communication {
-                beat(&self.pulse, Activity::WaitingForRanks);
-                let start = seconds(clock);
-                self.crew.issue(engine, entry, &input)?;
-                stepped.reduce_ms += (seconds(clock) - start) * 1e3;
-            } else {
-                beat(&self.pulse, Activity::Computing);
-                self.crew.issue(engine, entry, &input)?;
-            }
-        }
-        stepped.decision = decision(engine)?;
-        if stepped.decision.skip == 0 {
-            for &program in &plan.finally {
-                self.crew.forward(engine, program, None, step)?;
-            }
-        }
-        Ok(stepped)
-    }
-
-    /// The plan of a step and its batch.
-    pub(crate) fn make_ready(
-        &mut self,
-        ticket: u64,
-        batch: u64,
-        attempt: usize,
-    ) -> Result<Ready, Fault> {
-        let shape = self.engine.workload.shape(batch, attempt);
-        let plan = self.plan(&shape)?;
-        let start = seconds(&*self.clock);
-        let batch = self.batch(ticket)?;
-        let loader_ms = (seconds(&*self.clock) - start) * 1e3;
-        Ok(Ready { plan, batch, loader_ms })
-    }
-
-    /// What the step that was just taken gave. It is the report that takes memory, not the step.
-    pub(crate) fn outcome(&mut self, ready: Ready, stepped: Stepped) -> Result<RankReply, Fault> {
-        let Stepped { decision, abandoned, reduce_ms } = stepped;
-        // What is read back comes behind the copies of all records: only then is the slot free.
-        let runs = self.scalars(&ready.plan)?;
-        self.hand_back(ready.batch);
-        Ok(RankReply::Stepped(Box::new(StepOutcome {
-            runs,
-            norm: decision.norm,
-            skipped: decision.skip != 0,
-            overflow: decision.skip & OVERFLOW != 0,
-            abandoned,
-            fingerprint: fingerprints(&self.engine, decision)?,
-            loader_ms: ready.loader_ms,
-            reduce_ms,
-        })))
-    }
-
-    fn plan(&mut self, shape: &Arc<StepShape>) -> Result<Arc<StepPlan>, Fault> {
-        if let Some((_, plan)) = self.plans.iter().find(|(s, _)| s == shape) {
-            return Ok(plan.clone());
-        }
-        let memory = &self.engine.memory;
-        let plan =
-            StepPlan::new(&*self.engine.workload, shape, memory.ranks, memory.rank, memory.zero)
-                .map_err(|e| Fault::ours(self.name(), e))?;
-        let rows = memory.metrics.bytes / (memory.columns * METRIC_BYTES).max(1);
-        if memory.columns > 0 && plan.rows > rows {
-            let what = format!("a step of {} runs, planned for {rows}", plan.rows);
-            return Err(Fault::ours(self.name(), what));
-        }
-        if plan.marks > memory.events.all {
-            let what = format!("a step of {} marks, planned for {}", plan.marks, memory.events.all);
-            return Err(Fault::ours(self.name(), what));
-        }
-        if self.plans.len() == PLANS_MAX {
-            self.plans.remove(0);
-        }
-        let plan = Arc::new(plan);
-        self.plans.push((shape.clone(), plan.clone()));
-        Ok(plan)
-    }
-
-    /// The next slot of this work; slots of abandoned work go back.
-    fn batch(&self, ticket: u64) -> Result<BatchSlot, Fault> {
-        beat(&self.pulse, Activity::WaitingFor(ActorName::Loader(self.engine.memory.rank)));
-        loop {
-            let slot = self.data.full.recv_timeout(PEER_TIMEOUT).map_err(|e| match e {
-                RecvTimeoutError::Timeout => Fault::world(self.name(), "no batch in 15 minutes"),
-                RecvTimeoutError::Disconnected => Fault::world(self.name(), "the loader is gone"),
-            })?;
-            if slot.ticket == ticket {
-                return Ok(slot);
-            }
-            self.hand_back(slot);
-        }
-    }
-
-    fn hand_back(&self, slot: BatchSlot) {
-        // A loader that is gone is its own fault, not this rank's.
-        let _gone = self.data.free.send(slot);
-    }
-
-    fn scalars(&self, plan: &StepPlan) -> Result<Vec<RunScalars>, Fault> {
-        let (memory, programs) = (&self.engine.memory, self.engine.workload.programs());
-        let mut table = vec![0u32; memory.metrics.bytes / METRIC_BYTES];
-        let region = self.engine.slice(memory.metrics);
-        // SAFETY: the step is over; the table belongs to this thread.
-        unsafe { self.engine.device.download(region, bytemuck::cast_slice_mut(&mut table)) }
-            .map_err(|e| self.engine.fault(e))?;
-        let one = |keep: &Keep| {
-            let count = scalars(&programs[keep.program.0]);
-            let words = table[keep.row * memory.columns..][..count].to_vec();
-            RunScalars { micro_batch: keep.micro_batch, program: keep.program.0, words }
-        };
-        Ok(plan.keeps().map(one).collect())
     }
 
     fn evaluate(&mut self, ticket: u64, task: usize, step: u64) -> Result<RankReply, Fault> {
@@ -381,8 +226,7 @@ impl Rank {
             for record in 0..batch.filled {
                 beat(&self.pulse, Activity::Evaluating);
                 let index = parts.next().expect("a record for every part");
-                let bytes = Some(batch.record(record));
-                self.crew.forward(&self.engine, about.program, bytes, 0)?;
+                self.crew.forward(&self.engine, about.program, batch.record(record), 0)?;
                 let fetched = self.crew.fetched(&self.engine, about.program);
                 let mut sums = Vec::with_capacity(about.sums.len());
                 for name in &about.sums {
@@ -415,7 +259,7 @@ impl Rank {
                 Turn::End => break,
                 Turn::Wait => None,
                 Turn::Run(program) => {
-                    let bytes = Some(bytemuck::cast_slice(&record));
+                    let bytes = bytemuck::cast_slice(&record);
                     self.crew.forward(&self.engine, program, bytes, step)?;
                     Some(program)
                 }
@@ -441,8 +285,9 @@ impl Actor for Rank {
             }
             RankMessage::Step { ticket, step, batch, updates, attempt } => {
                 let ready = self.make_ready(ticket, batch, attempt)?;
-                let stepped = self.step(&ready.plan, &ready.batch, (step, updates))?;
-                self.outcome(ready, stepped)?
+                let numbers = StepNumbers { step, batch, updates: Some(updates) };
+                let given = self.step(&ready, numbers)?;
+                self.outcome(ready, &given)?
             }
             RankMessage::Evaluate { ticket, task, step } => self.evaluate(ticket, task, step)?,
             RankMessage::Drive { step } => self.drive(step)?,

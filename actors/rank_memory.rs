@@ -5,13 +5,14 @@
 use std::ops::Range;
 
 use octet_kernels::collectives::{JoinTree, LaneTree, Piece, all_reduce_staging};
-use octet_kernels::device::{Decision, Events};
+use octet_kernels::device::{Decision, Event, Events};
 use octet_kernels::error::{Error, Result};
 use octet_kernels::graph::{ARGUMENT_BYTES, Layout, Ownership, State, StateUse};
 use octet_kernels::memory::{ArenaPlan, Span};
 use octet_kernels::update::Plane;
 
 use crate::contract::Workload;
+use crate::outcome::ROUNDS;
 use crate::step_plan::{StepPlan, check_meetings};
 
 mod norm;
@@ -71,8 +72,10 @@ pub struct RankMemory {
     pub kept_at: Vec<usize>,
     /// Who owns what.
     pub owners: Ownership,
-    /// Events of the device.
-    pub events: Events,
+    /// Marks of a step's plan, at most.
+    pub marks: usize,
+    /// What a step does on the communication stream, at most.
+    pub calls: usize,
     /// Where the sums behind the norm lie within their region.
     pub norm: NormLayout,
     pub(crate) parameters: Span,
@@ -108,12 +111,13 @@ impl RankMemory {
         let kept_elements = kept.iter().map(|range| range.len()).sum();
         let narrow = layout.buckets.iter().any(|b| b.dtype.is_narrow());
         let shapes = workload.shapes();
-        let (mut rows, mut events) = (0, 0);
+        let (mut rows, mut marks, mut calls) = (0, 0, 0);
         for shape in &shapes {
             let [mine, first] = [rank, 0].map(|r| StepPlan::new(workload, shape, ranks, r, zero));
             let mine = mine?;
             check_meetings(&mine, &first?)?;
-            (rows, events) = (rows.max(mine.rows), events.max(mine.marks));
+            (rows, marks) = (rows.max(mine.rows), marks.max(mine.marks));
+            calls = calls.max(mine.meetings().count());
         }
         let norm = NormLayout::new(layout, &owners, ranks);
         let planes = planes(workload)?;
@@ -134,7 +138,8 @@ impl RankMemory {
             columns,
             kept,
             kept_at,
-            events: Events { all: events, timed: 0 },
+            marks,
+            calls,
             parameters: arena.reserve("parameters", layout.parameter_bytes),
             masters: arena.reserve("master weights", masters),
             planes: planes
@@ -166,6 +171,24 @@ impl RankMemory {
     /// Where kept elements of a bucket lie in the master weights and state vectors.
     pub(crate) fn kept_place(&self, bucket: usize, elements: &Range<usize>) -> usize {
         self.kept_at[bucket] + elements.start - self.kept[bucket].start
+    }
+
+    /// Events of the device: the marks of plans; behind the outcome of each round; and around each
+    /// call on the communication stream.
+    pub fn events(&self) -> Events {
+        let timed = ROUNDS * 2 * self.calls;
+        Events { all: self.marks + ROUNDS + timed, timed }
+    }
+
+    /// Passed when a round's outcome has been copied out.
+    pub(crate) fn outcome_event(&self, round: usize) -> Event {
+        Event(self.marks + round)
+    }
+
+    /// Before and behind a round's n-th call on the communication stream.
+    pub(crate) fn call_events(&self, round: usize, call: usize) -> [Event; 2] {
+        let first = self.marks + ROUNDS + 2 * (round * self.calls + call);
+        [Event(first), Event(first + 1)]
     }
 
     /// The overflow flag: the low word of this rank's last cell among the sums.

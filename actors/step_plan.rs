@@ -41,8 +41,6 @@ pub use work::{Entry, Keep, Load, Mark, Run, Work};
 pub struct StepPlan {
     /// In order of issue.
     pub entries: Vec<Entry>,
-    /// Programs to run after an applied update.
-    pub finally: Vec<ProgramId>,
     /// Rows of the metrics table that the runs fill.
     pub rows: usize,
     /// Marks that its entries wait for, the device's events.
@@ -76,7 +74,7 @@ impl StepPlan {
             )));
         }
         let (entries, marks) = schedule(step(&share), &memory);
-        Ok(Self { entries, finally: shape.finally.clone(), rows, marks })
+        Ok(Self { entries, rows, marks })
     }
 
     /// Which scalars are kept, in order.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, unbounded};
 use octet_kernels::device::{Backend, Open};
 use octet_kernels::graph::{Layout, Ownership, ParameterId, Program, Variables};
+use octet_kernels::lazy;
 use octet_kernels::ops::adamw::AdamW;
 use octet_kernels::update::{OptimizerSpec, Storage};
 
@@ -22,10 +23,10 @@ use crate::contract::{
     UpdateSettings, Workload,
 };
 use crate::engine::Engine;
-use crate::fault::Fault;
+use crate::fault::{ActorName, Fault};
 use crate::loader::{BatchSlot, Loader, LoaderMessage, Order};
 use crate::outside::SystemClock;
-use crate::rank::{DataPath, Rank, RankEnds, RankMessage, RankReply, StepOutcome};
+use crate::rank::{DataPath, Rank, RankEnds, RankMessage, RankReply, StepNumbers, StepOutcome};
 use crate::rank_memory::{RankMemory, Zero};
 use crate::report::StepReport;
 use crate::snapshot::{LogicalTensor, Slot, SnapshotLayout, SnapshotSlots};
@@ -209,55 +210,32 @@ pub fn train(
     train_in_legs(workload, &[Leg { ranks, zero, steps }])
 }
 
-/// Trains on plain threads, stopped after every leg and resumed on other ranks.
+/// Trains on plain threads, stopped after every leg and resumed on other ranks: on devices that do
+/// everything at once, and again on devices whose streams run late, which must give the same.
 ///
 /// # Errors
-/// The first fault of any rank.
+/// The first fault of any rank; one of ours if it is not the same.
 pub fn train_in_legs(workload: &Arc<dyn Workload>, legs: &[Leg]) -> Result<Trial, Fault> {
-    train_with(workload, legs, &at_once)
+    let trial = train_in(workload, legs, Setting::default())?;
+    let late = |ranks| lazy::open(ranks, 1, None);
+    let other = train_in(workload, legs, Setting { devices: &late, ..Setting::default() })?;
+    // Losses may be no numbers, which are not equal to themselves.
+    let all = |trial: &Trial| format!("{} {:?}", trial.digest, (&trial.reports, &trial.attempts));
+    if all(&trial) != all(&other) {
+        let what = format!("late streams give {}\nand not {}", all(&other), all(&trial));
+        return Err(Fault::ours(ActorName::Supervisor, what));
+    }
+    Ok(trial)
 }
 
 /// Opens the devices of so many ranks.
 pub type Devices<'d> = &'d dyn Fn(usize) -> Vec<Open>;
 
-/// The CPU, which does everything at once.
-fn at_once(ranks: usize) -> Vec<Open> {
-    Backend::Cpu { threads: 1 }.open(ranks, Duration::from_secs(60)).expect("the CPU is there")
-}
-
-fn nobody() -> Watch {
-    Arc::new(|_, _| ())
-}
-
-/// As [`train_in_legs`], on other devices.
-///
-/// # Errors
-/// The first fault of any rank.
-pub fn train_with(
-    workload: &Arc<dyn Workload>,
-    legs: &[Leg],
-    devices: Devices<'_>,
-) -> Result<Trial, Fault> {
-    run_legs(workload, &|_, _| (), legs, (devices, &nobody()))
-}
-
 /// Changes the first values of a parameter, given its name; values are `f32` master weights.
 pub type FirstValues<'f> = &'f dyn Fn(&str, &mut [f32]);
 
-/// As [`train_in_legs`], from other first values of the trainable parameters than the workload's.
-///
-/// # Errors
-/// The first fault of any rank.
-pub fn train_from(
-    workload: &Arc<dyn Workload>,
-    first_values: FirstValues<'_>,
-    legs: &[Leg],
-) -> Result<Trial, Fault> {
-    run_legs(workload, first_values, legs, (&at_once, &nobody()))
-}
-
 /// Called on a rank's thread at the two ends of what may not take memory: when plan and batch are
-/// there, and when the update is done, before the report is made.
+/// there, and when the step is given to the device, before the report is made.
 pub type Watch = Arc<dyn Fn(u64, Moment) + Send + Sync>;
 
 /// An end of a step.
@@ -269,6 +247,42 @@ pub enum Moment {
     After,
 }
 
+/// How a trial is run, besides what is trained by whom.
+#[derive(Clone, Copy)]
+pub struct Setting<'s> {
+    /// What ranks compute on.
+    pub devices: Devices<'s>,
+    /// Other first values of the trainable parameters than the workload's.
+    pub first_values: FirstValues<'s>,
+    /// Who looks at every step.
+    pub watch: Option<&'s Watch>,
+    /// Batches of the data's order that are passed over before the first step.
+    pub passed_over: u64,
+}
+
+impl Default for Setting<'_> {
+    /// The CPU, which does everything at once.
+    fn default() -> Self {
+        fn at_once(ranks: usize) -> Vec<Open> {
+            let cpu = Backend::Cpu { threads: 1 }.open(ranks, Duration::from_secs(60));
+            cpu.expect("the CPU is there")
+        }
+        Self { devices: &at_once, first_values: &|_, _| (), watch: None, passed_over: 0 }
+    }
+}
+
+/// As [`train_in_legs`], from other first values of the trainable parameters than the workload's.
+///
+/// # Errors
+/// The first fault of any rank.
+pub fn train_from(
+    workload: &Arc<dyn Workload>,
+    first_values: FirstValues<'_>,
+    legs: &[Leg],
+) -> Result<Trial, Fault> {
+    train_in(workload, legs, Setting { first_values, ..Setting::default() })
+}
+
 /// As [`train_in_legs`], under the eyes of `watch`.
 ///
 /// # Errors
@@ -278,14 +292,17 @@ pub fn train_watched(
     legs: &[Leg],
     watch: &Watch,
 ) -> Result<Trial, Fault> {
-    run_legs(workload, &|_, _| (), legs, (&at_once, watch))
+    train_in(workload, legs, Setting { watch: Some(watch), ..Setting::default() })
 }
 
-fn run_legs(
+/// Trains on plain threads in a setting, once.
+///
+/// # Errors
+/// The first fault of any rank.
+pub fn train_in(
     workload: &Arc<dyn Workload>,
-    first_values: FirstValues<'_>,
     legs: &[Leg],
-    (devices, watch): (Devices<'_>, &Watch),
+    setting: Setting<'_>,
 ) -> Result<Trial, Fault> {
     let layout = Arc::new(SnapshotLayout::of(&**workload));
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
@@ -295,18 +312,19 @@ fn run_legs(
         let tensor = layout.tensors().iter().find(|t| t.name == parameter.name);
         let values = slot.tensor(tensor.expect("every parameter is in the slot"));
         // SAFETY: nobody else has the slot before the first rank starts.
-        first_values(&parameter.name, unsafe { values.as_mut_slice() });
+        (setting.first_values)(&parameter.name, unsafe { values.as_mut_slice() });
     }
     let times = Times { seconds: 1.0, checkpoint_ms: 0.0 };
     let (mut reports, mut attempts) = (Vec::new(), Vec::new());
     for leg in legs {
         let first = reports.len() as u64;
-        let by_rank = run_leg(workload, leg, &slot, first, (devices, watch))?;
+        let by_rank = run_leg(workload, leg, &slot, first, setting)?;
         for step in 0..leg.steps {
             let of_step = |rank: &Vec<Tried>| rank[step as usize].outcome.clone();
             let outcomes: Vec<StepOutcome> = by_rank.iter().map(of_step).collect();
             let tokens = workload.samples_before(first + step) * workload.tokens_per_sample();
-            let at = StepAt { step: first + step, batch: first + step, tokens };
+            let batch = setting.passed_over + first + step;
+            let at = StepAt { step: first + step, batch, tokens };
             let mut report = step_report(&**workload, at, &outcomes, times);
             report.wait_ms = crate::report::WaitMs::default();
             reports.push(report);
@@ -322,6 +340,24 @@ fn run_legs(
     Ok(Trial { digest, reports, attempts, tensors })
 }
 
+/// What every step said to every rank: by rank, then by step.
+///
+/// # Errors
+/// The first fault of any rank.
+pub fn outcomes(
+    workload: &Arc<dyn Workload>,
+    leg: &Leg,
+    setting: Setting<'_>,
+) -> Result<Vec<Vec<StepOutcome>>, Fault> {
+    let layout = Arc::new(SnapshotLayout::of(&**workload));
+    let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
+    let slot = slots.slot(0, &layout);
+    initialise(&**workload, &slot);
+    let by_rank = run_leg(workload, leg, &slot, 0, setting)?;
+    let outcome = |rank: Vec<Tried>| rank.into_iter().map(|tried| tried.outcome).collect();
+    Ok(by_rank.into_iter().map(outcome).collect())
+}
+
 /// A step as one rank saw it.
 struct Tried {
     attempts: usize,
@@ -334,15 +370,16 @@ fn run_leg(
     leg: &Leg,
     slot: &Slot,
     first: u64,
-    (devices, watch): (Devices<'_>, &Watch),
+    setting: Setting<'_>,
 ) -> Result<Vec<Vec<Tried>>, Fault> {
     let Leg { ranks, zero, steps } = *leg;
     let mut stands = Vec::new();
-    for (rank, open) in devices(ranks).into_iter().enumerate() {
-        let (workload, slot, watch) = (workload.clone(), slot.clone(), watch.clone());
+    for (rank, open) in (setting.devices)(ranks).into_iter().enumerate() {
+        let (workload, slot) = (workload.clone(), slot.clone());
+        let (watch, passed_over) = (setting.watch.cloned(), setting.passed_over);
         stands.push(thread::spawn(move || {
             let mut stand = Stand::new(&workload, open, rank, ranks, zero, slot);
-            stand.watch = watch;
+            (stand.watch, stand.passed_over) = (watch, passed_over);
             stand.run(first..first + steps)
         }));
     }
@@ -356,7 +393,8 @@ struct Stand {
     replies: Receiver<RankReply>,
     free: Receiver<BatchSlot>,
     attempts: usize,
-    watch: Watch,
+    watch: Option<Watch>,
+    passed_over: u64,
 }
 
 impl Stand {
@@ -387,9 +425,8 @@ impl Stand {
             pulse: None,
         };
         let attempts = workload.attempts();
-        let watch: Watch = Arc::new(|_, _| ());
         let rank = Rank::new(engine, communicator, ends).expect("memory");
-        Self { rank, loader, replies, free, attempts, watch }
+        Self { rank, loader, replies, free, attempts, watch: None, passed_over: 0 }
     }
 
     fn run(mut self, steps: Range<u64>) -> Result<Vec<Tried>, Fault> {
@@ -416,13 +453,16 @@ impl Stand {
         while let Ok(slot) = self.free.try_recv() {
             self.loader.apply(LoaderMessage::Free(slot))?;
         }
-        self.loader.apply(LoaderMessage::Order(Order::Step { ticket, batch: step, attempt }))?;
+        let batch = step + self.passed_over;
+        self.loader.apply(LoaderMessage::Order(Order::Step { ticket, batch, attempt }))?;
         // What the message `Step` does, in its three parts.
-        let ready = self.rank.make_ready(ticket, step, attempt)?;
-        (self.watch)(step, Moment::Before);
-        let stepped = self.rank.step(&ready.plan, &ready.batch, (step, step))?;
-        (self.watch)(step, Moment::After);
-        match self.rank.outcome(ready, stepped)? {
+        let ready = self.rank.make_ready(ticket, batch, attempt)?;
+        let watch = |moment| self.watch.iter().for_each(|watch| watch(step, moment));
+        watch(Moment::Before);
+        let numbers = StepNumbers { step, batch, updates: Some(step) };
+        let given = self.rank.step(&ready, numbers)?;
+        watch(Moment::After);
+        match self.rank.outcome(ready, &given)? {
             RankReply::Stepped(outcome) => Ok(*outcome),
             other => panic!("instead of a step: {other:?}"),
         }

@@ -19,6 +19,7 @@ use octet_kernels::ops::Stream;
 use crate::contract::{ProgramId, Results};
 use crate::engine::Engine;
 use crate::fault::Fault;
+use crate::rank::StepNumbers;
 use crate::rank_memory::{INPUTS, METRIC_BYTES};
 use crate::step_plan::{Keep, Load, Run};
 
@@ -93,17 +94,19 @@ impl Worker {
         engine: &Engine,
         load: &Load,
         record: &[u8],
-        step: u64,
+        numbers: &StepNumbers,
     ) -> Result<()> {
-        let first_sample = engine.workload.first_sample(step, load.micro_batch);
+        // Noise belongs to the samples that are seen, whichever step sees them.
+        let first_sample = engine.workload.first_sample(numbers.batch, load.micro_batch);
         let bytes = engine.workload.programs()[load.program.0].input_bytes;
         let (device, memory) = (&engine.device, &engine.memory);
         let input = engine.slice(memory.input[load.row % INPUTS].part(0, bytes));
         let arguments = engine.slice(memory.arguments[load.row % INPUTS]);
+        let given = RunArguments { step: numbers.step, first_sample };
         // SAFETY: as in `begin`; the record stays as it is until the step is over.
         unsafe {
             device.copy_in(Stream::CopyIn, HostSlice::of(&record[..bytes]), input)?;
-            device.set_arguments(Stream::CopyIn, RunArguments { step, first_sample }, arguments)
+            device.set_arguments(Stream::CopyIn, given, arguments)
         }
     }
 
@@ -149,12 +152,37 @@ impl Worker {
         unsafe { engine.device.add_into(into, from) }
     }
 
+    /// Runs a program that ends a step, in the order of its plan.
+    pub(crate) fn finally(
+        &self,
+        engine: &Engine,
+        program: ProgramId,
+        step: u64,
+        way: &Way,
+    ) -> Result<()> {
+        let program = &engine.workload.programs()[program.0];
+        let arguments = engine.slice(engine.memory.arguments[0]);
+        let context = RunContext {
+            seed: engine.workload.seed(),
+            slice: 0,
+            first_in_lane: &[],
+            communicator: Some(way),
+        };
+        let (bindings, nodes) = (self.bindings(engine, 0, 0), 0..program.nodes());
+        let given = RunArguments { step, first_sample: 0 };
+        // SAFETY: as in `run`.
+        unsafe {
+            engine.device.set_arguments(Stream::Compute, given, arguments)?;
+            engine.device.run(program, &bindings, &context, nodes)
+        }
+    }
+
     /// Runs a whole program outside a step's micro-batches, for this step.
     pub(crate) fn forward(
         &self,
         engine: &Engine,
         program: ProgramId,
-        record: Option<&[u8]>,
+        record: &[u8],
         step: u64,
         way: &Way,
     ) -> Result<()> {
@@ -180,16 +208,14 @@ impl Worker {
 fn upload(
     engine: &Engine,
     program: &Program,
-    record: Option<&[u8]>,
+    record: &[u8],
     arguments: RunArguments,
 ) -> Result<()> {
     let (device, memory) = (&engine.device, &engine.memory);
     let input = engine.slice(memory.input[0].part(0, program.input_bytes));
     // SAFETY: as in `begin`.
     unsafe {
-        if let Some(record) = record {
-            device.upload(&record[..program.input_bytes], input)?;
-        }
+        device.upload(&record[..program.input_bytes], input)?;
         device.upload(bytemuck::bytes_of(&arguments), engine.slice(memory.arguments[0]))
     }
 }

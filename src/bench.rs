@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use octet_actors::contract::{ProgramId, Purpose, Record, Workload};
 use octet_actors::crew::{Crew, StepInput};
 use octet_actors::engine::Engine;
+use octet_actors::rank::StepNumbers;
 use octet_actors::rank_memory::{RankMemory, Zero};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
 use octet_actors::step_plan::{Entry, Run, StepPlan, Work, records};
@@ -74,7 +75,7 @@ impl StepBench {
         let open = Backend::Cpu { threads }.open(1, TIMEOUT)?.remove(0);
         let (device, communicator) = open()?;
         let engine = Engine::new(workload, memory, device)?;
-        let crew = Crew::new(&engine, communicator);
+        let crew = Crew::new(&engine, communicator)?;
         first_state(&engine)?;
         Ok(Self { engine, crew, threads, plan, records, step: 0 })
     }
@@ -97,7 +98,8 @@ impl StepBench {
         let (engine, crew, step) = (&self.engine, &mut self.crew, self.step);
         let settings = engine.workload.update(step);
         let record = |record: usize| bytemuck::cast_slice(&self.records[record]);
-        let input = StepInput { step, updates: Some(step), settings, record: &record };
+        let numbers = StepNumbers { step, batch: step, updates: Some(step) };
+        let input = StepInput { numbers, settings, round: 0, call: None, record: &record };
         let start = Instant::now();
         for entry in &self.plan.entries {
             match (&mut profile, &entry.work) {
@@ -149,6 +151,8 @@ fn name(work: &Work) -> &'static str {
         Work::Squares | Work::GatherSquares | Work::Decide => "(norm)",
         Work::Update { .. } => "(update)",
         Work::GatherParameters { .. } => "(gather)",
+        Work::Outcome => "(outcome)",
+        Work::Finally { .. } => "(finally)",
     }
 }
 

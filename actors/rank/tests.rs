@@ -1,26 +1,33 @@
 //! Ranks on plain threads: the same bits for any number of ranks and any placement.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use octet_kernels::collectives::{Communicator, JoinTree};
 use octet_kernels::cuda::testing::Pretended;
-use octet_kernels::device::Event;
+use octet_kernels::device::{Event, Open};
 use octet_kernels::dtype::DType;
+use octet_kernels::error::Error;
 use octet_kernels::graph::{
-    Goal, Granularity, Graph, Init, Layout, Ownership, Parameter, Policy, Program, Variables,
+    Goal, Granularity, Graph, Init, Layout, Ownership, Parameter, ParameterId, Policy, Program,
+    Variables,
 };
 use octet_kernels::lazy;
+use octet_kernels::memory::DeviceSlice;
 use octet_kernels::ops::activation::gelu;
 use octet_kernels::ops::cross_entropy::cross_entropy;
+use octet_kernels::ops::dropout::dropout;
 use octet_kernels::ops::embedding::embedding;
 use octet_kernels::ops::linear::linear;
 use octet_kernels::ops::lion::Lion;
 use octet_kernels::update::{OptimizerSpec, Storage};
 
 use crate::contract::{Batch, Phase, ProgramId, Purpose, StepShape, Workload};
-use crate::fault::{ActorName, Blame};
+use crate::fault::{ActorName, Blame, Fault};
+use crate::outcome::ROUNDS;
 use crate::rank_memory::{RankMemory, Zero};
 use crate::step_plan::{Mark, StepPlan, Work};
-use crate::testing::{Leg, Toy, Trial, adamw, train, train_in_legs, train_with};
+use crate::testing::{Leg, Setting, Toy, Trial, adamw, outcomes, train, train_in, train_in_legs};
 
 const SYMBOLS: usize = 11;
 const WIDTH: usize = 24;
@@ -46,6 +53,24 @@ fn train_on(workload: &Arc<dyn Workload>, ranks: usize) -> Trial {
     train(workload, ranks, Zero::Zero1, 4).unwrap()
 }
 
+fn program(variables: &Variables, layout: &Layout, rate: f32) -> Program {
+    let mut g = Graph::new(variables);
+    let x = g.input("x", &[ROWS], DType::I32);
+    let y = g.input("y", &[ROWS], DType::I32);
+    let scale = g.input("scale", &[], DType::F32);
+    let [table, hidden, bias, head] = [0, 1, 2, 3].map(|id| g.parameter(ParameterId(id)));
+    let h = embedding(&mut g, x, table).unwrap();
+    let h = linear(&mut g, h, hidden, Some(bias)).unwrap();
+    let h = gelu(&mut g, h).unwrap();
+    let h = dropout(&mut g, h, rate, 1).unwrap();
+    let scores = linear(&mut g, h, head, None).unwrap();
+    let (loss, sum, targets) = cross_entropy(&mut g, scores, y, scale).unwrap();
+    for (name, tensor) in [("loss", loss), ("loss_sum", sum), ("targets", targets)] {
+        g.fetch(name, tensor);
+    }
+    Program::compile("toy", g, &Goal::Train { loss }, Policy::default(), layout).unwrap()
+}
+
 fn build(dtype: DType, lanes: usize) -> Toy {
     let mut variables = Variables::new();
     let table = variables.parameter(parameter("table", &[SYMBOLS, WIDTH], dtype));
@@ -54,21 +79,8 @@ fn build(dtype: DType, lanes: usize) -> Toy {
     let head = variables.parameter(parameter("head", &[SYMBOLS, WIDTH], dtype));
     let layout = Layout::new(&variables, Granularity { block: 64, bucket: 400 });
     assert!(layout.buckets.len() > 1);
-    let mut g = Graph::new(&variables);
-    let x = g.input("x", &[ROWS], DType::I32);
-    let y = g.input("y", &[ROWS], DType::I32);
-    let scale = g.input("scale", &[], DType::F32);
-    let [table, hidden, bias, head] = [table, hidden, bias, head].map(|id| g.parameter(id));
-    let h = embedding(&mut g, x, table).unwrap();
-    let h = linear(&mut g, h, hidden, Some(bias)).unwrap();
-    let h = gelu(&mut g, h).unwrap();
-    let scores = linear(&mut g, h, head, None).unwrap();
-    let (loss, sum, targets) = cross_entropy(&mut g, scores, y, scale).unwrap();
-    for (name, tensor) in [("loss", loss), ("loss_sum", sum), ("targets", targets)] {
-        g.fetch(name, tensor);
-    }
-    let goal = Goal::Train { loss };
-    let program = Program::compile("toy", g, &goal, Policy::default(), &layout).unwrap();
+    assert_eq!([table, hidden, bias, head].map(|id| id.0), [0, 1, 2, 3]);
+    let program = program(&variables, &layout, 0.0);
     let batch = Batch { micro: ROWS, global: ROWS * 16, lanes };
     Toy {
         variables,
@@ -208,9 +220,9 @@ fn train_late(
     leg: Leg,
     seed: u64,
     missing: Option<Event>,
-) -> Result<Trial, crate::fault::Fault> {
+) -> Result<Trial, Fault> {
     let devices = |ranks| lazy::open(ranks, seed, missing);
-    train_with(workload, &[leg], &devices)
+    train_in(workload, &[leg], Setting { devices: &devices, ..Setting::default() })
 }
 
 #[test]
@@ -226,25 +238,29 @@ fn streams_that_run_late_in_any_order_give_the_same_bits() {
     }
 }
 
+/// Those of these events whose waits a device may leave out, and in 40 orders nobody notices.
+fn unnoticed(workload: &Arc<dyn Workload>, events: &[usize]) -> Vec<usize> {
+    let leg = Leg { ranks: 2, zero: Zero::Zero1, steps: 3 };
+    let right = train(workload, 2, Zero::Zero1, 3).unwrap();
+    let noticed = |event: usize| {
+        let wrong = |seed| train_late(workload, leg, seed, Some(Event(event))) != Ok(right.clone());
+        (0..40).any(wrong)
+    };
+    events.iter().copied().filter(|&event| !noticed(event)).collect()
+}
+
 #[test]
 fn a_wait_that_a_device_leaves_out_changes_the_bits() {
     let workload = toy(DType::F32, 4);
-    let leg = Leg { ranks: 2, zero: Zero::Zero1, steps: 3 };
-    let right = train(&workload, 2, Zero::Zero1, 3).unwrap();
     let plan = StepPlan::new(&*workload, &workload.shape(0, 0), 2, 0, Zero::Zero1).unwrap();
-    // What orders a step behind the one before is passed already: what that gave was read behind
-    // all of its work.
-    let lasting = workload.layout().buckets.len();
+    // The host has waited for the outcome of the step before, and so for all that came before it.
     let within = plan.entries.iter().filter(|entry| entry.work != Work::Begin);
-    let within = within.filter_map(|entry| entry.mark.filter(|mark| mark.0 >= lasting));
+    let within = within.filter_map(|entry| entry.mark.filter(|&mark| mark != Mark::OUTCOME));
     let waited = |mark: &Mark| plan.entries.iter().any(|entry| entry.after.contains(mark));
     let marks: Vec<usize> = within.filter(waited).map(|mark| mark.0).collect();
-    let noticed = |mark: usize| {
-        let wrong = |seed| train_late(&workload, leg, seed, Some(Event(mark))) != Ok(right.clone());
-        (0..40).any(wrong)
-    };
-    let unnoticed: Vec<usize> = marks.iter().copied().filter(|&mark| !noticed(mark)).collect();
-    assert!(marks.len() > 10, "{marks:?}");
+    let lasting = Mark::lasting(workload.layout().buckets.len());
+    assert!(marks.len() > 10 && marks.iter().any(|&mark| mark < lasting), "{marks:?}");
+    let unnoticed = unnoticed(&workload, &marks);
     assert!(unnoticed.is_empty(), "{unnoticed:?} of {marks:?}");
 }
 
@@ -256,7 +272,7 @@ fn train_pretended(
 ) -> Option<Result<Trial, crate::fault::Fault>> {
     let machine = Pretended::new("rank", settings)?;
     let devices = |ranks| machine.devices(ranks).expect("there are as many");
-    Some(train_with(workload, &[leg], &devices))
+    Some(train_in(workload, &[leg], Setting { devices: &devices, ..Setting::default() }))
 }
 
 #[test]
@@ -294,4 +310,106 @@ fn what_a_pretended_gpu_fails_with_is_a_fault_that_says_what_is_left_to_do() {
         let two = format!("devices=2,{settings}");
         assert!(train_pretended(&workload, leg(2), &two).unwrap().is_err(), "{settings}");
     }
+}
+
+#[test]
+fn an_outcome_that_is_read_too_soon_is_noticed() {
+    let workload = toy(DType::F32, 4);
+    let memory = RankMemory::new(&*workload, 2, 0, Zero::Zero1).unwrap();
+    let events: Vec<usize> = (0..ROUNDS).map(|round| memory.outcome_event(round).0).collect();
+    assert_eq!(unnoticed(&workload, &events), Vec::<usize>::new());
+}
+
+#[test]
+fn noise_belongs_to_the_samples_that_are_seen() {
+    let mut toy = build(DType::F32, 4);
+    // Records of all batches are alike: only noise can tell them apart.
+    toy.fill = Box::new(|_, program, record| {
+        record.field::<i32>(program, "x").fill(3);
+        record.field::<i32>(program, "y").fill(4);
+        record.field::<f32>(program, "scale")[0] = 0.01;
+    });
+    toy.programs = vec![program(&toy.variables, &toy.layout, 0.5)];
+    let workload: Arc<dyn Workload> = Arc::new(toy);
+    let losses = |ranks, passed_over| {
+        let leg = Leg { ranks, zero: Zero::Zero1, steps: 2 };
+        let setting = Setting { passed_over, ..Setting::default() };
+        let trial = train_in(&workload, &[leg], setting).unwrap();
+        trial.reports.iter().map(|report| report.loss).collect::<Vec<f64>>()
+    };
+    assert_ne!(losses(1, 0), losses(1, 5), "data was passed over");
+    assert_eq!(losses(1, 5), losses(2, 5));
+}
+
+/// A way to the other ranks that is slow to gather.
+struct Slow(Box<dyn Communicator>);
+
+const DELAY: Duration = Duration::from_millis(3);
+
+impl Communicator for Slow {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    fn barrier(&mut self) -> Result<(), Error> {
+        self.0.barrier()
+    }
+
+    unsafe fn broadcast(&mut self, root: usize, buffer: DeviceSlice) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.broadcast(root, buffer) }
+    }
+
+    unsafe fn all_gather(&mut self, s: DeviceSlice, r: &[DeviceSlice]) -> Result<(), Error> {
+        std::thread::sleep(DELAY);
+        // SAFETY: the caller's promise.
+        unsafe { self.0.all_gather(s, r) }
+    }
+
+    unsafe fn all_to_all(&mut self, s: &[DeviceSlice], r: &[DeviceSlice]) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.all_to_all(s, r) }
+    }
+
+    unsafe fn join(
+        &mut self,
+        tree: &JoinTree,
+        dtype: DType,
+        pieces: &[DeviceSlice],
+        output: DeviceSlice,
+    ) -> Result<(), Error> {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.join(tree, dtype, pieces, output) }
+    }
+
+    fn abort(&mut self, why: &str) {
+        self.0.abort(why);
+    }
+}
+
+#[test]
+fn the_time_of_collectives_is_that_of_their_stream() {
+    let workload = toy(DType::F32, 4);
+    let slow = |ranks| -> Vec<Open> {
+        let at_once = (Setting::default().devices)(ranks).into_iter();
+        let slow = |open: Open| {
+            Box::new(|| {
+                let (device, way) = open()?;
+                Ok((device, Box::new(Slow(way)) as Box<dyn Communicator>))
+            }) as Open
+        };
+        at_once.map(slow).collect()
+    };
+    let leg = Leg { ranks: 2, zero: Zero::Zero1, steps: 2 };
+    let steps = outcomes(&workload, &leg, Setting { devices: &slow, ..Setting::default() });
+    let steps = steps.unwrap().remove(0);
+    // The sums of squares in each step, and the fresh parameters where the next step waits.
+    let gathers = 1 + workload.layout().buckets.len() as u32;
+    let least = [DELAY, gathers * DELAY].map(|time| time.as_secs_f64() * 1e3);
+    let found: Vec<f64> = steps.iter().map(|outcome| outcome.reduce_ms).collect();
+    assert!(found[0] >= least[0] && found[1] >= least[1], "{found:?}, not {least:?}");
 }

@@ -117,22 +117,20 @@ struct Streams<'m, 'w> {
 }
 
 impl<'m, 'w> Streams<'m, 'w> {
-    /// As the step before has left them: compute is behind everything but the gathers of fresh
-    /// parameters, and whatever it has touched may still be in use when this step's first work
-    /// is issued to it.
+    /// As the step before has left them: compute is behind everything but what lasts, and whatever
+    /// it has touched may still be in use when this step's first work is issued to it.
     fn new(memory: &'m Memory<'w>) -> Self {
         let never = || vec![Last::default(); memory.cells()];
         let mut streams = Self {
             memory,
             entries: Vec::new(),
-            marks: memory.buckets(),
+            marks: Mark::lasting(memory.buckets()),
             issued: [const { Vec::new() }; STREAMS],
             behind: [[0; STREAMS]; STREAMS],
             last: [vec![Last { read: 1, write: 1 }; memory.cells()], never(), never(), never()],
         };
-        for bucket in memory.fresh_from_before() {
-            let touches = memory.touches(&Work::GatherParameters { bucket });
-            streams.note(Stream::Communication, None, Some(Mark::fresh(bucket)), &touches);
+        for work in memory.lasting_before() {
+            streams.note(memory.stream(&work), None, work.lasting(), &memory.touches(&work));
         }
         streams
     }
@@ -151,10 +149,7 @@ impl<'m, 'w> Streams<'m, 'w> {
             self.touch(stream, &touches);
             return;
         }
-        let lasting = match work {
-            Work::GatherParameters { bucket } => Some(Mark::fresh(bucket)),
-            _ => None,
-        };
+        let lasting = work.lasting();
         self.entries.push(Entry { work, stream, after, mark: lasting });
         self.note(stream, Some(self.entries.len() - 1), lasting, &touches);
     }

@@ -97,6 +97,11 @@ impl<'w> Share<'w> {
         self.gradient_runs[lane].contains(&run).then_some(lane)
     }
 
+    /// Programs that end the step.
+    pub(super) fn finally(&self) -> impl Iterator<Item = Work> {
+        self.shape.finally.iter().map(|&program| Work::Finally { program })
+    }
+
     /// Whether the run writes gradients of the last lane in the last phase.
     pub(super) fn is_final(&self, run: usize) -> bool {
         let last_phase = self.runs[run].phase == self.last_phase;

@@ -53,6 +53,8 @@ pub(super) fn step(share: &Share<'_>) -> Vec<Listed> {
         list.add([Work::Update { bucket }]);
         list.add((share.zero == Zero::Zero1).then_some(Work::GatherParameters { bucket }));
     }
+    list.add([Work::Outcome]);
+    list.add(share.finally());
     list.0
 }
 

@@ -56,6 +56,13 @@ fn write(cell: Cell) -> Touch {
     Touch { cell, writes: true }
 }
 
+/// What any node may use.
+const REGIONS: [Cell; 4] = [Cell::Activations, Cell::States, Cell::Step, Cell::OwnSums];
+
+fn read_parameters(bucket: usize) -> [Touch; 2] {
+    [read(Cell::OwnParameters(bucket)), read(Cell::OtherParameters(bucket))]
+}
+
 /// All buckets in the order in which a step first reads their parameters, as far as the order of
 /// the programs tells. Fresh ones travel in this order, on all ranks and in steps of any shape.
 pub(super) fn buckets_by_first_read(workload: &dyn Workload) -> Vec<usize> {
@@ -105,12 +112,14 @@ impl<'w> Memory<'w> {
         self.workload.layout().buckets.len()
     }
 
-    /// The buckets whose parameters may still be travelling when a step begins, in that order.
-    pub(super) fn fresh_from_before(&self) -> Vec<usize> {
-        match self.zero {
+    /// What of the step before may still go on when a step begins, in that order.
+    pub(super) fn lasting_before(&self) -> Vec<Work> {
+        let gathers = match self.zero {
             Zero::Zero0 => Vec::new(),
             Zero::Zero1 => buckets_by_first_read(self.workload),
-        }
+        };
+        let gathers = gathers.into_iter().map(|bucket| Work::GatherParameters { bucket });
+        gathers.chain([Work::Outcome]).collect()
     }
 
     pub(super) fn program(&self, id: ProgramId) -> &'w Program {
@@ -155,6 +164,7 @@ impl<'w> Memory<'w> {
             | Work::GatherParameters { .. } => Stream::Communication,
             Work::Run(run) if self.meets(run) => Stream::Communication,
             Work::Load(_) => Stream::CopyIn,
+            Work::Outcome => Stream::CopyOut,
             _ => Stream::Compute,
         }
     }
@@ -212,27 +222,34 @@ impl<'w> Memory<'w> {
             &Work::GatherParameters { bucket } => {
                 vec![read(Cell::OwnParameters(bucket)), write(Cell::OtherParameters(bucket))]
             }
+            Work::Outcome => [Cell::Decision, Cell::Fingerprints, Cell::Metrics].map(read).into(),
+            &Work::Finally { program } => self.touches_of_last(program),
         }
     }
 
     /// A program may use any of its regions in any node, but parameters and gradients only where it
     /// says so.
     fn touches_of_run(&self, run: &Run) -> Vec<Touch> {
-        let regions = [Cell::Activations, Cell::States, Cell::Step, Cell::OwnSums].map(write);
+        let regions = REGIONS.map(write);
         let mut touches: Vec<Touch> = regions.into_iter().chain([read(input(run.row))]).collect();
         for access in self.accesses(run) {
             for bucket in self.buckets_of[access.parameter.0].clone() {
                 if access.gradient {
                     touches.push(write(Cell::Gradient { buffer: run.buffer, bucket }));
                 } else {
-                    touches.extend([
-                        read(Cell::OwnParameters(bucket)),
-                        read(Cell::OtherParameters(bucket)),
-                    ]);
+                    touches.extend(read_parameters(bucket));
                 }
             }
         }
         touches
+    }
+
+    /// A program that ends a step has arguments, where a record would be.
+    fn touches_of_last(&self, program: ProgramId) -> Vec<Touch> {
+        let regions = REGIONS.into_iter().chain([input(0)]).map(write);
+        let read = self.program(program).accesses().iter();
+        let read = read.flat_map(|access| self.buckets_of[access.parameter.0].clone());
+        regions.chain(read.flat_map(read_parameters)).collect()
     }
 
     fn accesses(&self, run: &Run) -> &'w [Access] {

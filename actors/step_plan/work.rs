@@ -11,15 +11,23 @@ use octet_kernels::ops::Stream;
 use crate::contract::ProgramId;
 
 /// A place in the order of a stream that other streams can wait for, by number: the device's event
-/// for it. The first ones, by bucket, outlive the step: fresh parameters are gathered, and whoever
-/// reads them waits for it, in the next step too.
+/// for it. The first ones outlive the step ([`Work::lasting`]): whoever touches what such work
+/// touches waits for it, in the next step too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mark(pub usize);
 
 impl Mark {
+    /// What the step has to say is copied out.
+    pub const OUTCOME: Self = Self(0);
+
     /// A bucket's fresh parameters are gathered.
     pub fn fresh(bucket: usize) -> Self {
-        Self(bucket)
+        Self(1 + bucket)
+    }
+
+    /// Marks that outlive a step, of so many buckets.
+    pub fn lasting(buckets: usize) -> usize {
+        1 + buckets
     }
 
     /// The device's event for it.
@@ -135,6 +143,13 @@ pub enum Work {
         /// The bucket.
         bucket: usize,
     },
+    /// Copy out what the step has to say.
+    Outcome,
+    /// Run a program if the update was made. The host waits for the outcome.
+    Finally {
+        /// The program.
+        program: ProgramId,
+    },
 }
 
 impl Work {
@@ -145,6 +160,15 @@ impl Work {
             Self::Load(load) => Some(load.row),
             Self::Run(run) => Some(run.row),
             Self::Keep(keep) => Some(keep.row),
+            _ => None,
+        }
+    }
+
+    /// Its mark, if it may go on when the next step begins.
+    pub fn lasting(&self) -> Option<Mark> {
+        match *self {
+            Self::GatherParameters { bucket } => Some(Mark::fresh(bucket)),
+            Self::Outcome => Some(Mark::OUTCOME),
             _ => None,
         }
     }

@@ -188,15 +188,15 @@ fn a_slot_of_the_device_that_is_reused_early_is_found() {
 fn marks_have_numbers_of_their_own_and_those_that_last_are_fixed() {
     for seed in 0..40 {
         let case = case_of(seed, seed % 2 == 0);
-        let buckets = case.workload.layout.buckets.len();
+        let lasting = Mark::lasting(case.workload.layout.buckets.len());
         for plan in plans_of(&case, Zero::Zero1) {
             let marks = plan.entries.iter().filter_map(|entry| entry.mark);
             let mut marks: Vec<usize> = marks.map(|mark| mark.0).collect();
-            let lasting = |entry: &Entry| match entry.work {
-                Work::GatherParameters { bucket } => entry.mark == Some(Mark::fresh(bucket)),
-                _ => entry.mark.is_none_or(|mark| mark.0 >= buckets),
+            let fixed = |entry: &Entry| match entry.work.lasting() {
+                Some(mark) => entry.mark == Some(mark),
+                None => entry.mark.is_none_or(|mark| mark.0 >= lasting),
             };
-            assert!(plan.entries.iter().all(lasting));
+            assert!(plan.entries.iter().all(fixed));
             marks.sort_unstable();
             assert!(marks.iter().copied().eq(0..plan.marks), "{marks:?} of {}", plan.marks);
         }

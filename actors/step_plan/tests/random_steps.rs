@@ -19,7 +19,7 @@ use crate::contract::{Batch, Phase, ProgramId, StepShape};
 use crate::rank_memory::Zero;
 use crate::sim::toy::Random;
 use crate::step_plan::tests::meetings::Meet;
-use crate::step_plan::{Load, Run, StepPlan, Work, check_meetings, records};
+use crate::step_plan::{Load, Mark, Run, StepPlan, Work, check_meetings, records};
 use crate::testing::{Toy, adamw};
 
 const WIDTH: usize = 4;
@@ -451,9 +451,10 @@ fn the_next_forward_waits_for_each_bucket_only_where_it_reads_it() {
         _ => None,
     });
     let runs = plan.entries.iter().filter(|entry| matches!(entry.work, Work::Run(_)));
-    let waits = runs.flat_map(|run| run.after.iter().map(|mark| mark.0));
-    let buckets = case.workload.layout.buckets.len();
-    let waits: Vec<usize> = waits.filter(|&mark| mark < buckets).collect();
+    let waits = runs.flat_map(|run| run.after.iter());
+    let buckets = 0..case.workload.layout.buckets.len();
+    let fresh = |mark: &Mark| buckets.clone().find(|&bucket| Mark::fresh(bucket) == *mark);
+    let waits: Vec<usize> = waits.filter_map(fresh).collect();
     // What is read first is gathered first, and waited for first; padding is never waited for.
     assert!(waits.len() > 1);
     assert_eq!(gathered.take(waits.len()).collect::<Vec<usize>>(), waits);

@@ -110,15 +110,7 @@ impl RankMemory {
         let (kept, kept_at) = kept(layout, &owners, rank, zero);
         let kept_elements = kept.iter().map(|range| range.len()).sum();
         let narrow = layout.buckets.iter().any(|b| b.dtype.is_narrow());
-        let shapes = workload.shapes();
-        let (mut rows, mut marks, mut calls) = (0, 0, 0);
-        for shape in &shapes {
-            let [mine, first] = [rank, 0].map(|r| StepPlan::new(workload, shape, ranks, r, zero));
-            let mine = mine?;
-            check_meetings(&mine, &first?)?;
-            (rows, marks) = (rows.max(mine.rows), marks.max(mine.marks));
-            calls = calls.max(mine.meetings().count());
-        }
+        let Most { rows, marks, calls } = Most::new(workload, ranks, rank, zero)?;
         let norm = NormLayout::new(layout, &owners, ranks);
         let planes = planes(workload)?;
         let columns = programs.iter().map(scalars).max().unwrap_or(0);
@@ -235,6 +227,29 @@ fn planes(workload: &dyn Workload) -> Result<Vec<Plane>> {
             Err(Error::Plan(format!("blocks of {block} elements, scales of {elements}")))
         }
         None => Ok(planes),
+    }
+}
+
+/// The most of what any step of a rank has.
+#[derive(Default)]
+struct Most {
+    rows: usize,
+    marks: usize,
+    calls: usize,
+}
+
+impl Most {
+    fn new(workload: &dyn Workload, ranks: usize, rank: usize, zero: Zero) -> Result<Self> {
+        let mut most = Self::default();
+        for shape in &workload.shapes() {
+            let [mine, first] = [rank, 0].map(|r| StepPlan::new(workload, shape, ranks, r, zero));
+            let mine = mine?;
+            check_meetings(&mine, &first?)?;
+            most.rows = most.rows.max(mine.rows);
+            most.marks = most.marks.max(mine.marks);
+            most.calls = most.calls.max(mine.meetings().count());
+        }
+        Ok(most)
     }
 }
 

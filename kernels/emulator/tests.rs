@@ -1,5 +1,9 @@
 //! The emulator bites: mistakes planted in the kernels that are used are found, each by its name.
 
+use std::fs;
+use std::path::Path;
+
+use crate::cuda::nvrtc::TARGETS;
 use crate::dtype::DType;
 use crate::emulator::compile::Edit;
 use crate::emulator::hold::{Hold, Near, schedules};
@@ -167,4 +171,40 @@ fn nothing_is_found_in_what_is_right() {
     for at in [In::Linear, In::RmsNorm, In::SwiGlu, In::LiveSwiGlu, In::Embedding] {
         assert_eq!(verdict(at, None), "nothing", "{at:?}");
     }
+}
+
+/// README's rows: every module with kernels, how its tests hold it against the CPU, and for what
+/// the static gate compiles it.
+fn proven() -> String {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = fs::read_dir(package.join("ops")).expect("the ops").flatten();
+    let mut rows = Vec::new();
+    for folder in folders.map(|entry| entry.path()) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !folder.join(format!("{name}.cu")).exists() {
+            continue;
+        }
+        let tests = fs::read_to_string(folder.join("tests.rs")).expect("tests beside kernels");
+        let held = match (tests.contains("near: Near::Bits"), tests.contains("near: Near::Sums")) {
+            (true, false) => "the CPU's bits",
+            (false, true) => "within 4 eps of its sums",
+            (true, true) => "bits, and sums within 4 eps",
+            (false, false) => "no",
+        };
+        let compiled = TARGETS.join(", ");
+        rows.push(format!("| `{name}` | {held} | {compiled} | not yet |\n"));
+    }
+    rows.sort();
+    rows.concat()
+}
+
+#[test]
+fn the_readme_says_what_is_proven_where() {
+    let proven = proven();
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(readme).expect("README.md");
+    assert!(!proven.contains("| no |"), "kernels that are not emulated:\n{proven}");
+    assert!(readme.contains(&proven), "README.md should have these rows, and no others:\n{proven}");
+    let rows = readme.lines().filter(|line| line.ends_with("| not yet |")).count();
+    assert_eq!(rows, proven.lines().count(), "README.md has rows of kernels that are not there");
 }

@@ -274,6 +274,41 @@ __device__ __forceinline__ void map_flat(Rows rows, u32 columns, In* const (&in)
     map(block_team(), Rows{0, 1}, (rows.end - rows.begin) * columns, from, to, adds, each);
 }
 
+/// One value for all elements of some rows.
+template <class T>
+__device__ __forceinline__ void fill_rows(Team team, Rows rows, u32 columns, View<T> to, f32 value) {
+    bool whole = aligned(to);
+    f32 x[PACK];
+#pragma unroll
+    for (u32 k = 0; k < PACK; k++) x[k] = value;
+    each_pack(team, rows, columns, [&](u64 row, u32 column, u32 some) {
+        store(to.at + row * to.stride + column, some, whole, x);
+    });
+}
+
+// ---- Random numbers, as random.rs has them
+
+/// What a run is told of itself: device.rs.
+struct RunArguments { u64 step, first_sample; };
+
+struct Words { u32 x, y, z, w; };
+
+/// The four words of a block below 2^32: Philox4x32 with ten rounds.
+__device__ __forceinline__ Words philox(u64 step, u64 sample, u32 block, u64 key) {
+    Words c = {block, (u32)step, (u32)sample, (u32)(sample >> 32)};
+    u32 low = (u32)key, high = (u32)(key >> 32);
+#pragma unroll
+    for (u32 round = 0; round < 10; round++) {
+        u64 a = (u64)c.x * 0xD2511F53u, b = (u64)c.z * 0xCD9E8D57u;
+        c = Words{(u32)(b >> 32) ^ c.y ^ low, (u32)b, (u32)(a >> 32) ^ c.w ^ high, (u32)a};
+        low += 0x9E3779B9u, high += 0xBB67AE85u;
+    }
+    return c;
+}
+
+/// A multiple of 2^-24 in [0, 1).
+__device__ __forceinline__ f32 unit(u32 word) { return (f32)(word >> 8) / 16777216.0f; }
+
 // ---- Sums
 
 /// The sum over a warp in a fixed tree, in every lane.

@@ -8,13 +8,16 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::shapes::Shapes;
 use crate::ops::slice_columns::{SliceColumns, expect_columns};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -84,6 +87,10 @@ impl Op for ConcatColumns {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 0.0, bytes: 2.0 * io.outputs[0].bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Joins of columns and rows with their gradients, integers, dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::concat_columns::{concat_columns, concat_rows};
 use crate::testing::{Array, Trial, forward, noise};
@@ -81,4 +82,19 @@ fn unlike_matrices_are_refused() {
     let inputs = [Array::f32(&[2, 1], vec![0.0; 2]), Array::f32(&[1, 1], vec![0.0])];
     let error = forward(&inputs, &|g, x| Ok(vec![concat_columns(g, x)?])).unwrap_err();
     assert_eq!(error.to_string(), "concat_columns at : f32[1, 1] beside f32[2, 1]");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, widths) in [(1, [3, 1]), (300, [16, 24]), (9, [37, 8])] {
+        let input = |i: usize| Array::f32(&[n, widths[i]], noise(i as u64, n * widths[i]));
+        let inputs = [input(0), input(1)];
+        let columns = widths.iter().sum::<usize>();
+        let seeds = [Array::f32(&[n, columns], noise(2, n * columns))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        for live in [None, Some(n.div_ceil(2))] {
+            let hold = Hold { trial, activations: 2, live, near: Near::Bits };
+            hold.run(&|g, x| Ok(vec![concat_columns(g, &[x[0], x[1]])?]));
+        }
+    }
 }

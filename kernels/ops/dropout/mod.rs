@@ -9,12 +9,15 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +68,10 @@ impl Op for Dropout {
 
     fn class(&self) -> Class {
         Class::Activation
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self.rate, self.rows_per_sample)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `dropout`: share, scale, the same mask in backward, and what the mask depends on.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::dropout::dropout;
 use crate::testing::{Array, Trial, noise};
@@ -94,4 +95,18 @@ fn a_rate_of_zero_is_no_node_and_bad_rates_are_refused() {
     assert_eq!(error, "dropout at : a rate of 1, not in 0..1");
     let error = trial.run(&trace(0.5, 3)).unwrap_err().to_string();
     assert!(error.contains("no whole samples of 3 rows"), "{error}");
+}
+
+#[test]
+fn a_gpu_draws_the_same() {
+    for (n, d, rows) in [(6, 5, 3), (300, 24, 100)] {
+        let inputs = [Array::f32(&[n, d], noise(1, n * d))];
+        let seeds = [Array::f32(&[n, d], noise(2, n * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        let trial = Trial { step: 7, first_sample: u64::from(u32::MAX), ..trial };
+        for live in [None, Some(n / 2)] {
+            let hold = Hold { trial, activations: 1, live, near: Near::Bits };
+            hold.run(&|g, x| Ok(vec![dropout(g, x[0], 0.3, rows)?]));
+        }
+    }
 }

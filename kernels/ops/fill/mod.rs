@@ -3,10 +3,13 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::ops::Op;
+use crate::graph::target::Gpu;
+use crate::launch::Launches;
+use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +33,10 @@ impl Op for Fill {
 
     fn differentiable(&self) -> bool {
         false
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self.value)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

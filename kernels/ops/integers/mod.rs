@@ -5,12 +5,15 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Graph, Tensor};
-use crate::ops::Op;
+use crate::launch::Launches;
 use crate::ops::shapes::Shapes;
+use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -99,6 +102,10 @@ impl Op for Integers {
         false
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self.rule)
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run, self);
         Ok(())
@@ -119,6 +126,10 @@ impl Op for Total {
 
     fn differentiable(&self) -> bool {
         false
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::total(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,7 +1,8 @@
 //! Integer rules, with dead elements.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::ops::integers::{add_integers, keep_or, less_than, not_equal, total};
-use crate::testing::{Array, forward};
+use crate::testing::{Array, Trial, forward};
 
 #[test]
 fn every_rule_does_what_it_says() {
@@ -44,4 +45,23 @@ fn shapes_must_agree() {
     let inputs = [Array::i32(&[3], vec![1; 3]), Array::i32(&[1], vec![4])];
     let error = forward(&inputs, &|g, x| Ok(vec![not_equal(g, x[0], x[1])?])).unwrap_err();
     assert_eq!(error.to_string(), "integers at : NotEqual of i32[3] and i32[1]");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    let words = |seed: i32| (0..900).map(|i| (i * seed) % 7 - 3).collect::<Vec<i32>>();
+    let inputs = [Array::i32(&[300, 3], words(5)), Array::i32(&[300, 3], words(11))];
+    let trial = Trial { inputs: &inputs, narrow: false, ..Trial::default() };
+    for live in [None, Some(123)] {
+        Hold { trial, activations: 2, live, near: Near::Bits }.run(&|g, x| {
+            // The total alone has no dead elements, which hold what an earlier node left.
+            let all = [
+                not_equal(g, x[0], x[1])?,
+                add_integers(g, x[0], x[1])?,
+                keep_or(g, x[0], x[1], -9)?,
+                less_than(g, x[0], 2)?,
+            ];
+            all.into_iter().map(|x| total(g, x)).collect()
+        });
+    }
 }

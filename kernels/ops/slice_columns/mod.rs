@@ -7,13 +7,17 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::{Launches, Memory};
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_words, operands};
+use crate::ops::slice_columns::cuda::Columns;
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -92,6 +96,7 @@ impl Op for SliceColumns {
         let rule = GradientOp {
             outputs: |&(_, columns), of| vec![of[0].clone().with_columns(columns)],
             flops: |_, _| 0.0,
+            cuda: |&(start, columns), io| cuda::gradient(io, start, columns),
             ..GradientOp::new(
                 "slice_columns_gradient",
                 (self.start, columns),
@@ -107,6 +112,12 @@ impl Op for SliceColumns {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 0.0, bytes: 2.0 * io.outputs[0].bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        let from = Columns { memory: Memory::Input(0), start: self.start };
+        let to = Columns { memory: Memory::Output(0), start: 0 };
+        Some(Launches::new([cuda::moved(io, from, to, self.count)?]))
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

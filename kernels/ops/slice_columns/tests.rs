@@ -1,5 +1,6 @@
 //! Slices of columns and rows with their gradients, integers, dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::slice_columns::{slice_columns, slice_rows, split_columns};
 use crate::testing::{Array, Trial, forward, noise};
@@ -78,4 +79,23 @@ fn pieces_that_do_not_cover_are_refused() {
     assert_eq!(error.to_string(), "split_columns at : f32[1, 3] into columns of [1, 1]");
     let error = forward(&inputs, &|g, x| Ok(vec![slice_columns(g, x[0], 2, 2)?])).unwrap_err();
     assert_eq!(error.to_string(), "slice_columns at : columns 2+2 of f32[1, 3]");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, d, start, count) in [(1, 3, 1, 2), (300, 40, 8, 16), (9, 37, 0, 37)] {
+        let inputs = [Array::f32(&[n, d], noise(1, n * d))];
+        let seeds = [Array::f32(&[n, count], noise(2, n * count))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        for live in [None, Some(n.div_ceil(2))] {
+            let hold = Hold { trial, activations: 1, live, near: Near::Bits };
+            hold.run(&|g, x| Ok(vec![slice_columns(g, x[0], start, count)?]));
+        }
+    }
+    // Rows in rows, and integers.
+    let words = Array::i32(&[4, 3, 5], (0..60).collect());
+    let inputs = [Array::f32(&[4, 3, 5], noise(1, 60)), words];
+    let trial = Trial { inputs: &inputs, ..Trial::default() };
+    Hold { trial, activations: 1, live: None, near: Near::Bits }
+        .run(&|g, x| Ok(vec![slice_columns(g, x[0], 2, 2)?, slice_columns(g, x[1], 1, 3)?]));
 }

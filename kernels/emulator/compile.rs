@@ -14,9 +14,17 @@ use std::sync::{Mutex, OnceLock};
 const RUNTIME: [&str; 3] = ["runtime.cpp", "checker.cpp", "tensor.cpp"];
 /// What they and kernels include.
 const HEADERS: [&str; 3] = ["emulator/device.h", "emulator/machine.h", "ops/common.cuh"];
-/// No contraction: kernels say which products and sums are one operation.
-const OPTIONS: [&str; 6] =
-    ["-std=c++17", "-O1", "-g1", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off"];
+/// No contraction: kernels say which products and sums are one operation. Nothing that modules of
+/// one name share: each has what it was compiled with.
+const OPTIONS: [&str; 7] = [
+    "-std=c++17",
+    "-O1",
+    "-g1",
+    "-fPIC",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-fno-gnu-unique",
+];
 /// The checker's hooks at every access; the options that keep g++ quiet about CUDA.
 const KERNEL: [&str; 6] =
     ["-fsanitize=thread", "-DOCTET_EMULATOR", "-Wall", "-Wno-unknown-pragmas", "-x", "c++"];

@@ -76,7 +76,8 @@ pub(crate) fn fill(slot: &Slot, seed: u8, padding: u8) {
 pub(crate) fn filled_slot(layout: &Arc<SnapshotLayout>, step: u64, seed: u8) -> Slot {
     let slot = empty_slot(layout, 0);
     fill(&slot, seed, 0);
-    slot.commit(step, &cursor(step), step).expect("commit");
+    // Sequence 0 marks an empty slot.
+    slot.commit(step, &cursor(step), step.max(1)).expect("commit");
     slot
 }
 

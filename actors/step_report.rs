@@ -41,7 +41,7 @@ pub fn step_report(
     runs.sort_by_key(|run| run.micro_batch);
     let mut loss = 0.0;
     let mut named: Vec<(&str, f64, u64)> = Vec::new();
-    let mut all_targets = None;
+    let mut all_targets: Option<u64> = None;
     for run in runs {
         let program = &workload.programs()[run.program];
         let scalar = |name: &str| scalar(workload, run, name);
@@ -52,7 +52,9 @@ pub fn step_report(
             let counted = scalar(&format!("{prefix}targets")).map(u64::from);
             // What has no targets is the mean of a micro-batch.
             let (sum, targets) = (f64::from(f32::from_bits(sum)), counted.unwrap_or(1));
-            all_targets = Some(all_targets.unwrap_or(0) + counted.unwrap_or(0));
+            if let Some(counted) = counted {
+                *all_targets.get_or_insert(0) += counted;
+            }
             let name = prefix.strip_suffix('.').unwrap_or(&program.name);
             match named.iter_mut().find(|entry| entry.0 == name) {
                 Some(entry) => *entry = (entry.0, entry.1 + sum, entry.2 + targets),

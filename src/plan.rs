@@ -220,9 +220,12 @@ pub fn plan(
         capacity_bytes: capacity,
         on_host: machine.target.memory_bytes().is_none(),
         fits,
-        blocks: match fits {
-            Some(false) => Some(Blocks::of(config, vocabulary, machine.target, threads)?),
-            _ => None,
+        blocks: match capacity.filter(|_| fits == Some(false)) {
+            Some(capacity) => {
+                let whole = (largest.arena.bytes(), capacity);
+                Some(Blocks::of(config, vocabulary, machine.target, threads, whole)?)
+            }
+            None => None,
         },
         flops_per_step,
         speeds: speeds(&peaks, disk),

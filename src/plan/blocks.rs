@@ -23,13 +23,15 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Of a configuration that does not fit: memory grows with every block alike, so that two small
-    /// models tell how far it reaches, and what they tell is tried.
+    /// Of a configuration whose arena of so many bytes does not fit into so many others: memory
+    /// grows with every block alike, so that two small models tell how far it reaches, and what
+    /// they tell is tried.
     pub(super) fn of(
         config: &Config,
         vocabulary: usize,
         target: Target,
         threads: usize,
+        (arena, there): (usize, usize),
     ) -> Result<Self, Failure> {
         let ranks = config.run.ranks;
         let arena_and_room = |layers: usize| -> Result<(usize, usize), Failure> {
@@ -55,7 +57,6 @@ impl Blocks {
         while fit > 0 && fit < of && fits(fit + 1)? {
             fit += 1;
         }
-        let (arena, room) = arena_and_room(of)?;
-        Ok(Self { fit, of, wanted_bytes: arena * ranks, there_bytes: room * ranks })
+        Ok(Self { fit, of, wanted_bytes: arena * ranks, there_bytes: there * ranks })
     }
 }

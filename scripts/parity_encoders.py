@@ -9,7 +9,8 @@ Names are Octet's. Beside what parity_reference.py says, with T = LENGTH places 
 
 Class 1 of Octet's verdict on pairs is "follows", class 0 of the published checkpoints': their rows
 are exchanged. ELECTRA's generator draws the likeliest token, so that both sides draw alike, and
-shares the tables of tokens and positions. Octet's has no types in windows: their table is zero here.
+shares the tables of tokens and positions. Loss and gradients of one step are compared: from the
+second on AdamW's steps of full size make much of gradients that are zero but for rounding. Octet's has no types in windows: their table is zero here.
 """
 
 import torch
@@ -63,7 +64,7 @@ def inputs(step):
 
 
 class Bert(nn.Module):
-    case = CASE
+    case, steps = CASE, 1
 
     def __init__(self):
         super().__init__()
@@ -95,7 +96,7 @@ class Bert(nn.Module):
 
 
 class Electra(nn.Module):
-    case = CASE
+    case, steps = CASE, 1
 
     def __init__(self):
         super().__init__()

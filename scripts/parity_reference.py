@@ -226,6 +226,8 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
+    steps = STEPS
+
     def __init__(self, case):
         super().__init__()
         self.case = case
@@ -324,7 +326,7 @@ def trained(model, full):
         [dict(params=[p], factor=factor, weight_decay=decay) for p, factor, decay in treated],
         lr=LEARNING_RATE, **OPTIMIZER)
     result = dict(losses=[], norms=[], rates=[], gradients={}, changes={})
-    for step in range(STEPS):
+    for step in range(model.steps):
         for own in optimizer.param_groups:
             own["lr"] = own["factor"] * rate(step)
         optimizer.zero_grad(set_to_none=True)
@@ -339,7 +341,7 @@ def trained(model, full):
         result["losses"].append(float(f"{loss.item():.9g}"))
         result["norms"].append(float(f"{total.item():.9g}"))
         result["rates"].append(rate(step))
-    for name, change in changes(case, tensors):
+    for name, change in changes(case, tensors) if model.steps == STEPS else ():
         result["changes"][name] = described(name, change, full)
     return result
 

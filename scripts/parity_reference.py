@@ -2,7 +2,7 @@
 """The numbers that Octet is held against, made by PyTorch and transformers and by nothing else.
 
 Builds tiny decoders from plain torch modules, and takes BERT and ELECTRA from transformers
-(parity_encoders.py), trains each for ten steps of AdamW, and writes one JSON file: the losses, norms and learning rates of the steps, and for the gradients of the first
+(parity_encoders.py), trains each for ten steps of AdamW (encoders for one), and writes one JSON file: the losses, norms and learning rates of the steps, and for the gradients of the first
 step and the changes of the parameters over all steps, per tensor, the norm, eight random
 projections and three elements (with --full all elements as well). `tests/parity` compares with it.
 

@@ -286,8 +286,12 @@ impl Actor for Rank {
             RankMessage::Step { ticket, step, batch, updates, attempt } => {
                 let ready = self.make_ready(ticket, batch, attempt)?;
                 let numbers = StepNumbers { step, batch, updates: Some(updates) };
-                let given = self.step(&ready, numbers)?;
-                self.outcome(ready, &given)?
+                let stepped = self.step(&ready, numbers);
+                if stepped.is_err() {
+                    // Copies may be under way of memory that goes with this step.
+                    let _said_already = self.engine.device.finish();
+                }
+                self.outcome(ready, &stepped?)?
             }
             RankMessage::Evaluate { ticket, task, step } => self.evaluate(ticket, task, step)?,
             RankMessage::Drive { step } => self.drive(step)?,

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::hub;
 use crate::look::{Holds, Run};
 use crate::run_data;
 use crate::train::LOG;
@@ -116,6 +117,14 @@ fn copy(run: &Run, manifest: &Manifest, from: &Path, folder: &Path) -> std::io::
             let entry = entry?;
             let to = run_data::tokenizer_folder(folder).join(entry.file_name());
             fs::copy(entry.path(), to)?;
+        }
+    }
+    let imported = run.folder.join(hub::FOLDER);
+    if imported.is_dir() {
+        fs::create_dir(folder.join(hub::FOLDER))?;
+        for entry in fs::read_dir(&imported)? {
+            let entry = entry?;
+            fs::copy(entry.path(), folder.join(hub::FOLDER).join(entry.file_name()))?;
         }
     }
     let place = run.folder.join(run_data::PLACE);

@@ -6,8 +6,8 @@
 //! written of it in a channel of its own.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, TryRecvError, unbounded};
@@ -47,7 +47,8 @@ pub struct Serving {
 }
 
 /// Serves until `stop` is set; what was accepted by then is answered, if that does not take too
-/// long. `ready` is told where as soon as answers can come.
+/// long. `ready` is told where as soon as answers can come. Gives what a person should know of the
+/// checkpoint.
 ///
 /// # Errors
 /// [`Failure`]: an address that cannot be listened on or is not this machine's own while no token
@@ -57,19 +58,17 @@ pub fn serve(
     serving: Serving,
     stop: Arc<AtomicBool>,
     ready: Box<dyn FnOnce(SocketAddr) + Send>,
-) -> Result<(), Failure> {
+) -> Result<Vec<String>, Failure> {
     let listener = listen(&serving)?;
     let address = listener.local_addr().map_err(Failure::world)?;
     let (config, experiment, decoder) = run.writing(serving.sequences)?;
     let tokenizer = Arc::new(run_data::tokenizer(&run.folder)?);
     let template = chat::Template::of(&run.folder, &tokenizer)?;
     let (texts, waiting) = unbounded();
-    let desk = Desk::new(serving, (tokenizer, template), decoder.positions, texts, stop.clone());
+    let desk = Desk::new(serving, (tokenizer, template), decoder.positions, texts, stop);
     let desk = Arc::new(desk);
     let server = http::Server::start(listener, desk.clone())?;
-    let begun = (desk.clone(), ready);
-    let mut source = Some((source(waiting, stop), begun));
-    let source = std::sync::Mutex::new(source.take());
+    let source = Mutex::new(Some((source(waiting, desk.clone()), (desk, ready))));
     let experiment: Experiment = experiment.with_talk(Box::new(move |step| {
         let taken = source.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         let (source, (desk, ready)) = taken?;
@@ -79,7 +78,7 @@ pub fn serve(
     }));
     let looked = converse(run, &config, experiment);
     server.stop();
-    looked.map(drop)
+    looked.map(|looked| looked.notes)
 }
 
 /// Listens where it was told to.
@@ -102,9 +101,12 @@ fn listen(serving: &Serving) -> Result<TcpListener, Failure> {
 }
 
 /// Texts as they are brought; at the end those that were accepted.
-fn source(texts: Receiver<Text>, stop: Arc<AtomicBool>) -> Source {
+fn source(texts: Receiver<Text>, desk: Arc<Desk>) -> Source {
     Box::new(move |waiting| {
-        let nothing = || if stop.load(Ordering::Relaxed) { Next::End } else { Next::Nothing };
+        if desk.is_over() {
+            return Next::End;
+        }
+        let nothing = || if desk.is_ending() { Next::End } else { Next::Nothing };
         match waiting {
             Waiting::Texts => match texts.try_recv() {
                 Ok(text) => Next::Text(text),

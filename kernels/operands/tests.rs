@@ -62,8 +62,9 @@ fn arguments_are_the_places_of_the_operands() {
     assert_eq!(values[1], Value::Address(Some(bindings.states.part(layout.states[0], 16 * 4))));
     assert_eq!(values[2], Value::Address(Some(y)));
     assert_eq!(values[4], Value::Address(Some(input.part(field("live"), 4))));
-    assert_eq!(values[5], Value::Word(16));
-    assert_eq!(values[6], Value::Word(1e-5f32.to_bits()));
+    // Capacity, rows of a block, columns.
+    assert_eq!(values[5..8], [8, 8, 16].map(Value::Word));
+    assert_eq!(values[8], Value::Word(1e-5f32.to_bits()));
     // The weight has all its rows; cells and keys are the run's.
     assert_eq!(operands.value(&Argument::Live(Memory::Input(1))), Value::Address(None));
     assert_eq!(operands.value(&Argument::Overflow), Value::Address(Some(bindings.overflow)));

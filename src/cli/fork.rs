@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use octet::branch::branch;
+use octet::config::Config;
 use octet::failure::Failure;
 use octet::look::Run;
 
@@ -33,7 +34,8 @@ pub(crate) struct Arguments {
 /// Makes it, and says how it goes on.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Arguments { run, at, sets, folder } = arguments;
-    let there = Run::open(run, sets)?;
+    let config = Config::load(&run.join("config.toml"), sets);
+    let there = Run { config: config?, ..Run::open(run, &[])? };
     let beside = || {
         let whole: PathBuf = run.components().collect();
         let name = whole.file_name().unwrap_or_default().to_string_lossy().into_owned();

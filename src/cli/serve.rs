@@ -60,7 +60,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let ready = Box::new(move |address| {
         output::say(format_args!("{name} answers at http://{address}/v1"));
     });
-    serve(&opened.run, serving, stop, ready)?;
+    let tell = |notes: &[String]| {
+        notes.iter().for_each(|note| output::complain(format_args!("octet: {note}")));
+    };
+    tell(&opened.notes);
+    tell(&serve(&opened.run, serving, stop, ready)?);
     Ok(ExitCode::SUCCESS)
 }
 

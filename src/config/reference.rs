@@ -40,6 +40,7 @@ const SOURCES: &[&str] = &[
     include_str!("../objectives/next_token.rs"),
     include_str!("../objectives/distillation.rs"),
     include_str!("../objectives/masked.rs"),
+    include_str!("../objectives/prefix_lm.rs"),
     include_str!("../objectives/replaced_token.rs"),
     include_str!("../data/config.rs"),
     include_str!("../data/dedupe/config.rs"),

@@ -52,4 +52,5 @@ pub use export::{Export, Exported, Form, export};
 pub use gguf::GgmlType;
 pub use import::{Import, Imported, import};
 pub use opened::Opened;
+pub(crate) use record::FOLDER;
 pub use record::{Chat, chat, check};

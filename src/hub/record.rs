@@ -18,7 +18,7 @@ use crate::data::Tokenizer;
 use crate::failure::Failure;
 
 /// Its folder in a run.
-pub(super) const FOLDER: &str = "import";
+pub(crate) const FOLDER: &str = "import";
 /// Its file in that folder.
 pub(super) const RECORD: &str = "import.json";
 

@@ -30,7 +30,7 @@ mod tests;
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrefixLm {
-    /// Rows whose logits are held at a time; part of a run's identity.
+    /// Rows whose logits are held at a time; part of a run's identity. At least 1.
     pub chunk_rows: usize,
 }
 

@@ -24,6 +24,8 @@ pub struct Request {
     pub sampler: Sampler,
     /// The text ends before the first of these that is written.
     pub stop: Vec<String>,
+    /// Tokens that end it beside the end of a document.
+    pub ends: Vec<u32>,
     /// What is told of each token, if anything.
     pub scores: Option<Scores>,
 }
@@ -36,7 +38,8 @@ impl Request {
         tokens: usize,
         sampler: Sampler,
     ) -> Self {
-        Self { tokenizer, prompt, number: 0, tokens, sampler, stop: Vec::new(), scores: None }
+        let (stop, ends, scores) = (Vec::new(), Vec::new(), None);
+        Self { tokenizer, prompt, number: 0, tokens, sampler, stop, ends, scores }
     }
 }
 
@@ -200,7 +203,7 @@ impl Conversation {
             let _over = (self.listener)(Heard::Diverged);
             return self.end(End::GivenUp);
         };
-        if tokenizer.end_of_document() == Some(token) {
+        if tokenizer.end_of_document() == Some(token) || self.request.ends.contains(&token) {
             return self.end(End::Document);
         }
         self.held.extend(spelled(tokenizer, &self.tokens, token));

@@ -141,9 +141,10 @@ impl Answer {
             (true, Form::Completion) => completion_scores(&spelled, &scores),
             (true, Form::Chat) => chat_scores(&spelled, &scores),
         };
-        let reason = text.ended.map(|ended| match ended.at {
-            End::Length => "length",
-            End::Document | End::Stop | End::GivenUp => "stop",
+        let reason = text.ended.and_then(|ended| match ended.at {
+            End::Length => Some("length"),
+            End::Document | End::Stop => Some("stop"),
+            End::GivenUp => None,
         });
         let mut choice = json!({ "index": number, "logprobs": logprobs, "finish_reason": reason });
         match form {

@@ -11,6 +11,8 @@ use crate::serve::desk::Desk;
 const STOPS_MAX: usize = 16;
 /// Tokens that are scored beside each, at most.
 const TOP_MAX: usize = 100;
+/// Bytes of a token, at most, as far as a prompt's length is judged before it is read.
+const TOKEN_BYTES: usize = 256;
 /// Tokens of a completion where nothing is said, as OpenAI has it.
 const COMPLETION_TOKENS: usize = 16;
 
@@ -129,6 +131,13 @@ pub(super) fn completion(desk: &Desk, body: &[u8]) -> Result<Job, Refusal> {
     }
     let echo = asked.echo.unwrap_or(false);
     let scores = scores("logprobs", asked.logprobs, echo)?;
+    let texts = match &asked.prompt {
+        Some(Prompt::Texts(texts)) => texts.len(),
+        Some(Prompt::ManyTokens(prompts)) => prompts.len(),
+        _ => 1,
+    };
+    // Before any of them is read.
+    count(desk, texts, n)?;
     let prompts = match asked.prompt {
         None => return refuse("prompt", "expected a text"),
         Some(Prompt::Text(text)) => vec![read(desk, &text)?],
@@ -166,8 +175,15 @@ pub(super) fn chat(desk: &Desk, body: &[u8]) -> Result<Job, Refusal> {
     let scores = scores("top_logprobs", top, false)?;
     let wanted = asked.max_completion_tokens.or(asked.common.max_tokens);
     let tokens = |room: usize| wanted.unwrap_or(room);
-    let prompts = vec![read(desk, &prompt)?];
-    let requests = requests(desk, &asked.common, prompts, &tokens, scores)?;
+    short(desk, &prompt)?;
+    let prompt = match template.read(&desk.tokenizer, &prompt) {
+        Ok(tokens) => known(desk, tokens)?,
+        Err(what) => return refuse("messages", what),
+    };
+    let mut requests = requests(desk, &asked.common, vec![prompt], &tokens, scores)?;
+    for request in &mut requests {
+        request.ends.extend(template.ends());
+    }
     job(asked.common, requests, Form::Chat, (false, scores))
 }
 
@@ -198,7 +214,17 @@ fn scores(
 }
 
 fn read(desk: &Desk, text: &str) -> Result<Vec<u32>, Refusal> {
+    short(desk, text)?;
     read_prompt(&desk.tokenizer, text, desk.positions).or_else(|what| refuse("prompt", what))
+}
+
+/// Refuses a text that cannot be short enough, before time is spent on it.
+fn short(desk: &Desk, text: &str) -> Result<(), Refusal> {
+    let most = desk.positions.saturating_mul(TOKEN_BYTES);
+    match text.len() <= most {
+        true => Ok(()),
+        false => refuse("prompt", format!("expected at most {most} bytes, got {}", text.len())),
+    }
 }
 
 fn known(desk: &Desk, tokens: Vec<u32>) -> Result<Vec<u32>, Refusal> {
@@ -231,13 +257,10 @@ fn requests(
     if common.logit_bias.as_ref().and_then(Value::as_object).is_some_and(|bias| !bias.is_empty()) {
         return refuse("logit_bias", "it is not supported");
     }
-    let (n, most) = (common.n.unwrap_or(1), desk.serving.texts);
-    if n == 0 || prompts.is_empty() || prompts.len().saturating_mul(n) > most {
-        let texts = prompts.len().saturating_mul(n);
-        return refuse("n", format!("expected from 1 to {most} texts in a request, got {texts}"));
-    }
+    let n = common.n.unwrap_or(1);
+    count(desk, prompts.len(), n)?;
     let stop = stops(common)?;
-    let sampler = sampler(common)?;
+    let sampler = sampler(common, desk.number())?;
     let mut requests = Vec::with_capacity(prompts.len() * n);
     for prompt in prompts {
         let room = desk.positions - prompt.len();
@@ -252,18 +275,22 @@ fn requests(
             );
         }
         for _ in 0..n {
-            requests.push(Request {
-                tokenizer: desk.tokenizer.clone(),
-                prompt: prompt.clone(),
-                number: requests.len() as u64,
-                tokens,
-                sampler: sampler.clone(),
-                stop: stop.clone(),
-                scores,
-            });
+            let (prompt, sampler) = (prompt.clone(), sampler.clone());
+            let request = Request::new(desk.tokenizer.clone(), prompt, tokens, sampler);
+            let number = requests.len() as u64;
+            requests.push(Request { number, stop: stop.clone(), scores, ..request });
         }
     }
     Ok(requests)
+}
+
+/// Refuses more texts than are ever accepted.
+fn count(desk: &Desk, prompts: usize, each: usize) -> Result<(), Refusal> {
+    let (texts, most) = (prompts.saturating_mul(each), desk.serving.texts);
+    match (1..=most).contains(&texts) {
+        true => Ok(()),
+        false => refuse("n", format!("expected from 1 to {most} texts in a request, got {texts}")),
+    }
 }
 
 fn stops(common: &Common) -> Result<Vec<String>, Refusal> {
@@ -278,7 +305,7 @@ fn stops(common: &Common) -> Result<Vec<String>, Refusal> {
     Ok(stop)
 }
 
-fn sampler(common: &Common) -> Result<Sampler, Refusal> {
+fn sampler(common: &Common, number: u64) -> Result<Sampler, Refusal> {
     let Common { temperature, top_p, top_k, min_p, .. } = *common;
     let neutral = Sampler::default();
     let sampler = Sampler {
@@ -290,7 +317,7 @@ fn sampler(common: &Common) -> Result<Sampler, Refusal> {
         repetition_penalty: common.repetition_penalty.unwrap_or(neutral.repetition_penalty),
         presence_penalty: common.presence_penalty.unwrap_or(neutral.presence_penalty),
         frequency_penalty: common.frequency_penalty.unwrap_or(neutral.frequency_penalty),
-        seed: common.seed.map_or_else(chance, i64::cast_unsigned),
+        seed: common.seed.map_or_else(|| chance(number), i64::cast_unsigned),
     };
     match sampler.check() {
         Ok(()) => Ok(sampler),
@@ -298,12 +325,11 @@ fn sampler(common: &Common) -> Result<Sampler, Refusal> {
     }
 }
 
-/// A seed of no meaning: another one for every request.
-fn chance() -> u64 {
-    let clock = SystemClock::new();
+/// A seed of no meaning: another one for every request, which has a number of its own.
+fn chance(number: u64) -> u64 {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&clock.unix_ms().to_le_bytes());
-    hasher.update(&clock.monotonic().as_nanos().to_le_bytes());
+    hasher.update(&SystemClock::new().unix_ms().to_le_bytes());
+    hasher.update(&number.to_le_bytes());
     let bytes = hasher.finalize();
     u64::from_le_bytes(bytes.as_bytes()[..8].try_into().expect("a digest has 32 bytes"))
 }

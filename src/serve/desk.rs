@@ -105,6 +105,16 @@ impl Desk {
         self.ready.store(true, Ordering::Relaxed);
     }
 
+    /// The server is to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_told()
+    }
+
+    /// It is to end now.
+    pub(super) fn is_over(&self) -> bool {
+        self.ending.is_over()
+    }
+
     /// Answers come, and more is accepted.
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed) && !self.ending.is_told()

@@ -10,7 +10,8 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
 use actix_web::rt::System;
-use actix_web::web::{Bytes, Data, PayloadConfig, ServiceConfig, get, post, resource};
+use actix_web::rt::time::timeout;
+use actix_web::web::{Bytes, Data, Payload, ServiceConfig, get, post, resource};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder};
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
@@ -27,7 +28,7 @@ const CONNECTIONS: usize = 1024;
 /// How long a connection may take to send a request, and to end.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest body of a request, in bytes.
-const BODY_MAX: usize = 16 << 20;
+const BODY_MAX: usize = 4 << 20;
 
 /// A server that answers.
 pub(super) struct Server {
@@ -67,15 +68,14 @@ impl Server {
 }
 
 fn server(listener: TcpListener, desk: Data<Desk>) -> io::Result<actix_web::dev::Server> {
-    let app = move || {
-        let payload = PayloadConfig::new(BODY_MAX);
-        App::new().app_data(desk.clone()).app_data(payload).configure(routes)
-    };
+    let app = move || App::new().app_data(desk.clone()).configure(routes);
     let server = HttpServer::new(app)
         .workers(1)
         .max_connections(CONNECTIONS)
         .client_request_timeout(REQUEST_PATIENCE)
         .client_disconnect_timeout(REQUEST_PATIENCE)
+        // Whoever has closed a connection is not written for.
+        .h1_allow_half_closed(false)
         .keep_alive(Duration::from_secs(30))
         .shutdown_timeout(5)
         // Signals belong to the command line.
@@ -107,12 +107,12 @@ async fn models(desk: Data<Desk>, request: HttpRequest) -> HttpResponse {
     HttpResponse::Ok().json(json!({ "object": "list", "data": [model] }))
 }
 
-async fn completions(desk: Data<Desk>, request: HttpRequest, body: Bytes) -> HttpResponse {
-    answer(&desk, &request, || api::completion(&desk, &body)).await
+async fn completions(desk: Data<Desk>, request: HttpRequest, body: Payload) -> HttpResponse {
+    answer(&desk, &request, body, api::completion).await
 }
 
-async fn chat(desk: Data<Desk>, request: HttpRequest, body: Bytes) -> HttpResponse {
-    answer(&desk, &request, || api::chat(&desk, &body)).await
+async fn chat(desk: Data<Desk>, request: HttpRequest, body: Payload) -> HttpResponse {
+    answer(&desk, &request, body, api::chat).await
 }
 
 async fn healthz(desk: Data<Desk>) -> impl Responder {
@@ -148,12 +148,26 @@ fn stranger(desk: &Desk, request: &HttpRequest) -> Option<HttpResponse> {
 async fn answer(
     desk: &Data<Desk>,
     request: &HttpRequest,
-    read: impl FnOnce() -> Result<Job, Refusal>,
+    body: Payload,
+    read: impl FnOnce(&Desk, &[u8]) -> Result<Job, Refusal>,
 ) -> HttpResponse {
+    // Nothing is kept of what a stranger sends.
     if let Some(refused) = stranger(desk, request) {
         return refused;
     }
-    let mut job = match read() {
+    let body = match timeout(REQUEST_PATIENCE, body.to_bytes_limited(BODY_MAX)).await {
+        Ok(Ok(Ok(body))) => body,
+        Ok(Ok(Err(_broken))) => Bytes::new(),
+        Ok(Err(_longer)) => {
+            let what = format!("the body: expected at most {BODY_MAX} bytes");
+            return error(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", None, &what);
+        }
+        Err(_late) => {
+            let what = "the body does not come";
+            return error(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", None, what);
+        }
+    };
+    let mut job = match read(desk, &body) {
         Ok(job) => job,
         Err(Refusal { parameter, what }) => {
             return error(StatusCode::BAD_REQUEST, "invalid_request_error", parameter, &what);

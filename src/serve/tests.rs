@@ -127,6 +127,22 @@ fn messages_become_a_prompt_by_the_template() {
     assert!(forever.render(&messages).is_err());
 }
 
+#[test]
+fn tokens_that_are_no_text_are_read_as_they_are_spelled() {
+    let special = [("<s>", 1), ("<s>>", 2), (">", 3)].map(|(text, id)| (text.to_owned(), id));
+    let template = Template::new(TEMPLATE.to_owned(), "<".to_owned(), ">".to_owned()).unwrap();
+    let template = template.knowing(special.into());
+    let read = |text: &str| template.read(&Tokenizer::bytes(), text).unwrap();
+    assert_eq!(read("a<s>b"), [97, 1, 98]);
+    assert_eq!(read("<s>><"), [2, 60]);
+    assert!(read("").is_empty());
+    // An answer ends where a turn does.
+    assert!(template.ends().eq([3]));
+    let plain = Template::new(TEMPLATE.to_owned(), "<".to_owned(), ">".to_owned()).unwrap();
+    assert_eq!(plain.ends().count(), 0);
+    assert_eq!(plain.read(&Tokenizer::bytes(), "<s>").unwrap(), [60, 115, 62]);
+}
+
 fn scored(token: u8, logprob: Option<f32>) -> Event {
     let top = if logprob.is_some() { vec![(u32::from(b'z'), -0.5)] } else { Vec::new() };
     Event::Token(Scored { token: u32::from(token), logprob, top })

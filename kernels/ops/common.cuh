@@ -18,9 +18,10 @@ struct bf16 { u16 bits; };
 #ifdef OCTET_EMULATOR
 #include "device.h"
 #else
-/// A function that the host starts, by name, with blocks of at most so many threads.
+/// A function that the host starts, by name, with blocks of at most so many threads. It takes the
+/// registers that it needs: room for more blocks is not worth a spill.
 #define KERNEL(NAME, BLOCK, ...)                                                                   \
-    extern "C" __global__ void __launch_bounds__(BLOCK) NAME(__VA_ARGS__)
+    extern "C" __global__ void __launch_bounds__(BLOCK, 1) NAME(__VA_ARGS__)
 template <class T> using Type = T;
 /// A variable of the block: SHARED(sums, f32[32]).
 #define SHARED(NAME, ...) __shared__ __align__(16) Type<__VA_ARGS__> NAME

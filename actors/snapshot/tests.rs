@@ -72,11 +72,10 @@ pub(crate) fn fill(slot: &Slot, seed: u8, padding: u8) {
     }
 }
 
-/// A slot filled and committed.
+/// A slot filled and committed, never with sequence 0, which marks an empty one.
 pub(crate) fn filled_slot(layout: &Arc<SnapshotLayout>, step: u64, seed: u8) -> Slot {
     let slot = empty_slot(layout, 0);
     fill(&slot, seed, 0);
-    // Sequence 0 marks an empty slot.
     slot.commit(step, &cursor(step), step.max(1)).expect("commit");
     slot
 }

@@ -152,7 +152,7 @@ impl Device for CudaDevice {
         }
         let (from, to, mut milliseconds) = (self.event(from).0, self.event(to).0, 0.0f32);
         let elapsed = self.gpu.context.driver.functions.event_elapsed;
-        // SAFETY: both are alive as long as `self`; writes a number that lives longer than the call.
+        // SAFETY: both are alive as long as `self`; writes a number that outlives the call.
         let status = unsafe { elapsed(&raw mut milliseconds, from, to) };
         self.check("cuEventElapsedTime", status)?;
         Ok(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3))

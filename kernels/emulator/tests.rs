@@ -60,40 +60,135 @@ const STAGED: &str = "to store whole rows of them.\n    __syncthreads();\n";
 const FOUND: &str = "        __syncthreads();\n    }\n}\n";
 
 /// The mistakes, by kind.
-#[rustfmt::skip]
 const MISTAKES: [Planted; 25] = [
     // A ring.
-    planted(In::Linear, WAITED, "        wait_for_copies<STAGES - 1>();\n", "while a copy to it is under way"),
+    planted(
+        In::Linear,
+        WAITED,
+        "        wait_for_copies<STAGES - 1>();\n",
+        "while a copy to it is under way",
+    ),
     planted(In::Linear, WAITED, "", "while a copy to it is under way"),
     planted(In::Linear, BARRIER, "filled next.\n", "read of shared memory at byte"),
-    planted(In::Linear, "filled next.\n        __syncthreads();\n        if (tile + STAGES - 1 < tiles) fill(tile + STAGES - 1);\n",
-            "filled next.\n        if (tile + STAGES - 1 < tiles) fill(tile + STAGES - 1);\n        __syncthreads();\n", "race: write of shared memory"),
-    planted(In::Linear, FILLED, "        fill(tile + STAGES - 1);\n", "while a copy to it is under way"),
+    planted(
+        In::Linear,
+        concat!(
+            "filled next.\n        __syncthreads();\n",
+            "        if (tile + STAGES - 1 < tiles) fill(tile + STAGES - 1);\n"
+        ),
+        concat!(
+            "filled next.\n",
+            "        if (tile + STAGES - 1 < tiles) fill(tile + STAGES - 1);\n",
+            "        __syncthreads();\n"
+        ),
+        "race: write of shared memory",
+    ),
+    planted(
+        In::Linear,
+        FILLED,
+        "        fill(tile + STAGES - 1);\n",
+        "while a copy to it is under way",
+    ),
     planted(In::Linear, STAGED, "rows of them.\n", "race: write of shared memory"),
     planted(In::Linear, "    __syncwarp();\n", "", "read of shared memory at byte"),
     planted(In::Linear, "STAGES = 3;", "STAGES = 4;", "out of bounds: byte"),
     planted(In::Linear, "COLUMNS + 8];", "COLUMNS + 4];", "no multiples of 16"),
     // Edges.
-    planted(In::Linear, "inside = row + r < rows", "inside = row + r <= rows", "out of bounds: read"),
-    planted(In::Linear, "if (row + wm + r >= p.m ||", "if (row + wm + r > p.m ||", "out of bounds: write"),
-    planted(In::RmsNorm, "u64 row = rows.begin + threadIdx.x / 32; row < rows.end; row += blockDim.x / 32) {\n        normalise",
-            "u64 row = rows.begin + threadIdx.x / 32; row <= rows.end; row += blockDim.x / 32) {\n        normalise", "out of bounds: read"),
-    planted(In::SwiGlu, "each < rows ? begin + each : rows", "each - 1 < rows ? begin + each - 1 : rows", "wrong result"),
+    planted(
+        In::Linear,
+        "inside = row + r < rows",
+        "inside = row + r <= rows",
+        "out of bounds: read",
+    ),
+    planted(
+        In::Linear,
+        "if (row + wm + r >= p.m ||",
+        "if (row + wm + r > p.m ||",
+        "out of bounds: write",
+    ),
+    planted(
+        In::RmsNorm,
+        concat!(
+            "u64 row = rows.begin + threadIdx.x / 32; row < rows.end; ",
+            "row += blockDim.x / 32) {\n        normalise"
+        ),
+        concat!(
+            "u64 row = rows.begin + threadIdx.x / 32; row <= rows.end; ",
+            "row += blockDim.x / 32) {\n        normalise"
+        ),
+        "out of bounds: read",
+    ),
+    planted(
+        In::SwiGlu,
+        "each < rows ? begin + each : rows",
+        "each - 1 < rows ? begin + each - 1 : rows",
+        "wrong result",
+    ),
     planted(In::LiveSwiGlu, "i32 rows = *live;", "i32 rows = *live + 1;", "out of bounds: read"),
-    planted(In::SwiGlu, "begin = blockIdx.x * each;", "begin = blockIdx.x * (each / 2);", "race: write of out0"),
-    planted(In::SwiGlu, "u32 capacity, u32 each, u32 half) { \\", "u32 capacity, u64 each, u32 half) { \\", "takes pppwlw"),
+    planted(
+        In::SwiGlu,
+        "begin = blockIdx.x * each;",
+        "begin = blockIdx.x * (each / 2);",
+        "race: write of out0",
+    ),
+    planted(
+        In::SwiGlu,
+        "u32 capacity, u32 each, u32 half) { \\",
+        "u32 capacity, u64 each, u32 half) { \\",
+        "takes pppwlw",
+    ),
     // Warps.
-    planted(In::RmsNorm, "x += __shfl_xor_sync(~0u,", "x += __shfl_xor_sync(0xffffu,", "which is not in mask 0000ffff"),
-    planted(In::RmsNorm, "    f32 squares[1];\n", "    f32 squares[1];\n    if (threadIdx.x % 32 == 31) return;\n", "which has ended"),
+    planted(
+        In::RmsNorm,
+        "x += __shfl_xor_sync(~0u,",
+        "x += __shfl_xor_sync(0xffffu,",
+        "which is not in mask 0000ffff",
+    ),
+    planted(
+        In::RmsNorm,
+        "    f32 squares[1];\n",
+        "    f32 squares[1];\n    if (threadIdx.x % 32 == 31) return;\n",
+        "which has ended",
+    ),
     // Memory that nobody has written, or may not write.
-    planted(In::RmsNorm, "{view(x, 0), view(w, 0)}, {view(y, 0)}, false", "{view(x, 0), view(w, 0)}, {view(y, 0)}, true", "read of out0 at byte 0, which nobody has written"),
-    planted(In::Embedding, "threadIdx.x; !adds && i <", "threadIdx.x; false && i <", "which nobody has written"),
-    planted(In::Embedding, "found[threadIdx.x] = token;", "const_cast<i32*>(tokens)[row] = 0;", "write of in0, which is an input"),
+    planted(
+        In::RmsNorm,
+        "{view(x, 0), view(w, 0)}, {view(y, 0)}, false",
+        "{view(x, 0), view(w, 0)}, {view(y, 0)}, true",
+        "read of out0 at byte 0, which nobody has written",
+    ),
+    planted(
+        In::Embedding,
+        "threadIdx.x; !adds && i <",
+        "threadIdx.x; false && i <",
+        "which nobody has written",
+    ),
+    planted(
+        In::Embedding,
+        "found[threadIdx.x] = token;",
+        "const_cast<i32*>(tokens)[row] = 0;",
+        "write of in0, which is an input",
+    ),
     // Barriers.
     planted(In::Embedding, FOUND, "    }\n}\n", "race: read of shared memory"),
-    planted(In::Embedding, FOUND, "        if (threadIdx.x < 128) __syncthreads();\n    }\n}\n", "race: write of shared memory"),
-    planted(In::Linear, STAGED, "rows of them.\n    if (threadIdx.x < 64) __syncthreads();\n    else __syncthreads();\n", "barrier in divergent code"),
-    planted(In::Embedding, "if (__syncthreads_or(token < own))", "if (true)", "of shared memory at byte"),
+    planted(
+        In::Embedding,
+        FOUND,
+        "        if (threadIdx.x < 128) __syncthreads();\n    }\n}\n",
+        "race: write of shared memory",
+    ),
+    planted(
+        In::Linear,
+        STAGED,
+        "rows of them.\n    if (threadIdx.x < 64) __syncthreads();\n    else __syncthreads();\n",
+        "barrier in divergent code",
+    ),
+    planted(
+        In::Embedding,
+        "if (__syncthreads_or(token < own))",
+        "if (true)",
+        "of shared memory at byte",
+    ),
 ];
 
 fn inputs(at: In) -> Vec<Array> {

@@ -1,5 +1,5 @@
-//! What integer rules ask of a GPU: a block for some rows of the leading dimension; for the total one
-//! block.
+//! What integer rules ask of a GPU: a block for some rows of the leading dimension; for the total
+//! one block.
 
 use crate::launch::{Argument, Grid, Kernel, Launches, Memory, pointers};
 use crate::ops::Io;

@@ -114,7 +114,8 @@ def write_tasks(folder, tasks):
 
 def scores(manager, tasks, model, arguments):
     found = simple_evaluate(model=model, model_args=arguments, tasks=list(tasks),
-                            task_manager=manager, batch_size=1, bootstrap_iters=0)
+                            task_manager=manager, batch_size=1, bootstrap_iters=0,
+                            device="cpu")
     return {(task, metric.split(",")[0]): value
             for task, metrics in found["results"].items()
             for metric, value in metrics.items()

@@ -122,9 +122,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let place = DataPlace::of(&prepared)?;
     let text = Text::open(&config, prepared)?;
     let tokenizer = text.tokenizer().clone();
-    if !job.fresh {
-        hub::check(&job.folder, &config, &tokenizer)?;
-    }
+    (!job.fresh).then(|| hub::check(&job.folder, &config, &tokenizer)).transpose()?;
     let experiment = Experiment::for_target(&config, vocabulary, Some(text), target)?;
     // What "auto" became.
     config.model = experiment.config().model.clone();
@@ -156,9 +154,8 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let cautions = config.schedule.caution(config.run.steps);
     state.notes.extend(notes.into_iter().chain(of_data).chain(cautions));
     // A resume that is refused leaves the folder as it was.
-    for path in store.set_aside_after(state.step).map_err(Failure::world)? {
-        state.notes.push(format!("put aside: {}", path.display()));
-    }
+    let aside = store.set_aside_after(state.step).map_err(Failure::world)?;
+    state.notes.extend(aside.iter().map(|path| format!("put aside: {}", path.display())));
     run_data::store(folder.path(), &tokenizer, &place, &facts.identity)?;
     folder.write_config(&config.to_toml())?;
     state = save_first(state, &experiment, &store, (&slots, &layout), &facts)?;

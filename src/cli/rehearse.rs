@@ -150,19 +150,18 @@ impl Stage<'_> {
         let mut child = self.start("train", Some(run), &[])?;
         let log = run.join("log.jsonl");
         let reached = format!("\"step\":{KILLED_AT},");
-        loop {
-            let is_there = fs::read_to_string(&log).is_ok_and(|log| log.contains(&reached));
-            if is_there || told() {
-                child.kill().map_err(Failure::world)?;
-            }
-            if let Some(status) = child.try_wait().map_err(Failure::world)? {
+        let is_there = || fs::read_to_string(&log).is_ok_and(|log| log.contains(&reached));
+        while !is_there() && !told() {
+            // It may come there and end within one look.
+            if let Some(status) = child.try_wait().map_err(Failure::world)?
+                && !is_there()
+            {
                 return Err(self.refuse("train", &format!("{status}, before step {KILLED_AT}")));
-            }
-            if is_there || told() {
-                break;
             }
             std::thread::sleep(LOOK);
         }
+        // Who has ended need not be killed.
+        let _ended = child.kill();
         child.wait().map_err(Failure::world)?;
         if told() {
             return Err(Failure { code: 130, what: "interrupted".to_owned() });

@@ -107,7 +107,8 @@ fn what_is_asked_becomes_texts() {
     let tokens = asks(&json!({ "prompt": [[1, 2], [3]] })).unwrap();
     assert_eq!((tokens.requests[0].tokens, &tokens.requests[1].prompt[..]), (16, &[3][..]));
     // Without a seed, no two requests are drawn alike.
-    let seed = || asks(&json!({ "prompt": "a" })).unwrap().requests[0].sampler.seed;
+    let (desk, ..) = desk();
+    let seed = || completion(&desk, b"{\"prompt\": \"a\"}").unwrap().requests[0].sampler.seed;
     assert_ne!(seed(), seed());
 }
 

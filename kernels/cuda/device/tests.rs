@@ -44,6 +44,7 @@ fn streams_run_late_and_wait_for_events_only() {
         for waits in [true, false] {
             let mut host = device.host_memory(128).unwrap();
             host.as_mut_slice()[..64].fill(7);
+            // SAFETY: as above; `host` outlives the work.
             unsafe {
                 device.copy_in(Stream::CopyIn, host.part(0, 64), cells).unwrap();
                 if waits {
@@ -61,6 +62,7 @@ fn streams_run_late_and_wait_for_events_only() {
         }
         let arguments = RunArguments { step: 3, first_sample: 1 << 40 };
         let mut read = RunArguments::default();
+        // SAFETY: as above.
         unsafe {
             device.set_arguments(Stream::CopyIn, arguments, part(&arena, 64, 16)).unwrap();
             device.download(part(&arena, 64, 16), bytemuck::bytes_of_mut(&mut read)).unwrap();
@@ -165,8 +167,7 @@ fn updated(device: &dyn Device, arena: &Arena) -> Vec<u8> {
         (0..ELEMENTS).map(|i| ((i * 37 + seed * 11) % 101) as f32 / 50.0 - 1.0).collect()
     };
     let vector = |at: usize| part(arena, at * 2048, ELEMENTS * size_of::<f32>());
-    let [weights, gradient, first_moment, second_moment, more] =
-        std::array::from_fn(|at| vector(at));
+    let [weights, gradient, first_moment, second_moment, more] = std::array::from_fn(vector);
     let rounded = part(arena, 5 * 2048, ELEMENTS * 2);
     let [sums, order, decision, fingerprint] =
         [(0, 32), (256, 12), (512, 24), (768, 8)].map(|(at, n)| part(arena, 6 * 2048 + at, n));

@@ -66,14 +66,15 @@ metric_list:
 
 
 def passages(folder):
-    """Paragraphs of at least 40 words, in an order that a seed gives."""
+    """Paragraphs of at least 40 words that the model reads whole (each side cuts longer ones in its
+    own way), in an order that a seed gives."""
     found = []
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix in {".txt", ".md"}:
             text = path.read_text(errors="ignore")[:400_000]
             for part in re.split(r"\n\s*\n", text):
                 words = part.split()
-                if 40 <= len(words) <= 120:
+                if 40 <= len(words) and len(" ".join(words)) <= 450 and part.isascii():
                     found.append(words)
     random.Random(1).shuffle(found)
     return found

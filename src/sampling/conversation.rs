@@ -204,6 +204,8 @@ impl Conversation {
             return self.end(End::GivenUp);
         };
         if tokenizer.end_of_document() == Some(token) || self.request.ends.contains(&token) {
+            // It is no text, but a token of the answer: whoever adds up scores counts on it.
+            let _over = self.score(logits, token);
             return self.end(End::Document);
         }
         self.held.extend(spelled(tokenizer, &self.tokens, token));

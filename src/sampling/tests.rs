@@ -335,6 +335,9 @@ fn tokens_are_told_with_their_scores() {
     };
     assert_eq!(scored(false), "[a=2]a[b=2]b<2>");
     assert_eq!(scored(true), "[x?0][y=2][a=2]a[b=2]b<2>");
+    let scores = Some(Scores { top: 1, prompt: false });
+    let ended = alone(Request { scores, ..request("xy", 9) }, &says(2, "a")).0;
+    assert_eq!(ended, "[a=1]a[\u{100}=1]<end>", "so has the end of the document");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use octet_actors::rank::threads_per_rank;
 use octet_kernels::cuda::driver::{Card, Driver};
-use octet_kernels::cuda::find::Search;
+use octet_kernels::cuda::find::{Kind, Search};
 use octet_kernels::device::Backend;
 use octet_kernels::graph::Target;
 use octet_kernels::graph::target::Gpu;
@@ -59,7 +59,11 @@ impl Chosen {
                 Ok(gpus)
             }
             Device::Auto => {
-                let Ok(Some(card)) = any_card() else { return Ok(Self::cpu(config)) };
+                let card = match any_card() {
+                    Ok(Some(card)) => card,
+                    Ok(None) => return Ok(Self::cpu(config)),
+                    Err(why) => return Ok(Self { note: unusable(&why), ..Self::cpu(config) }),
+                };
                 let gpus = Self::gpus(&card);
                 let refused = match self::card(config) {
                     Err(why) => Some(why),
@@ -76,6 +80,12 @@ impl Chosen {
         let target = Target::Gpu(Gpu::probed(card.gpu()));
         Self { backend: Backend::Cuda, target, note: None }
     }
+}
+
+/// What is said of a driver that is there and will not do; nothing where there is none.
+fn unusable(why: &str) -> Option<String> {
+    let found = !Search::here().candidates(Kind::Driver, None).is_empty();
+    found.then(|| format!("trained on the CPU, although there is a CUDA driver: {why}"))
 }
 
 /// The first GPU that the driver shows, if any.

@@ -134,18 +134,31 @@ fn copy(run: &Run, manifest: &Manifest, from: &Path, folder: &Path) -> std::io::
     log_until(&run.folder.join(LOG), manifest.step, &folder.join(LOG))
 }
 
-/// The log up to the first line of a later step: time that was spent behind it is not the branch's.
+/// The log up to the last line of a step, without later steps: a run that was rolled back has done
+/// some of them before, and what it did last is what the checkpoint is of.
 fn log_until(from: &Path, step: u64, to: &Path) -> std::io::Result<()> {
-    let (mut text, mut ended) = (Vec::new(), false);
-    if LocalDisk.exists(from) {
-        // A line that cannot be read ends what is taken over.
-        let _rest_is_lost = for_each_line(&LocalDisk, from, |line: Line| {
-            ended |= line.step().is_some_and(|of| of > step);
-            if !ended {
-                serde_json::to_writer(&mut text, &line).expect("a line has string keys only");
-                text.push(b'\n');
-            }
-        });
-    }
+    let (mut text, mut number, mut last, mut later) = (Vec::new(), 0u64, None, None);
+    let each = |hear: &mut dyn FnMut(Line)| {
+        if LocalDisk.exists(from) {
+            // A line that cannot be read ends what is taken over.
+            let _rest_is_lost = for_each_line(&LocalDisk, from, hear);
+        }
+    };
+    each(&mut |line| {
+        number += 1;
+        match line.step() {
+            Some(of) if of == step => last = Some(number),
+            Some(of) if of > step => later = later.or(Some(number - 1)),
+            _ => {}
+        }
+    });
+    let (end, mut number) = (last.or(later).unwrap_or(number), 0);
+    each(&mut |line| {
+        number += 1;
+        if number <= end && line.step().is_none_or(|of| of <= step) {
+            serde_json::to_writer(&mut text, &line).expect("a line has string keys only");
+            text.push(b'\n');
+        }
+    });
     fs::write(to, text)
 }

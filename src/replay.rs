@@ -47,14 +47,15 @@ impl Replayed {
 pub fn replay(run: &Run, count: u64, interrupts: Receiver<()>) -> Result<Replayed, Failure> {
     let logged = steps(run)?;
     let store = run.store();
-    let is_logged = |from: &u64| (from + 1..=from + count).all(|step| logged.contains_key(&step));
+    let is_logged =
+        |from: &u64| (from + 1..=from.saturating_add(count)).all(|step| logged.contains_key(&step));
     let from = store.steps().map_err(Failure::world)?.into_iter().rev().find(is_logged);
     let from = from.ok_or_else(|| {
         Failure::user(format!(
             "--replay: expected a checkpoint with {count} logged steps behind it, and there is none"
         ))
     })?;
-    let to = from + count;
+    let to = from.saturating_add(count);
     let mut run_there = run.clone();
     let config = &mut run_there.config;
     config.schedule.steps.get_or_insert(config.run.steps);

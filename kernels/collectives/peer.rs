@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use cudarc::driver::sys::CUevent;
 
 use crate::collectives::rendezvous::{Carrier, Delivery};
-use crate::collectives::{JoinTree, join};
+use crate::collectives::{JoinTree, RANKS_MAX, join};
 use crate::cpu::CpuDevice;
 use crate::cuda::context::Context;
 use crate::cuda::gpu::{Elementwise, Gpu};
@@ -128,10 +128,15 @@ impl Carrier for Peer {
         let count = pieces.len() as u32;
         let values =
             [Value::Address(Some(output)), Value::Long(elements as u64), Value::Word(count)];
-        // Addresses, then how often sums merge behind each.
-        let addresses = pieces.iter().map(|piece| piece.pointer().cast::<c_void>() as u64);
-        let merges = tree.merges().iter().map(|&merges| u64::from(merges));
-        let table: Vec<u64> = addresses.chain(merges).collect();
+        // Addresses, then how often sums merge behind each: as long as the parameter, always.
+        let mut table = [0u64; 2 * RANKS_MAX];
+        let (addresses, merges) = table.split_at_mut(RANKS_MAX);
+        for (to, piece) in addresses.iter_mut().zip(pieces) {
+            *to = piece.pointer().cast::<c_void>() as u64;
+        }
+        for (to, &merge) in merges.iter_mut().zip(tree.merges()) {
+            *to = u64::from(merge);
+        }
         let (tree, pieces) = (*tree, pieces.to_vec());
         let on_a_cpu = move |_: &CpuDevice| {
             // SAFETY: the caller vouches for all of them until the stream comes here.

@@ -95,7 +95,7 @@ pub(crate) fn parent(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let handover = Handover::new(&order)?;
     let listened = signals::ending().into_iter().chain([libc::SIGUSR1]);
     let mut signals = Signals::new(listened).map_err(Failure::world)?;
-    let deadline = arguments.stop_after.map(|time| Instant::now() + time);
+    let deadline = arguments.stop_after.and_then(|time| Instant::now().checked_add(time));
     let mut failures = Failures::default();
     let mut restarted = None;
     loop {

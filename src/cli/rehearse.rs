@@ -7,12 +7,12 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use octet::config::Config;
-use octet::failure::Failure;
+use octet::failure::{Failure, INTERRUPTED, USER};
 use serde_json::Value;
 
 use crate::cli::output::out;
@@ -137,8 +137,11 @@ impl Stage<'_> {
     ) -> Result<(), Failure> {
         let begun = Instant::now();
         let status = self.start(command, run, more)?.wait().map_err(Failure::world)?;
+        if signals::is_told() {
+            return Err(interrupted());
+        }
         if !status.success() {
-            return Err(self.refuse(name, &status.to_string()));
+            return Err(self.refuse(name, status, ""));
         }
         out!("{name:<10} {}", duration(begun.elapsed().as_secs_f64()));
         Ok(())
@@ -156,7 +159,7 @@ impl Stage<'_> {
             if let Some(status) = child.try_wait().map_err(Failure::world)?
                 && !is_there()
             {
-                return Err(self.refuse("train", &format!("{status}, before step {KILLED_AT}")));
+                return Err(self.refuse("train", status, &format!(", before step {KILLED_AT}")));
             }
             std::thread::sleep(LOOK);
         }
@@ -164,17 +167,26 @@ impl Stage<'_> {
         let _ended = child.kill();
         child.wait().map_err(Failure::world)?;
         if told() {
-            return Err(Failure { code: 130, what: "interrupted".to_owned() });
+            return Err(interrupted());
         }
         let took = duration(begun.elapsed().as_secs_f64());
         out!("train      {took} to step {KILLED_AT}, killed there");
         Ok(())
     }
 
-    fn refuse(&self, name: &str, why: &str) -> Failure {
+    /// Whose failure it is, the stage itself has said.
+    fn refuse(&self, name: &str, status: ExitStatus, when: &str) -> Failure {
         let folder = self.folder.display();
-        Failure::world(format!("{name}: {why}; what it left is in {folder}"))
+        let what = format!("{name}: {status}{when}; what it left is in {folder}");
+        match status.code() {
+            Some(code) if code == i32::from(USER) => Failure::user(what),
+            _ => Failure::world(what),
+        }
     }
+}
+
+fn interrupted() -> Failure {
+    Failure { code: INTERRUPTED, what: "interrupted".to_owned() }
 }
 
 fn digest_of(run: &Path) -> Result<String, Failure> {

@@ -100,5 +100,5 @@ fn a_rehearsal_does_all_that_a_run_does_and_leaves_nothing() {
     assert!(!home.path("runs/run.rehearsal").exists());
     // What fails is named, and what it left stays.
     let (code, said) = octet(&home, &["rehearse", "run.toml", "--set", "data.text=nowhere.txt"]);
-    assert!(code == Some(75) && said.contains("nowhere.txt does not exist"), "{said}");
+    assert!(code == Some(2) && said.contains("nowhere.txt does not exist"), "{said}");
 }

@@ -22,6 +22,9 @@ use crate::look::{Holds, Run};
 use crate::run_data;
 use crate::train::LOG;
 
+#[cfg(test)]
+mod tests;
+
 /// Where a branch is from, in its folder.
 pub const LINEAGE: &str = "fork.json";
 /// Files that are hashed at a time.

@@ -72,7 +72,8 @@ impl Pretended {
             std::fs::create_dir_all(&root).expect("a folder for temporary files");
             let source = root.join("driver.cpp");
             std::fs::write(&source, DRIVER).expect("the stand-in's source");
-            shared_library(test, &[&source], &root.join("libcuda.so.1"))
+            // Not by the name of NVIDIA's, which NVRTC would take it for.
+            shared_library(test, &[&source], &root.join("stand-in.so"))
         };
         let built = BUILT.get_or_init(build).clone()?;
         // Another file is another library, with a state of its own.

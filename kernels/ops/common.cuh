@@ -46,6 +46,12 @@ __device__ __forceinline__ u32 pack_bf16(f32 low, f32 high) {
     return packed;
 }
 
+/// 16 bytes to global memory in one access: a plain store of them the compiler may cut in four.
+__device__ __forceinline__ void store_words(void* to, uint4 words) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
+                 "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w) : "memory");
+}
+
 /// 16 bytes to shared memory, to be waited for; those beyond the first `valid` become zero.
 __device__ __forceinline__ void copy_async(void* to, const void* from, u32 valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
@@ -97,6 +103,7 @@ inline u32 pack_bf16(f32 low, f32 high) {
     };
     return nearest(low) | nearest(high) << 16;
 }
+inline void store_words(void* to, uint4 words) { *reinterpret_cast<uint4*>(to) = words; }
 inline void copy_async(void* to, const void* from, u32 valid) {
     emulator::copy_async(to, from, valid);
 }
@@ -152,16 +159,16 @@ __device__ __forceinline__ void load_pack(const f32* from, f32 (&x)[PACK]) {
 }
 
 __device__ __forceinline__ void store_pack(bf16* to, const f32 (&x)[PACK]) {
-    *reinterpret_cast<uint4*>(to) = uint4{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]),
-                                          pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
+    store_words(to, uint4{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]),
+                          pack_bf16(x[6], x[7])});
 }
 
 __device__ __forceinline__ void store_pack(f32* to, const f32 (&x)[PACK]) {
 #pragma unroll
     for (u32 i = 0; i < 2; i++) {
-        reinterpret_cast<uint4*>(to)[i] =
-            uint4{__float_as_uint(x[4 * i]), __float_as_uint(x[4 * i + 1]),
-                  __float_as_uint(x[4 * i + 2]), __float_as_uint(x[4 * i + 3])};
+        store_words(to + 4 * i,
+                    uint4{__float_as_uint(x[4 * i]), __float_as_uint(x[4 * i + 1]),
+                          __float_as_uint(x[4 * i + 2]), __float_as_uint(x[4 * i + 3])});
     }
 }
 

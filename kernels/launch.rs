@@ -84,6 +84,8 @@ pub struct Kernel {
     pub shared_bytes: u32,
     /// In the order of its parameters.
     pub arguments: Vec<Argument>,
+    /// A constant of the node that is its last parameter, by value, if it is not empty.
+    pub table: Vec<u64>,
 }
 
 /// How many blocks.
@@ -295,7 +297,8 @@ impl Kernel {
     /// A kernel of `function` in the folder of `module`, over the rows of an operand.
     pub fn over_rows(module: &'static str, function: String, of: Memory, each: u32) -> Self {
         let grid = Grid::Rows { of, each };
-        Self { module, function, grid, block: 256, shared_bytes: 0, arguments: Vec::new() }
+        let (arguments, table) = (Vec::new(), Vec::new());
+        Self { module, function, grid, block: 256, shared_bytes: 0, arguments, table }
     }
 
     /// A kernel of `function` over the elements of an operand, `each` of them in a row: so many

@@ -124,7 +124,11 @@ impl Gpu {
         };
         // SAFETY: the op says that these are the function's parameters.
         unsafe {
-            self.modules.launch(self.context.stream(Stream::Compute), &launch, (&values, &[]))
+            self.modules.launch(
+                self.context.stream(Stream::Compute),
+                &launch,
+                (&values, &kernel.table),
+            )
         }
     }
 

@@ -57,10 +57,15 @@ void load_matrices(u32* registers, u32 matrices, bool transposed, const void* ro
 void multiply_16x8x16(float* d, const u32* a, const u32* b);
 
 /// A kernel as the host starts it: the kinds of its parameters, one letter each.
-struct Kernel { const char* parameters; void (*call)(void* const* arguments); u32 block_max; };
+struct Kernel {
+    const char* parameters;
+    void (*call)(void* const* arguments);
+    u32 block_max, table_words;
+};
 
 template <class T> constexpr char kind() {
     if (std::is_pointer_v<T>) return 'p';
+    if (std::is_class_v<T>) return 's';
     if (std::is_same_v<T, float>) return 'f';
     return sizeof(T) == 8 ? 'l' : 'w';
 }
@@ -68,6 +73,7 @@ template <class T> constexpr char kind() {
 template <auto F> struct Entry;
 template <class... A, void (*F)(A...)> struct Entry<F> {
     static constexpr char parameters[] = {kind<A>()..., 0};
+    static constexpr u32 table_words = (0 + ... + (kind<A>() == 's' ? sizeof(A) / 8 : 0));
     template <size_t... I> __attribute__((no_sanitize("thread")))
     static void spread(void* const* p, std::index_sequence<I...>) {
         F(*static_cast<A*>(p[I])...);
@@ -100,7 +106,8 @@ template <class T> T shuffle(u32 mask, T value, u32 from) {
     extern "C" {                                                                                   \
     extern const emulator::Kernel kernel_##NAME;                                                   \
     const emulator::Kernel kernel_##NAME = {emulator::Entry<&NAME>::parameters,                    \
-                                            emulator::Entry<&NAME>::call, BLOCK};                  \
+                                            emulator::Entry<&NAME>::call, BLOCK,                   \
+                                            emulator::Entry<&NAME>::table_words};                  \
     }                                                                                              \
     extern "C" void NAME(__VA_ARGS__)
 

@@ -39,6 +39,7 @@ struct Entry {
     parameters: *const c_char,
     call: *const c_void,
     block_max: u32,
+    table_words: u32,
 }
 
 type Launched = unsafe extern "C" fn(
@@ -200,8 +201,11 @@ fn run_kernel(
     // SAFETY: every symbol of that kind of name is one.
     let entry = unsafe { &*entry.cast::<Entry>() };
     let values = arguments(operands, kernel, entry)?;
-    let addresses: Vec<*const c_void> =
+    let mut addresses: Vec<*const c_void> =
         values.iter().map(|value| std::ptr::from_ref(value).cast()).collect();
+    if !kernel.table.is_empty() {
+        addresses.push(kernel.table.as_ptr().cast());
+    }
     let called = CString::new(function.as_str()).expect("a name without NUL");
     let Schedule { order, copies, seed, .. } = *schedule;
     let mut said = [0u8; 1024];
@@ -228,8 +232,16 @@ fn run_kernel(
 fn arguments(operands: &Operands<'_>, kernel: &Kernel, entry: &Entry) -> Result<Vec<u64>> {
     // SAFETY: a constant of the module, which is never unloaded.
     let declared = unsafe { CStr::from_ptr(entry.parameters) }.to_str().expect("letters");
-    let given: String = kernel.arguments.iter().map(kind).collect();
+    let mut given: String = kernel.arguments.iter().map(kind).collect();
+    if !kernel.table.is_empty() {
+        given.push('s');
+    }
     let function = &kernel.function;
+    if entry.table_words as usize != kernel.table.len() {
+        let (given, declared) = (kernel.table.len(), entry.table_words);
+        let what = format!("{function} takes a table of {declared} words and is given {given}");
+        return Err(Error::Device(what));
+    }
     if declared != given || kernel.block > entry.block_max {
         return Err(Error::Device(format!(
             "{function} takes {declared} from at most {} threads and is given {given} from {}",

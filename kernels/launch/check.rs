@@ -12,6 +12,8 @@ use crate::shape::Spec;
 const WARP: u32 = 32;
 /// Threads of a block at most, on every architecture.
 const BLOCK_MAX: u32 = 1024;
+/// Words of a table that every architecture takes beside a kernel's other parameters.
+const TABLE_MAX: usize = 480;
 /// Elements of one side of a tile of a [`TensorMap`] at most.
 const TILE_MAX: u32 = 256;
 /// Bytes of a tile's row at most, with the 128-byte swizzle.
@@ -123,6 +125,9 @@ impl Gate<'_> {
         if *shared_bytes > self.gpu.shared_bytes {
             let most = self.gpu.shared_bytes;
             return Err(format!("{function} asks for {shared_bytes} shared bytes of {most}"));
+        }
+        if kernel.table.len() > TABLE_MAX {
+            return Err(format!("{function} is given a table of {} words", kernel.table.len()));
         }
         if kernel.blocks(self.io).contains(&0) {
             return Err(format!("{function} has no blocks"));

@@ -71,10 +71,13 @@ impl Display for Printed<'_> {
 
 fn write_kernel(f: &mut Formatter<'_>, kernel: &Kernel, io: &Io) -> fmt::Result {
     let [x, y, z] = kernel.blocks(io);
-    let Kernel { module, function, block, shared_bytes, arguments, .. } = kernel;
+    let Kernel { module, function, block, shared_bytes, arguments, table, .. } = kernel;
     write!(f, "{module}:{function} <<<{x}x{y}x{z}, {block}, {shared_bytes}>>> (")?;
     for (i, argument) in arguments.iter().enumerate() {
         write!(f, "{}{argument}", if i == 0 { "" } else { ", " })?;
+    }
+    if !table.is_empty() {
+        write!(f, ", table of {}", table.len())?;
     }
     f.write_str(")")
 }

@@ -149,6 +149,7 @@ fn the_gate_lets_right_launches_through_and_names_wrong_ones() {
     refused(kernel(|k| k.block = 2048), "blocks of 2048 threads");
     refused(kernel(|k| k.shared_bytes = 228 << 10), "shared bytes");
     refused(kernel(|k| k.grid = Grid::Fixed([0, 1, 1])), "no blocks");
+    refused(kernel(|k| k.table = vec![0; 500]), "a table of 500 words");
     refused(kernel(|k| k.arguments.truncate(2)), "not told how many rows");
     refused(kernel(|k| k.arguments.push(Argument::Pointer(Memory::Input(2)))), "no Input(2)");
     let scratch = Memory::Workspace { offset: 0, bytes: 1 };

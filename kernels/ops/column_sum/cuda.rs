@@ -11,12 +11,17 @@ const STRIP: usize = 256;
 
 pub(super) fn forward(io: &Io) -> Option<Launches> {
     let dtype = element(&io.inputs)?;
-    Some(over_rows(io, "column_sum", format!("column_sum_terms_{dtype}")))
+    Some(over_rows(io, "column_sum", format!("column_sum_terms_{dtype}"), &[]))
 }
 
 /// `function` of a module adds up its terms over the rows of input 0, which are as long as output
-/// 0, for each block of rows; their total is output 0.
-pub(crate) fn over_rows(io: &Io, module: &'static str, function: String) -> Launches {
+/// 0, for each block of rows; their total is output 0. `more` is what the function takes besides.
+pub(crate) fn over_rows(
+    io: &Io,
+    module: &'static str,
+    function: String,
+    more: &[Argument],
+) -> Launches {
     let (rows, columns) = (Memory::Input(0), io.outputs[0].elements());
     let terms = Kernel::over_rows(module, function, rows, ROWS);
     let blocks = io.inputs[0].leading().div_ceil(ROWS as usize);
@@ -29,7 +34,7 @@ pub(crate) fn over_rows(io: &Io, module: &'static str, function: String) -> Laun
     };
     let from_sums = [sums, Argument::Pointer(Memory::Output(0))].into_iter().chain(about.clone());
     let list = [
-        terms.with(pointers(io.inputs.len(), 0).chain([sums]).chain(about)),
+        terms.with(pointers(io.inputs.len(), 0).chain([sums]).chain(about).chain(more.to_vec())),
         total.with(from_sums.chain([Argument::Accumulate(0)])),
     ];
     Launches { workspace_bytes, ..Launches::new(list) }

@@ -7,12 +7,15 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Graph, Tensor};
-use crate::ops::Op;
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_i32, operands};
+use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +48,10 @@ impl Op for Compact {
 
     fn differentiable(&self) -> bool {
         false
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self.capacity)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

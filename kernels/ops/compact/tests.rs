@@ -1,5 +1,6 @@
 //! `compact`: order, count, overflow, dead elements.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::compact::compact;
 use crate::testing::{Array, Trial};
@@ -34,4 +35,18 @@ fn too_many_raise_the_flag_and_keep_the_first() {
 #[test]
 fn dead_elements_are_not_read() {
     assert_eq!(run(&[1, 0, 1, 1], 4, 2), (vec![0, -1, -1, -1], 1, false));
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, capacity) in [(1, 1), (2500, 2500), (1100, 40)] {
+        let mask = (0..n).map(|i: i32| i * i % 7 - 1).collect();
+        let inputs = [Array::i32(&[n as usize], mask), Array::i32(&[], vec![n - n / 3])];
+        let trial = Trial { inputs: &inputs, ..Trial::default() };
+        Hold { trial, activations: 0, live: None, near: Near::Bits }.run(&|g, x| {
+            let mask = g.with_live(x[0], x[1]);
+            let (index, count) = compact(g, mask, capacity)?;
+            Ok(vec![index, count])
+        });
+    }
 }

@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::launch::{Argument, Kernel, Launches, Memory, pointers};
 use crate::ops::{Io, cast};
 
-pub(super) fn forward(io: &Io) -> Option<Launches> {
+pub(crate) fn forward(io: &Io) -> Option<Launches> {
     if io.inputs[0].dtype != DType::I32 {
         return cast::cuda::forward(io);
     }

@@ -12,7 +12,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
-mod cuda;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 

@@ -8,13 +8,16 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_i32, expect_words, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+pub(crate) mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -57,6 +60,7 @@ impl Op for GatherRows {
         let rule = GradientOp {
             outputs: |x: &Spec, _| vec![x.clone()],
             flops: |_, io| io.inputs[1].elements() as f64,
+            cuda: |_, io| cuda::gradient(io),
             ..GradientOp::new("gather_rows_gradient", x, cpu::gradient)
         };
         backward.give(0, rule, &inputs)
@@ -64,6 +68,10 @@ impl Op for GatherRows {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 0.0, bytes: (io.inputs[1].bytes() + 2 * io.outputs[0].bytes()) as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

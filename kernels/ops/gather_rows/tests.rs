@@ -1,6 +1,7 @@
 //! `gather_rows` and its gradient: odd sizes, repeated and bad numbers, integers, dead rows.
 
 use crate::dtype::DType;
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::gather_rows::{gather_rows, oracle};
 use crate::testing::{Array, Trial, assert_close, forward, gradients, noise, wide};
@@ -80,4 +81,35 @@ fn wrong_operands_are_refused() {
     let inputs = [Array::f32(&[4], vec![0.0; 4]), Array::f32(&[2], vec![0.0; 2])];
     let error = forward(&inputs, &|g, x| Ok(vec![gather_rows(g, x[0], x[1])?])).unwrap_err();
     assert_eq!(error.to_string(), "gather_rows at : index is f32[2], not i32[2]");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, m, d) in [(1, 1, 1), (70, 600, 33), (20, 9, 264)] {
+        let mut index = numbers(m, n);
+        index[m / 2] = i32::MIN;
+        let inputs = [Array::f32(&[n, d], noise(1, n * d)), Array::i32(&[m], index)];
+        let seeds = [Array::f32(&[m, d], noise(2, m * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        let trace = |g: &mut Graph<'_>, x: &[Tensor]| Ok(vec![gather_rows(g, x[0], x[1])?]);
+        for live in [None, Some(n.div_ceil(2))] {
+            Hold { trial, activations: 1, live, near: Near::Bits }.run(&trace);
+        }
+        let few = Array::i32(&[], vec![m as i32 / 2]);
+        let inputs = [inputs[0].clone(), inputs[1].clone(), few];
+        let trial = Trial { inputs: &inputs, ..trial };
+        Hold { trial, activations: 1, live: None, near: Near::Bits }.run(&|g, x| {
+            let index = g.with_live(x[1], x[2]);
+            Ok(vec![gather_rows(g, x[0], index)?])
+        });
+    }
+}
+
+#[test]
+fn a_gpu_picks_integers() {
+    let inputs =
+        [Array::i32(&[9], (0..9).map(|i| i << 26).collect()), Array::i32(&[4], vec![8, 0, 9, 3])];
+    let trial = Trial { inputs: &inputs, ..Trial::default() };
+    Hold { trial, activations: 0, live: None, near: Near::Bits }
+        .run(&|g, x| Ok(vec![gather_rows(g, x[0], x[1])?]));
 }

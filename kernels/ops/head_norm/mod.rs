@@ -9,13 +9,16 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -83,6 +86,7 @@ impl Op for HeadNorm {
             let rule = GradientOp {
                 accumulates: false,
                 flops: |_, io| 8.0 * io.inputs[0].elements() as f64,
+                cuda: |norm, io| cuda::input_gradient(io, norm),
                 ..GradientOp::new("head_norm_input_gradient", *self, cpu::input_gradient)
             };
             backward.give(0, rule, &[dy, x, wq, wk, rstd])?;
@@ -93,6 +97,7 @@ impl Op for HeadNorm {
                 let rule = GradientOp {
                     outputs: |&(_, _, head_dim), _| vec![Spec::new(&[head_dim], DType::F32)],
                     flops: |_, io| 3.0 * io.inputs[0].elements() as f64,
+                    cuda: |(norm, keys, _), io| cuda::weight_gradient(io, norm, *keys),
                     ..GradientOp::new("head_norm_weight_gradient", of, |run, (norm, keys, _)| {
                         cpu::weight_gradient(run, norm, *keys);
                     })
@@ -109,6 +114,10 @@ impl Op for HeadNorm {
 
     fn class(&self) -> Class {
         Class::Norm
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,11 +1,14 @@
 //! `head_norm` against `rms_norm`'s oracle, head by head.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::add::add;
 use crate::ops::head_norm::{HeadNorm, head_norm};
 use crate::ops::rms_norm::oracle;
-use crate::testing::{Array, assert_close, forward, gradients, noise, numeric_gradient, wide};
+use crate::testing::{
+    Array, Trial, assert_close, forward, gradients, noise, numeric_gradient, wide,
+};
 
 const EPS: f32 = 1e-6;
 
@@ -96,4 +99,18 @@ fn rows_that_are_not_whole_heads_are_refused() {
     let norm = HeadNorm { heads: 3, kv_heads: 1, eps: EPS };
     let error = forward(&inputs, &trace(norm)).unwrap_err().to_string();
     assert_eq!(error, "head_norm at : x is f32[2, 12]: no 5 heads of one length");
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, (heads, kv_heads), d) in [(1, (1, 1), 1), (70, (4, 2), 8), (9, (3, 1), 130)] {
+        let norm = HeadNorm { heads, kv_heads, eps: EPS };
+        let inputs = inputs(n, norm, d);
+        let columns = (heads + 2 * kv_heads) * d;
+        let seeds = [Array::f32(&[n, columns], noise(4, n * columns))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        for live in [None, Some(n.div_ceil(2))] {
+            Hold { trial, activations: 1, live, near: Near::Sums(2e3) }.run(&trace(norm));
+        }
+    }
 }

@@ -31,5 +31,5 @@ pub(super) fn input_gradient(io: &Io) -> Option<Launches> {
 
 pub(super) fn weight_gradient(io: &Io) -> Option<Launches> {
     let dtype = element(&io.inputs[..2])?;
-    Some(over_rows(io, "layer_norm", format!("layer_norm_weight_terms_{dtype}")))
+    Some(over_rows(io, "layer_norm", format!("layer_norm_weight_terms_{dtype}"), &[]))
 }

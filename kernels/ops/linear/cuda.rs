@@ -127,5 +127,6 @@ pub(crate) fn kernel(product: &Matmul) -> Option<Kernel> {
             Argument::U32(function),
             accumulate.map_or(Argument::U32(0), Argument::Accumulate),
         ],
+        table: Vec::new(),
     })
 }

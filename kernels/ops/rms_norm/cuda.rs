@@ -29,7 +29,7 @@ pub(super) fn input_gradient(io: &Io) -> Option<Launches> {
 
 pub(super) fn weight_gradient(io: &Io) -> Option<Launches> {
     let dtype = element(&io.inputs[..2])?;
-    Some(over_rows(io, "rms_norm", format!("rms_norm_weight_terms_{dtype}")))
+    Some(over_rows(io, "rms_norm", format!("rms_norm_weight_terms_{dtype}"), &[]))
 }
 
 /// A sum and the norm of its rows: `a, b, w -> y, rstd, s`.

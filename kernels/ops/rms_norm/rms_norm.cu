@@ -3,17 +3,6 @@
 // dw as sums over 64 rows, which column_sum.cu adds up.
 #include "common.cuh"
 
-/// A row, by a warp; returns its rstd.
-template <class T>
-__device__ void normalise(const T* x, const T* w, T* y, f32* rstd, u32 columns, f32 eps) {
-    f32 squares[1];
-    sum_row(columns, {x}, squares, [](const f32(&in)[1], f32(&sums)[1], u32) { sums[0] += in[0] * in[0]; });
-    f32 scale = 1.0f / sqrtf(squares[0] / (f32)columns + eps);
-    map(warp_team(), Rows{0, 1}, columns, {view(x, 0), view(w, 0)}, {view(y, 0)}, false,
-        [=](const f32(&in)[2], f32(&out)[1], u32, u32) { out[0] = in[0] * scale * in[1]; });
-    if (warp_team().rank == 0) *rstd = scale;
-}
-
 template <class T>
 __device__ void forward(const T* x, const T* w, T* y, f32* rstd, Rows rows, u32 columns, f32 eps) {
     for (u64 row = rows.begin + threadIdx.x / 32; row < rows.end; row += blockDim.x / 32) {
@@ -33,20 +22,12 @@ __device__ void forward_of_sum(const T* a, const T* b, const T* w, T* y, f32* rs
     }
 }
 
-/// dx = rstd (g - x^ mean(g x^)) with g = dy w, x^ = x rstd.
 template <class T>
 __device__ void input_gradient(const T* dy, const T* x, const T* w, const f32* rstd, T* dx,
                                Rows rows, u32 columns, bool adds) {
     for (u64 row = rows.begin + threadIdx.x / 32; row < rows.end; row += blockDim.x / 32) {
         u64 at = row * columns;
-        f32 scale = rstd[row], product[1];
-        sum_row(columns, {dy + at, x + at, w}, product,
-                [=](const f32(&in)[3], f32(&sums)[1], u32) { sums[0] += in[0] * in[2] * (in[1] * scale); });
-        f32 mean = product[0] / (f32)columns;
-        map(warp_team(), Rows{0, 1}, columns, {view(dy + at, 0), view(x + at, 0), view(w, 0)},
-            {view(dx + at, 0)}, adds, [=](const f32(&in)[3], f32(&out)[1], u32, u32) {
-                out[0] = scale * fmaf(-(in[1] * scale), mean, in[0] * in[2]);
-            });
+        normalise_gradient(dy + at, x + at, w, rstd[row], dx + at, columns, adds);
     }
 }
 

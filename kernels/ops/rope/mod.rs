@@ -13,12 +13,15 @@ use std::sync::Arc;
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -200,6 +203,10 @@ impl Op for Rope {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 3.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::launches(io, self)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

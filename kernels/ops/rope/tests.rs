@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::emulator::hold::{Hold, Near};
 use crate::error::Result;
 use crate::graph::{Graph, Tensor};
 use crate::ops::rope::{RopeScaling, RopeSpec, RopeTable, oracle, rope};
@@ -112,4 +113,38 @@ fn too_many_heads_are_refused() {
     let error = forward(&inputs, &trace(RopeTable::new(spec(4, RopeScaling::None)), 2));
     let expected = "rope at : x is f32[1, 6]: no room for 2 heads of 4";
     assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, head_dim, heads, columns, scaling) in [
+        (1, 2, 1, 2, RopeScaling::None),
+        (9, 6, 3, 24, LLAMA3),
+        (70, 16, 5, 88, YARN),
+        (3, 256, 2, 520, RopeScaling::Linear { factor: 3.0 }),
+    ] {
+        let mut positions: Vec<i32> = (0..n as i32).map(|i| i * 37 % 300).collect();
+        positions[n / 2] = if n > 3 { 300 } else { 299 };
+        let inputs =
+            [Array::f32(&[n, columns], noise(1, n * columns)), Array::i32(&[n], positions)];
+        let seeds = [Array::f32(&[n, columns], noise(2, n * columns))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        let trace = trace(RopeTable::new(spec(head_dim, scaling)), heads);
+        // Two products of outliers of 30 with cosines of up to 1.2.
+        for live in [None, Some(n.div_ceil(2))] {
+            Hold { trial, activations: 1, live, near: Near::Sums(80.0) }.run(&trace);
+        }
+    }
+}
+
+#[test]
+fn phases_of_distant_positions_are_exact() {
+    // What f32 angles lose: a million positions on, the fastest pair still agrees with f64.
+    let last = 1 << 20;
+    let spec = RopeSpec { max_positions: last + 1, ..spec(2, RopeScaling::None) };
+    let inputs =
+        [Array::f32(&[2, 2], vec![1.0, 0.0, 0.0, 1.0]), Array::i32(&[2], vec![last as i32; 2])];
+    let trial = Trial { inputs: &inputs, narrow: false, ..Trial::default() };
+    let trace = trace(RopeTable::new(spec), 1);
+    Hold { trial, activations: 1, live: None, near: Near::Sums(1.0) }.run(&trace);
 }

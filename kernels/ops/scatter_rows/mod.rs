@@ -9,7 +9,9 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gather_rows::GatherRows;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_i32, expect_words, operands};
@@ -17,6 +19,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +31,7 @@ pub struct ScatterRows;
 const CLEAR_ROWS: GradientOp = GradientOp {
     accumulates: false,
     flops: |(), _| 0.0,
+    cuda: |(), io| cuda::clear(io),
     ..GradientOp::new("clear_rows", (), |run, ()| cpu::clear(run))
 };
 
@@ -71,6 +75,10 @@ impl Op for ScatterRows {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 0.0, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::scatter(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,6 +1,8 @@
 //! `scatter_rows` and its gradients: odd sizes, bad numbers, integers, dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
+use crate::ops::cast::cast;
 use crate::ops::scatter_rows::scatter_rows;
 use crate::testing::{Array, Trial, forward, noise};
 
@@ -74,4 +76,36 @@ fn rows_of_another_length_are_refused() {
     ];
     let error = forward(&inputs, &trace).unwrap_err();
     assert_eq!(error.to_string(), "scatter_rows at : rows of f32[2, 3] into f32[4, 2]");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, m, d) in [(1, 1, 1), (300, 70, 33), (20, 9, 264)] {
+        let mut index: Vec<i32> = (0..m).map(|i| (n - 1 - i) as i32).collect();
+        if m > 1 {
+            index[m / 2] = -1;
+        }
+        let [x, values] =
+            [(1, n), (2, m)].map(|(s, rows)| Array::f32(&[rows, d], noise(s, rows * d)));
+        let inputs = [x, values, Array::i32(&[m], index)];
+        let seeds = [Array::f32(&[n, d], noise(3, n * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        Hold { trial, activations: 2, live: None, near: Near::Bits }.run(&trace);
+        Hold { trial, activations: 1, live: Some(n.div_ceil(2)), near: Near::Bits }.run(&|g, x| {
+            // Storage of values follows that of x, whose cast is an activation.
+            let values = cast(g, x[1], g.spec(x[0]).dtype)?;
+            trace(g, &[x[0], values, x[2]])
+        });
+    }
+}
+
+#[test]
+fn a_gpu_replaces_tokens() {
+    let inputs = [
+        Array::i32(&[5], vec![10, 11, 12, 13, 14]),
+        Array::i32(&[3], vec![-7, 8, 9]),
+        Array::i32(&[3], vec![4, 0, 5]),
+    ];
+    let trial = Trial { inputs: &inputs, ..Trial::default() };
+    Hold { trial, activations: 0, live: None, near: Near::Bits }.run(&trace);
 }

@@ -32,7 +32,7 @@ pub(super) fn gradient(io: &Io, start: usize, columns: usize) -> Option<Launches
 }
 
 /// Integers are moved as the floats of their bits.
-fn words(dtypes: [DType; 2]) -> Option<DType> {
+pub(crate) fn words(dtypes: [DType; 2]) -> Option<DType> {
     match dtypes {
         [DType::I32, DType::I32] | [DType::F32, DType::F32] => Some(DType::F32),
         [DType::Bf16, DType::Bf16] => Some(DType::Bf16),

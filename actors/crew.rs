@@ -10,7 +10,9 @@ use crate::optimizer::Optimizer;
 use crate::outcome::OutcomeCells;
 use crate::rank::StepNumbers;
 use crate::reducer::Reducer;
+use crate::snapshot::Slot;
 use crate::step_plan::{Entry, Work};
+use crate::transfer::{save_bucket, save_shared};
 use crate::worker::{Fetched, Worker};
 
 /// What entries of a plan are about, besides what they say.
@@ -86,6 +88,9 @@ impl Crew {
             Work::Squares => optimizer.squares(engine),
             Work::Decide => optimizer.decide(engine, input.settings.clip_norm, numbers.updates),
             Work::Update { bucket } => optimizer.update(engine, &input.settings, *bucket),
+            Work::Rest | Work::Save { .. } | Work::SaveShared => {
+                unreachable!("{:?} is no part of a step", entry.work)
+            }
             Work::Outcome => outcomes.copy(engine, input.round),
             Work::Finally { program } => {
                 outcomes.updated(engine, input.round).and_then(|updated| {
@@ -98,6 +103,22 @@ impl Crew {
         .and_then(|()| note(1))
         .and_then(|()| engine.mark(entry.stream, entry.mark))
         .map_err(|e| engine.fault(e))
+    }
+
+    /// Does an entry of a snapshot's plan.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn save(&self, engine: &Engine, entry: &Entry, slot: &Slot) -> Result<(), Fault> {
+        engine
+            .wait(entry.stream, &entry.after)
+            .and_then(|()| match entry.work {
+                Work::Save { bucket } => save_bucket(engine, slot, bucket),
+                Work::SaveShared => save_shared(engine, slot),
+                _ => Ok(()),
+            })
+            .and_then(|()| engine.mark(entry.stream, entry.mark))
+            .map_err(|e| engine.fault(e))
     }
 
     /// Only sets the mark of an entry that is left out.

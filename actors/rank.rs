@@ -9,6 +9,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender};
 use octet_kernels::collectives::Communicator;
 use octet_kernels::device::Pinned;
+use octet_kernels::ops::Stream;
 
 use crate::actor::{Actor, Flow, Port};
 use crate::agreement::Agreement;
@@ -21,7 +22,7 @@ use crate::loader::{BatchSlot, SLOTS, SlotShape, parts_of};
 use crate::outside::Clock;
 use crate::snapshot::Slot;
 use crate::step_plan::StepPlan;
-use crate::transfer::{restore, save};
+use crate::transfer::restore;
 use crate::watchdog::{Activity, Pulse};
 
 pub(crate) mod stepping;
@@ -35,6 +36,9 @@ use stepping::Pending;
 /// How long a rank waits for another rank in a collective, or for its loader. The watchdog names
 /// whoever is stuck before that.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// How often a rank that copies a snapshot out looks whether that is done.
+pub const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The rank's protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +75,8 @@ pub enum RankMessage {
         /// Steps done.
         step: u64,
     },
-    /// Copy this rank's part of the state into a snapshot slot.
+    /// Copy this rank's part of the state, as the steps before have left it, into a snapshot slot;
+    /// steps may be given meanwhile.
     Snapshot {
         /// The slot.
         slot: usize,
@@ -91,7 +96,7 @@ pub enum RankReply {
     Evaluated,
     /// The conversation is over.
     Drove,
-    /// The slot holds this rank's part.
+    /// The slot holds this rank's part. Comes before the outcome of a step that was given later.
     Snapped {
         /// Milliseconds that it took.
         ms: f64,
@@ -172,6 +177,8 @@ pub struct Rank {
     plans: Vec<(Arc<StepShape>, Arc<StepPlan>)>,
     /// Of the last step.
     round: usize,
+    /// A snapshot is being copied out.
+    saving: bool,
     /// What of it still went on when its outcome was read.
     pending: Pending,
 }
@@ -212,8 +219,45 @@ impl Rank {
             pulse,
             plans: Vec::new(),
             round: 0,
+            saving: false,
             pending: None,
         })
+    }
+
+    /// Gives the device a snapshot to copy out.
+    fn snapshot(&mut self, slot: usize) -> Result<(), Fault> {
+        let Self { engine, crew, slots, .. } = self;
+        let memory = &engine.memory;
+        let plan = StepPlan::snapshot(&*engine.workload, memory.ranks, memory.rank, memory.zero);
+        let plan = plan.map_err(|e| Fault::ours(engine.name(), e))?;
+        let [from, to] = memory.snapshot_events();
+        let note =
+            |event| engine.device.record(event, Stream::CopyOut).map_err(|e| engine.fault(e));
+        note(from)?;
+        plan.entries.iter().try_for_each(|entry| crew.save(engine, entry, &slots[slot]))?;
+        note(to)?;
+        self.saving = true;
+        Ok(())
+    }
+
+    /// Whether a snapshot is being copied out.
+    pub fn is_saving(&self) -> bool {
+        self.saving
+    }
+
+    /// Tells that a snapshot is copied out, once it is. Who only waits shows no life.
+    ///
+    /// # Errors
+    /// A fault of the world from the device.
+    pub fn look(&mut self) -> Result<(), Fault> {
+        let (device, [from, to]) = (&self.engine.device, self.engine.memory.snapshot_events());
+        if self.saving && device.reached(to).map_err(|e| self.engine.fault(e))? {
+            let time = device.elapsed(from, to).map_err(|e| self.engine.fault(e))?;
+            self.saving = false;
+            self.supervisor.tell(RankReply::Snapped { ms: time.as_secs_f64() * 1e3 });
+            beat(&self.pulse, Activity::Idle);
+        }
+        Ok(())
     }
 
     fn evaluate(&mut self, ticket: u64, task: usize, step: u64) -> Result<RankReply, Fault> {
@@ -297,15 +341,15 @@ impl Actor for Rank {
             RankMessage::Drive { step } => self.drive(step)?,
             RankMessage::Snapshot { slot } => {
                 beat(&self.pulse, Activity::Saving);
-                let start = seconds(&*self.clock);
-                let waits = self.engine.wait_for_parameters();
-                waits.map_err(|e| self.engine.fault(e))?;
-                save(&self.engine, &self.slots[slot])?;
-                RankReply::Snapped { ms: (seconds(&*self.clock) - start) * 1e3 }
+                self.snapshot(slot)?;
+                self.look()?;
+                return Ok(Flow::Continue);
             }
             RankMessage::Stop => return Ok(Flow::Stop),
         };
-        beat(&self.pulse, Activity::Idle);
+        // What was given before is over before this is.
+        self.look()?;
+        beat(&self.pulse, if self.saving { Activity::Saving } else { Activity::Idle });
         self.supervisor.tell(reply);
         Ok(Flow::Continue)
     }

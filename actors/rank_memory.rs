@@ -165,10 +165,10 @@ impl RankMemory {
         self.kept_at[bucket] + elements.start - self.kept[bucket].start
     }
 
-    /// Events of the device: the marks of plans; behind the outcome of each round; and around each
-    /// call on the communication stream.
+    /// Events of the device: the marks of plans; behind the outcome of each round; around a
+    /// snapshot, and around each call on the communication stream.
     pub fn events(&self) -> Events {
-        let timed = ROUNDS * 2 * self.calls;
+        let timed = 2 + ROUNDS * 2 * self.calls;
         Events { all: self.marks + ROUNDS + timed, timed }
     }
 
@@ -177,9 +177,15 @@ impl RankMemory {
         Event(self.marks + round)
     }
 
+    /// Before and behind a snapshot.
+    pub(crate) fn snapshot_events(&self) -> [Event; 2] {
+        let first = self.marks + ROUNDS;
+        [Event(first), Event(first + 1)]
+    }
+
     /// Before and behind a round's n-th call on the communication stream.
     pub(crate) fn call_events(&self, round: usize, call: usize) -> [Event; 2] {
-        let first = self.marks + ROUNDS + 2 * (round * self.calls + call);
+        let first = self.marks + ROUNDS + 2 + 2 * (round * self.calls + call);
         [Event(first), Event(first + 1)]
     }
 
@@ -249,6 +255,8 @@ impl Most {
             most.marks = most.marks.max(mine.marks);
             most.calls = most.calls.max(mine.meetings().count());
         }
+        let snapshot = StepPlan::snapshot(workload, ranks, rank, zero)?;
+        most.marks = most.marks.max(snapshot.marks);
         Ok(most)
     }
 }

@@ -220,7 +220,7 @@ impl<'w> Life<'w> {
         let (slots, layout) = (world.slots.clone(), world.layout.clone());
         let state = begin(world, &store, &facts);
         let notes = state.notes.clone();
-        let (to_supervisor, inbox) = mailbox("supervisor", 3 * ranks + 16);
+        let (to_supervisor, inbox) = mailbox("supervisor", 4 * ranks + 16);
         let (to_evaluator, for_evaluator) = mailbox("evaluator", 2 + parts_most(&workload));
         let (to_checkpointer, for_checkpointer) = mailbox("checkpointer", 3);
         let (to_telemetry, for_telemetry) = mailbox("telemetry", 4096);
@@ -406,7 +406,7 @@ fn seat(
     ports: &mut Ports,
 ) -> (LoaderSeat, ModelRank) {
     let (to_supervisor, to_evaluator, abandon) = told;
-    let (to_rank, inbox) = mailbox("rank", 2);
+    let (to_rank, inbox) = mailbox("rank", 3);
     let (to_loader, orders) = mailbox("loader", orders_max(workload.evaluations.len()));
     ports.ranks.push(to_rank);
     ports.loaders.push(to_loader);

@@ -21,7 +21,7 @@ use crate::rank_memory::Zero;
 use crate::step_plan::check::{check_order, check_sharing};
 use crate::step_plan::schedule::schedule;
 use crate::step_plan::share::Share;
-use crate::step_plan::step::step;
+use crate::step_plan::step::{snapshot, step};
 use crate::step_plan::touches::Memory;
 
 mod check;
@@ -75,6 +75,22 @@ impl StepPlan {
         }
         let (entries, marks) = schedule(step(&share), &memory);
         Ok(Self { entries, rows, marks })
+    }
+
+    /// Plans a snapshot behind a step.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] for more ranks than lanes.
+    pub fn snapshot(
+        workload: &dyn Workload,
+        ranks: usize,
+        rank: usize,
+        zero: Zero,
+    ) -> Result<Self> {
+        let tree = LaneTree::new(workload.batch().lanes, ranks)?;
+        let memory = Memory::new(workload, &tree, rank, zero);
+        let (entries, marks) = schedule(snapshot(workload, rank), &memory);
+        Ok(Self { entries, rows: 0, marks })
     }
 
     /// Which scalars are kept, in order.

@@ -29,6 +29,7 @@ mod stepping;
 mod tests;
 
 use clock::ClockHandle;
+use saving::Saving;
 use slot_table::SlotTable;
 use space::SpaceWait;
 
@@ -134,7 +135,10 @@ pub struct Supervisor {
     /// By rank, for the current work.
     replies: Vec<Option<RankReply>>,
     report: Option<EvaluationReport>,
+    /// Ranks read their state from it.
     filling: Option<usize>,
+    /// Ranks copy their state out.
+    saving: Option<Saving>,
     /// The step that is on disk or on its way there.
     saved_step: Option<u64>,
     /// The checkpoint that the next one follows.
@@ -185,6 +189,7 @@ impl Supervisor {
             replies: vec![None; ranks],
             report: None,
             filling: None,
+            saving: None,
             saved_step: None,
             on_disk: None,
             recovery: Recovery::default(),
@@ -270,6 +275,9 @@ impl Supervisor {
         } else {
             self.refill();
         }
+        if self.agenda.is_empty() && self.saving.is_some() {
+            return;
+        }
         if self.agenda.is_empty() && self.is_to_be_saved() {
             self.agenda.push_back((0, Work::Save { step: self.done }));
         }
@@ -299,23 +307,19 @@ impl Supervisor {
                 RankMessage::Evaluate { ticket, task, step }
             }
             Work::Drive { step } => RankMessage::Drive { step },
-            Work::Save { .. } => {
-                let now = self.clock.seconds();
-                let Some(slot) = self.slots.take_oldest(now) else { return };
-                self.filling = Some(slot);
-                RankMessage::Snapshot { slot }
-            }
-            Work::Snapshot { .. } => match self.slots.take_if_free() {
-                Some(slot) => {
-                    self.filling = Some(slot);
-                    RankMessage::Snapshot { slot }
-                }
-                // The run does not wait for what stays in memory: an older state will do.
-                None => {
+            Work::Save { step } => {
+                if self.saving.is_none() && self.save(step) {
                     self.agenda.pop_front();
                     return self.advance();
                 }
-            },
+                return;
+            }
+            Work::Snapshot { step } => {
+                // The run does not wait for what stays in memory: an older state will do.
+                self.snapshot(step);
+                self.agenda.pop_front();
+                return self.advance();
+            }
         };
         self.agenda.pop_front();
         self.current = Some(work);
@@ -343,6 +347,9 @@ impl Supervisor {
     }
 
     fn reply(&mut self, rank: usize, reply: RankReply) -> Result<(), Fault> {
+        if let RankReply::Snapped { ms } = reply {
+            return self.snapped(rank, ms);
+        }
         let ours = |what: String| Err(Fault::ours(ActorName::Supervisor, what));
         if !self.is_answer(&reply) {
             return ours(format!("rank {rank} replied {reply:?} during {:?}", self.current));
@@ -359,9 +366,7 @@ impl Supervisor {
             Some(Work::Step { .. }) => matches!(reply, RankReply::Stepped(_)),
             Some(Work::Evaluate { .. }) => matches!(reply, RankReply::Evaluated),
             Some(Work::Drive { .. }) => matches!(reply, RankReply::Drove),
-            Some(Work::Snapshot { .. } | Work::Save { .. }) => {
-                matches!(reply, RankReply::Snapped { .. })
-            }
+            Some(Work::Snapshot { .. } | Work::Save { .. }) => false,
         }
     }
 
@@ -401,9 +406,7 @@ impl Supervisor {
                 }
                 None => return Ok(()),
             },
-            Some(Work::Drive { .. }) => {}
-            Some(Work::Snapshot { step }) => self.snapped(step, false)?,
-            Some(Work::Save { step }) => self.snapped(step, true)?,
+            Some(Work::Drive { .. } | Work::Snapshot { .. } | Work::Save { .. }) => {}
         }
         self.current = None;
         self.replies.fill(None);

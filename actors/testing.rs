@@ -2,7 +2,6 @@
 //! supervisor or disk. Public for the tests of other packages; not part of a run.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,17 +10,11 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, unbounded};
 use octet_kernels::device::{Backend, Open};
-use octet_kernels::graph::{Layout, Ownership, ParameterId, Program, Variables};
 use octet_kernels::lazy;
-use octet_kernels::ops::adamw::AdamW;
-use octet_kernels::update::{OptimizerSpec, Storage};
 
 use crate::actor::{Actor, Closed, Port};
 use crate::agreement::Agreement;
-use crate::contract::{
-    Batch, Drive, EvaluationTask, ProgramId, Purpose, Record, StepShape, UpdateGroup,
-    UpdateSettings, Workload,
-};
+use crate::contract::Workload;
 use crate::engine::Engine;
 use crate::fault::{ActorName, Fault};
 use crate::loader::{BatchSlot, Loader, LoaderMessage, Order};
@@ -33,137 +26,9 @@ use crate::snapshot::{LogicalTensor, Slot, SnapshotLayout, SnapshotSlots};
 use crate::step_report::{StepAt, Times, step_report};
 use crate::transfer::initialise;
 
-/// Fills a record for a purpose and a program.
-pub type Fill = Box<dyn Fn(Purpose, &Program, &mut Record<'_>) + Send + Sync>;
-/// The shape of a step and an attempt.
-pub type Shape = Box<dyn Fn(u64, usize) -> StepShape + Send + Sync>;
-/// A conversation after a step.
-pub type Talk = Box<dyn Fn(u64) -> Option<Box<dyn Drive>> + Send + Sync>;
+mod toy;
 
-/// A workload made of closures.
-pub struct Toy {
-    /// Parameters, states, step buffers.
-    pub variables: Variables,
-    /// Their layout: small blocks, so that tiny models have several.
-    pub layout: Layout,
-    /// All programs.
-    pub programs: Vec<Program>,
-    /// How steps are cut.
-    pub batch: Batch,
-    /// What a step is.
-    pub shape: Shape,
-    /// Where records come from.
-    pub fill: Fill,
-    /// Held-out tasks.
-    pub evaluations: Vec<EvaluationTask>,
-    /// Attempts of a step.
-    pub attempts: usize,
-    /// Conversations.
-    pub talk: Talk,
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// How parameters change.
-    pub optimizer: OptimizerSpec,
-    /// Which rank owns what.
-    pub ownership: fn(&Layout, usize) -> Ownership,
-}
-
-/// AdamW with its state in f32.
-pub fn adamw() -> OptimizerSpec {
-    let rule = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8 };
-    OptimizerSpec { rule: Arc::new(rule), storage: Storage::F32 }
-}
-
-impl fmt::Debug for Toy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Toy").field("batch", &self.batch).finish_non_exhaustive()
-    }
-}
-
-impl Workload for Toy {
-    fn variables(&self) -> &Variables {
-        &self.variables
-    }
-
-    fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
-    fn programs(&self) -> &[Program] {
-        &self.programs
-    }
-
-    fn batch(&self) -> Batch {
-        self.batch
-    }
-
-    fn seed(&self) -> u64 {
-        17
-    }
-
-    fn shape(&self, step: u64, attempt: usize) -> Arc<StepShape> {
-        Arc::new((self.shape)(step, attempt))
-    }
-
-    /// Toys alternate between a few shapes at most.
-    fn shapes(&self) -> Vec<Arc<StepShape>> {
-        let mut shapes = Vec::new();
-        for (step, attempt) in (0..8).flat_map(|s| (0..self.attempts).map(move |a| (s, a))) {
-            let shape = self.shape(step, attempt);
-            if !shapes.contains(&shape) {
-                shapes.push(shape);
-            }
-        }
-        shapes
-    }
-
-    fn attempts(&self) -> usize {
-        self.attempts
-    }
-
-    fn update(&self, _step: u64) -> UpdateSettings {
-        UpdateSettings { learning_rate: self.learning_rate, clip_norm: 1.0 }
-    }
-
-    fn optimizer(&self) -> &OptimizerSpec {
-        &self.optimizer
-    }
-
-    fn ownership(&self, ranks: usize) -> Ownership {
-        (self.ownership)(&self.layout, ranks)
-    }
-
-    fn update_group(&self, parameter: ParameterId) -> UpdateGroup {
-        let decays = self.variables.parameters()[parameter.0].decay;
-        UpdateGroup { learning_rate: 1.0, weight_decay: if decays { 0.1 } else { 0.0 } }
-    }
-
-    fn fill(
-        &self,
-        purpose: Purpose,
-        program: ProgramId,
-        record: &mut Record<'_>,
-    ) -> Result<(), Fault> {
-        (self.fill)(purpose, &self.programs[program.0], record);
-        Ok(())
-    }
-
-    fn evaluations(&self) -> &[EvaluationTask] {
-        &self.evaluations
-    }
-
-    fn drive(&self, step: u64) -> Option<Box<dyn Drive>> {
-        (self.talk)(step)
-    }
-
-    fn tokens_per_sample(&self) -> u64 {
-        1
-    }
-
-    fn flops_per_sample(&self) -> f64 {
-        self.programs.iter().map(|p| p.cost().flops).sum()
-    }
-}
+pub use toy::{Fill, Shape, Talk, Toy, adamw};
 
 /// What a trial on plain threads gave.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,6 +41,8 @@ pub struct Trial {
     pub attempts: Vec<usize>,
     /// What the snapshot at the end holds, by name.
     pub tensors: BTreeMap<String, Vec<u8>>,
+    /// Digest of a snapshot that was copied out while the steps after it went on: half of them.
+    pub halfway: Option<String>,
 }
 
 impl Trial {
@@ -220,7 +87,10 @@ pub fn train_in_legs(workload: &Arc<dyn Workload>, legs: &[Leg]) -> Result<Trial
     let late = |ranks| lazy::open(ranks, 1, None);
     let other = train_in(workload, legs, Setting { devices: &late, ..Setting::default() })?;
     // Losses may be no numbers, which are not equal to themselves.
-    let all = |trial: &Trial| format!("{} {:?}", trial.digest, (&trial.reports, &trial.attempts));
+    let all = |trial: &Trial| {
+        let Trial { digest, halfway, reports, attempts, .. } = trial;
+        format!("{digest} {halfway:?} {reports:?} {attempts:?}")
+    };
     if all(&trial) != all(&other) {
         let what = format!("late streams give {}\nand not {}", all(&other), all(&trial));
         return Err(Fault::ours(ActorName::Supervisor, what));
@@ -258,6 +128,8 @@ pub struct Setting<'s> {
     pub watch: Option<&'s Watch>,
     /// Batches of the data's order that are passed over before the first step.
     pub passed_over: u64,
+    /// Steps after which a snapshot is taken while the next ones go on; [`train_in`] knows.
+    pub halfway: u64,
 }
 
 impl Default for Setting<'_> {
@@ -267,7 +139,13 @@ impl Default for Setting<'_> {
             let cpu = Backend::Cpu { threads: 1 }.open(ranks, Duration::from_secs(60));
             cpu.expect("the CPU is there")
         }
-        Self { devices: &at_once, first_values: &|_, _| (), watch: None, passed_over: 0 }
+        Self {
+            devices: &at_once,
+            first_values: &|_, _| (),
+            watch: None,
+            passed_over: 0,
+            halfway: 0,
+        }
     }
 }
 
@@ -306,8 +184,10 @@ pub fn train_in(
 ) -> Result<Trial, Fault> {
     let layout = Arc::new(SnapshotLayout::of(&**workload));
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
-    let slot = slots.slot(0, &layout);
+    let [slot, halfway] = [0, 1].map(|i| slots.slot(i, &layout));
     initialise(&**workload, &slot);
+    let all = legs.iter().map(|leg| leg.steps).sum::<u64>();
+    let setting = Setting { halfway: all / 2, ..setting };
     for parameter in workload.variables().parameters().iter().filter(|p| p.trainable) {
         let tensor = layout.tensors().iter().find(|t| t.name == parameter.name);
         let values = slot.tensor(tensor.expect("every parameter is in the slot"));
@@ -318,7 +198,7 @@ pub fn train_in(
     let (mut reports, mut attempts) = (Vec::new(), Vec::new());
     for leg in legs {
         let first = reports.len() as u64;
-        let by_rank = run_leg(workload, leg, &slot, first, setting)?;
+        let by_rank = run_leg(workload, leg, [&slot, &halfway], first, setting)?;
         for step in 0..leg.steps {
             let of_step = |rank: &Vec<Tried>| rank[step as usize].outcome.clone();
             let outcomes: Vec<StepOutcome> = by_rank.iter().map(of_step).collect();
@@ -334,10 +214,14 @@ pub fn train_in(
     let steps = reports.len() as u64;
     slot.commit(steps, &serde_json::json!({ "step": steps }), 1).expect("the cursor is short");
     let digest = slot.seal().expect("it was committed");
+    let halfway = (setting.halfway > 0).then(|| {
+        halfway.commit(setting.halfway, &serde_json::Value::Null, 2).expect("no cursor");
+        halfway.seal().expect("it was committed")
+    });
     let view = slot.view().expect("it was committed");
     let tensor = |t: &LogicalTensor| (t.name.clone(), view.bytes(t).to_vec());
     let tensors = layout.tensors().iter().map(tensor).collect();
-    Ok(Trial { digest, reports, attempts, tensors })
+    Ok(Trial { digest, reports, attempts, tensors, halfway })
 }
 
 /// What every step said to every rank: by rank, then by step.
@@ -351,9 +235,9 @@ pub fn outcomes(
 ) -> Result<Vec<Vec<StepOutcome>>, Fault> {
     let layout = Arc::new(SnapshotLayout::of(&**workload));
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
-    let slot = slots.slot(0, &layout);
-    initialise(&**workload, &slot);
-    let by_rank = run_leg(workload, leg, &slot, 0, setting)?;
+    let both = [0, 1].map(|i| slots.slot(i, &layout));
+    initialise(&**workload, &both[0]);
+    let by_rank = run_leg(workload, leg, both.each_ref(), 0, setting)?;
     let outcome = |rank: Vec<Tried>| rank.into_iter().map(|tried| tried.outcome).collect();
     Ok(by_rank.into_iter().map(outcome).collect())
 }
@@ -368,18 +252,19 @@ struct Tried {
 fn run_leg(
     workload: &Arc<dyn Workload>,
     leg: &Leg,
-    slot: &Slot,
+    slots: [&Slot; 2],
     first: u64,
     setting: Setting<'_>,
 ) -> Result<Vec<Vec<Tried>>, Fault> {
     let Leg { ranks, zero, steps } = *leg;
     let mut stands = Vec::new();
     for (rank, open) in (setting.devices)(ranks).into_iter().enumerate() {
-        let (workload, slot) = (workload.clone(), slot.clone());
+        let (workload, slots) = (workload.clone(), slots.map(Slot::clone));
         let (watch, passed_over) = (setting.watch.cloned(), setting.passed_over);
+        let halfway = setting.halfway;
         stands.push(thread::spawn(move || {
-            let mut stand = Stand::new(&workload, open, rank, ranks, zero, slot);
-            (stand.watch, stand.passed_over) = (watch, passed_over);
+            let mut stand = Stand::new(&workload, open, rank, ranks, zero, slots);
+            (stand.watch, stand.passed_over, stand.halfway) = (watch, passed_over, halfway);
             stand.run(first..first + steps)
         }));
     }
@@ -395,6 +280,7 @@ struct Stand {
     attempts: usize,
     watch: Option<Watch>,
     passed_over: u64,
+    halfway: u64,
 }
 
 impl Stand {
@@ -404,7 +290,7 @@ impl Stand {
         rank: usize,
         ranks: usize,
         zero: Zero,
-        slot: Slot,
+        slots: [Slot; 2],
     ) -> Self {
         let memory = RankMemory::new(&**workload, ranks, rank, zero).expect("a plan");
         let (full_in, full) = unbounded();
@@ -416,7 +302,7 @@ impl Stand {
         let engine = Engine::new(workload.clone(), memory, device).expect("memory");
         poison(&engine);
         let ends = RankEnds {
-            slots: vec![slot],
+            slots: slots.to_vec(),
             data: DataPath { full, free: free_in },
             clock: Arc::new(SystemClock::new()),
             supervisor: Port::new(move |reply| replies_in.send(reply).map_err(|_| Closed)),
@@ -426,7 +312,7 @@ impl Stand {
         };
         let attempts = workload.attempts();
         let rank = Rank::new(engine, communicator, ends).expect("memory");
-        Self { rank, loader, replies, free, attempts, watch: None, passed_over: 0 }
+        Self { rank, loader, replies, free, attempts, watch: None, passed_over: 0, halfway: 0 }
     }
 
     fn run(mut self, steps: Range<u64>) -> Result<Vec<Tried>, Fault> {
@@ -442,9 +328,16 @@ impl Stand {
                 }
             }
             self.rank.apply(RankMessage::Drive { step: step + 1 })?;
-            assert_eq!(self.replies.recv(), Ok(RankReply::Drove));
+            let replies: Vec<RankReply> = self.replies.try_iter().collect();
+            assert_eq!(replies.last(), Some(&RankReply::Drove));
+            if step + 1 == self.halfway {
+                self.rank.apply(RankMessage::Snapshot { slot: 1 })?;
+            }
         }
         self.rank.apply(RankMessage::Snapshot { slot: 0 })?;
+        while self.rank.is_saving() {
+            self.rank.look()?;
+        }
         Ok(outcomes)
     }
 
@@ -462,7 +355,10 @@ impl Stand {
         let numbers = StepNumbers { step, batch, updates: Some(step) };
         let given = self.rank.step(&ready, numbers)?;
         watch(Moment::After);
-        match self.rank.outcome(ready, &given)? {
+        let reply = self.rank.outcome(ready, &given)?;
+        self.rank.look()?;
+        assert!(!self.rank.is_saving(), "a snapshot goes on behind an update that waits for it");
+        match reply {
             RankReply::Stepped(outcome) => Ok(*outcome),
             other => panic!("instead of a step: {other:?}"),
         }

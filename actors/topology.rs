@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, Sender, bounded, select};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, select};
 use octet_kernels::device::Backend;
 
 use crate::actor::{Actor, Closed, Flow, Port};
@@ -33,7 +33,7 @@ use crate::host::{Host, MailboxLimit, Restart, RestartBudget, Ring, Seat};
 use crate::loader::{BatchSlot, Loader, LoaderMessage, SLOTS, orders_max};
 use crate::outside::beating::BeatingDisk;
 use crate::outside::{Clock, LocalDisk};
-use crate::rank::{DataPath, Rank, RankEnds, RankMessage};
+use crate::rank::{self, DataPath, Rank, RankEnds, RankMessage};
 use crate::rank_memory::{RankMemory, Zero};
 use crate::recovery::{Policy, Recovery};
 use crate::resume::FirstState;
@@ -51,8 +51,8 @@ pub mod deadlines;
 /// Parts of one evaluation, at most: what the evaluator's mailbox and table must hold.
 const PARTS_MAX: u64 = 1 << 20;
 
-/// A rank is told one thing at a time, and to stop.
-const RANK_MESSAGES: usize = 2;
+/// A rank is told one thing at a time, to take a snapshot before it, and to stop.
+const RANK_MESSAGES: usize = 3;
 
 /// How long actors and threads are given to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -301,6 +301,7 @@ impl Seats {
         let ranks = setup.ranks;
         let limit = MailboxLimit::of(&[
             ("a reply of each rank", ranks),
+            ("a snapshot of each rank", ranks),
             ("a fault of each rank", ranks),
             ("a fault of each loader", ranks),
             ("faults of host actors", 8),
@@ -432,13 +433,19 @@ fn start_ranks(
 
 /// A rank's thread: messages one at a time until it is told to stop.
 fn run_rank(mut rank: Rank, inbox: &Receiver<RankMessage>, ring: &Ring) -> Result<(), Fault> {
-    while let Ok(message) = inbox.recv() {
-        ring.record(&message);
-        if rank.apply(message)? == Flow::Stop {
-            break;
+    loop {
+        let patience = if rank.is_saving() { rank::LOOK_EVERY } else { Duration::MAX };
+        match inbox.recv_timeout(patience) {
+            Ok(message) => {
+                ring.record(&message);
+                if rank.apply(message)? == Flow::Stop {
+                    return Ok(());
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => rank.look()?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// A loader's thread: orders and free slots as they come, until nobody can send either.

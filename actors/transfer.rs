@@ -2,9 +2,11 @@
 //! ranks under any ZeRO placement is restored by any other.
 
 use octet_kernels::dtype::DType;
+use octet_kernels::error::Error;
 use octet_kernels::f8::Format;
 use octet_kernels::graph::{ParameterId, StateUse};
-use octet_kernels::memory::DeviceSlice;
+use octet_kernels::memory::{DeviceSlice, HostSlice};
+use octet_kernels::ops::Stream;
 
 use crate::contract::Workload;
 use crate::engine::Engine;
@@ -14,31 +16,25 @@ use crate::snapshot::{Region, Slot};
 #[cfg(test)]
 mod tests;
 
-/// Copies this rank's share of the state into the slot: its shard of every bucket, and on rank 0
-/// what all ranks have equally.
-///
-/// # Errors
-/// A fault of the world from the device.
-pub(crate) fn save(engine: &Engine, slot: &Slot) -> Result<(), Fault> {
+/// Copies this rank's shard of a bucket, parameters and optimizer state, into the slot when the
+/// stream of copies out comes to it.
+pub(crate) fn save_bucket(engine: &Engine, slot: &Slot, bucket: usize) -> Result<(), Error> {
     let (memory, layout) = (&engine.memory, engine.workload.layout());
-    for (bucket, about) in layout.buckets.iter().enumerate() {
-        let shard = memory.owners.shard(bucket, memory.rank);
-        let weights = match about.dtype.is_narrow() {
-            true => engine.masters(bucket, &shard),
-            false => engine.stored(bucket, &shard),
-        };
-        download(engine, weights, slot.elements(Region::Masters, &shard))?;
-        for i in 0..memory.planes.len() {
-            let there = slot.elements(Region::Plane(i), &shard);
-            download(engine, engine.plane(i, bucket, &shard), there)?;
-        }
-    }
-    if memory.rank == 0 {
-        for (here, there) in common(engine, slot) {
-            download(engine, here, there)?;
-        }
-    }
-    Ok(())
+    let shard = memory.owners.shard(bucket, memory.rank);
+    let weights = match layout.buckets[bucket].dtype.is_narrow() {
+        true => engine.masters(bucket, &shard),
+        false => engine.stored(bucket, &shard),
+    };
+    copy_out(engine, weights, slot.elements(Region::Masters, &shard))?;
+    (0..memory.planes.len()).try_for_each(|i| {
+        let there = slot.elements(Region::Plane(i), &shard);
+        copy_out(engine, engine.plane(i, bucket, &shard), there)
+    })
+}
+
+/// Likewise what all ranks have equally.
+pub(crate) fn save_shared(engine: &Engine, slot: &Slot) -> Result<(), Error> {
+    common(engine, slot).into_iter().try_for_each(|(here, there)| copy_out(engine, here, there))
 }
 
 /// Takes parameters, this rank's part of the optimizer state and saved states from the slot.
@@ -101,10 +97,10 @@ fn clear_local_states(engine: &Engine) -> Result<(), Fault> {
     Ok(())
 }
 
-fn download(engine: &Engine, here: DeviceSlice, there: DeviceSlice) -> Result<(), Fault> {
-    // SAFETY: this rank's memory, between steps; its own elements of a slot that the supervisor has
-    // given to the ranks to fill. A slot is host memory.
-    unsafe { engine.device.download(here, there.as_mut_slice()) }.map_err(|e| engine.fault(e))
+fn copy_out(engine: &Engine, here: DeviceSlice, there: DeviceSlice) -> Result<(), Error> {
+    // SAFETY: this rank's memory in the order of the plan; its own elements of a slot, which is
+    // host memory that the supervisor has given to the ranks until all of them have filled it.
+    unsafe { engine.device.copy_out(Stream::CopyOut, here, HostSlice::at(there)) }
 }
 
 fn upload(engine: &Engine, there: DeviceSlice, here: DeviceSlice) -> Result<(), Fault> {

@@ -153,6 +153,7 @@ fn name(work: &Work) -> &'static str {
         Work::GatherParameters { .. } => "(gather)",
         Work::Outcome => "(outcome)",
         Work::Finally { .. } => "(finally)",
+        Work::Rest | Work::Save { .. } | Work::SaveShared => "(save)",
     }
 }
 

@@ -104,6 +104,10 @@ pub(crate) struct ModelRank {
     step: u64,
     chain: Chain,
     scalars: Vec<RunScalars>,
+    /// A snapshot that is still being copied out: the slot, and the state that it gets.
+    saving: Option<(usize, u64, Chain)>,
+    /// Things done, by which copies take longer or shorter.
+    acts: u64,
 }
 
 impl ModelRank {
@@ -117,11 +121,28 @@ impl ModelRank {
         let lanes = tree.lanes_of(rank);
         let ranks = tree.ranks();
         let (doing, chain, scalars) = (Doing::Nothing, Chain::default(), Vec::new());
-        Self { workload, rank, ranks, lanes, slots, ends, doing, step: 0, chain, scalars }
+        Self {
+            workload,
+            rank,
+            ranks,
+            lanes,
+            slots,
+            ends,
+            doing,
+            step: 0,
+            chain,
+            scalars,
+            saving: None,
+            acts: 0,
+        }
     }
 
     /// Whether it has something to do.
     pub(crate) fn is_ready(&self, table: &Table) -> bool {
+        self.saving.is_some() || self.is_ready_to_work(table)
+    }
+
+    fn is_ready_to_work(&self, table: &Table) -> bool {
         match self.doing {
             Doing::Nothing => !self.ends.inbox.is_empty(),
             Doing::Batch { .. } => !self.ends.full.is_empty(),
@@ -136,6 +157,10 @@ impl ModelRank {
 
     /// Does one thing. Call it only when it is ready.
     pub(crate) fn act(&mut self, table: &mut Table, history: &mut History) {
+        self.acts += 1;
+        if self.saving.is_some() && (self.acts.is_multiple_of(5) || !self.is_ready_to_work(table)) {
+            return self.finish_saving();
+        }
         match self.doing {
             Doing::Nothing => {
                 let message = self.ends.inbox.try_recv().expect("it is ready");
@@ -175,8 +200,8 @@ impl ModelRank {
             }
             RankMessage::Drive { .. } => self.ends.supervisor.tell(RankReply::Drove),
             RankMessage::Snapshot { slot } => {
-                self.save(slot);
-                self.ends.supervisor.tell(RankReply::Snapped { ms: 1.0 });
+                assert_eq!(self.saving, None, "two snapshots at a time");
+                self.saving = Some((slot, self.step, self.chain));
             }
             RankMessage::Stop => {}
         }
@@ -227,6 +252,8 @@ impl ModelRank {
             let before = history.insert((self.step, batch), self.chain);
             assert!(before.is_none_or(|b| b == self.chain), "step {step} has another result now");
         }
+        // Updates wait for what is copied out.
+        self.finish_saving();
         let fingerprint =
             |bucket: usize| if self.rank == 0 { self.chain[0] ^ bucket as u64 } else { 0 };
         let buckets = self.workload.layout().buckets.len();
@@ -277,7 +304,13 @@ impl ModelRank {
         self.ends.supervisor.tell(RankReply::Evaluated);
     }
 
-    fn save(&self, slot: usize) {
+    fn finish_saving(&mut self) {
+        let Some((slot, step, chain)) = self.saving.take() else { return };
+        self.save(slot, step, &chain);
+        self.ends.supervisor.tell(RankReply::Snapped { ms: 1.0 });
+    }
+
+    fn save(&self, slot: usize, step: u64, chain: &Chain) {
         let slot = &self.slots[slot];
         let owners = self.workload.ownership(self.ranks);
         for bucket in 0..self.workload.layout().buckets.len() {
@@ -286,15 +319,15 @@ impl ModelRank {
                 // SAFETY: the slot is lent to the ranks, and shards are apart.
                 let cells: &mut [f32] = unsafe { slot.elements(region, &shard).as_mut_slice() };
                 for (cell, i) in cells.iter_mut().zip(shard.clone()) {
-                    *cell = element(&self.chain, region, i);
+                    *cell = element(chain, region, i);
                 }
             }
         }
         if self.rank == 0 {
             // SAFETY: as above; states are rank 0's.
             let words: &mut [u64] = unsafe { slot.region(Region::States).as_mut_slice() };
-            words[0] = self.step;
-            words[1..STATE_WORDS].copy_from_slice(&self.chain);
+            words[0] = step;
+            words[1..STATE_WORDS].copy_from_slice(chain);
         }
     }
 

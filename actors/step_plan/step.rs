@@ -1,6 +1,6 @@
 //! One optimizer step of one rank, as if there were one stream. This is what a rank does.
 
-use crate::contract::Phase;
+use crate::contract::{Phase, Workload};
 use crate::rank_memory::Zero;
 use crate::step_plan::share::Share;
 use crate::step_plan::touches::buckets_by_first_read;
@@ -55,6 +55,15 @@ pub(super) fn step(share: &Share<'_>) -> Vec<Listed> {
     }
     list.add([Work::Outcome]);
     list.add(share.finally());
+    list.0
+}
+
+/// A snapshot of one rank behind a step. Later steps wait for it where they write what it copies.
+pub(super) fn snapshot(workload: &dyn Workload, rank: usize) -> Vec<Listed> {
+    let mut list = List(Vec::new());
+    list.add([Work::Rest]);
+    list.add((rank == 0).then_some(Work::SaveShared));
+    list.add(buckets_by_first_read(workload).into_iter().map(|bucket| Work::Save { bucket }));
     list.0
 }
 

@@ -31,6 +31,8 @@ pub(super) enum Cell {
     OtherParameters(usize),
     /// Masters and moments.
     Kept(usize),
+    /// What every rank has, written only where a step ends: replicated states, frozen parameters.
+    Shared,
     Gradient {
         buffer: usize,
         bucket: usize,
@@ -81,6 +83,7 @@ pub(super) fn buckets_by_first_read(workload: &dyn Workload) -> Vec<usize> {
 /// One rank's memory, by what its works do to it.
 pub(super) struct Memory<'w> {
     workload: &'w dyn Workload,
+    rank: usize,
     zero: Zero,
     /// By parameter: the buckets in which it has elements.
     buckets_of: Vec<Range<usize>>,
@@ -101,6 +104,7 @@ impl<'w> Memory<'w> {
         let own = tree.pieces().into_iter().filter(|piece| piece.rank == rank);
         Self {
             workload,
+            rank,
             zero,
             buckets_of: parameters.map(buckets).collect(),
             pieces: own.map(|piece| piece.buffer).collect(),
@@ -119,7 +123,10 @@ impl<'w> Memory<'w> {
             Zero::Zero1 => buckets_by_first_read(self.workload),
         };
         let gathers = gathers.into_iter().map(|bucket| Work::GatherParameters { bucket });
-        gathers.chain([Work::Outcome]).collect()
+        let saves = buckets_by_first_read(self.workload).into_iter();
+        let saves = saves.map(|bucket| Work::Save { bucket });
+        let shared = (self.rank == 0).then_some(Work::SaveShared);
+        gathers.chain([Work::Outcome]).chain(shared).chain(saves).collect()
     }
 
     pub(super) fn program(&self, id: ProgramId) -> &'w Program {
@@ -134,7 +141,7 @@ impl<'w> Memory<'w> {
 
     /// A cell's number, below [`Self::cells`].
     pub(super) fn index(&self, cell: Cell) -> usize {
-        let of_bucket = |kind: usize, bucket| 9 + INPUTS + kind * self.buckets() + bucket;
+        let of_bucket = |kind: usize, bucket| 10 + INPUTS + kind * self.buckets() + bucket;
         match cell {
             Cell::States => 0,
             Cell::Step => 1,
@@ -145,7 +152,8 @@ impl<'w> Memory<'w> {
             Cell::OtherSums => 6,
             Cell::Decision => 7,
             Cell::Fingerprints => 8,
-            Cell::Input(buffer) => 9 + buffer,
+            Cell::Shared => 9,
+            Cell::Input(buffer) => 10 + buffer,
             Cell::OwnParameters(bucket) => of_bucket(0, bucket),
             Cell::OtherParameters(bucket) => of_bucket(1, bucket),
             Cell::Kept(bucket) => of_bucket(2, bucket),
@@ -164,7 +172,7 @@ impl<'w> Memory<'w> {
             | Work::GatherParameters { .. } => Stream::Communication,
             Work::Run(run) if self.meets(run) => Stream::Communication,
             Work::Load(_) => Stream::CopyIn,
-            Work::Outcome => Stream::CopyOut,
+            Work::Outcome | Work::Save { .. } | Work::SaveShared => Stream::CopyOut,
             _ => Stream::Compute,
         }
     }
@@ -224,6 +232,11 @@ impl<'w> Memory<'w> {
             }
             Work::Outcome => [Cell::Decision, Cell::Fingerprints, Cell::Metrics].map(read).into(),
             &Work::Finally { program } => self.touches_of_last(program),
+            Work::Rest => Vec::new(),
+            &Work::Save { bucket } => {
+                vec![read(Cell::OwnParameters(bucket)), read(Cell::Kept(bucket))]
+            }
+            Work::SaveShared => vec![read(Cell::Shared)],
         }
     }
 
@@ -231,7 +244,8 @@ impl<'w> Memory<'w> {
     /// says so.
     fn touches_of_run(&self, run: &Run) -> Vec<Touch> {
         let regions = REGIONS.map(write);
-        let mut touches: Vec<Touch> = regions.into_iter().chain([read(input(run.row))]).collect();
+        let reads = [read(input(run.row)), read(Cell::Shared)];
+        let mut touches: Vec<Touch> = regions.into_iter().chain(reads).collect();
         for access in self.accesses(run) {
             for bucket in self.buckets_of[access.parameter.0].clone() {
                 if access.gradient {
@@ -246,7 +260,7 @@ impl<'w> Memory<'w> {
 
     /// A program that ends a step has arguments, where a record would be.
     fn touches_of_last(&self, program: ProgramId) -> Vec<Touch> {
-        let regions = REGIONS.into_iter().chain([input(0)]).map(write);
+        let regions = REGIONS.into_iter().chain([input(0), Cell::Shared]).map(write);
         let read = self.program(program).accesses().iter();
         let read = read.flat_map(|access| self.buckets_of[access.parameter.0].clone());
         regions.chain(read.flat_map(read_parameters)).collect()

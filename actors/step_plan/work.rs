@@ -20,14 +20,22 @@ impl Mark {
     /// What the step has to say is copied out.
     pub const OUTCOME: Self = Self(0);
 
+    /// A snapshot has what all ranks have equally.
+    pub const SHARED: Self = Self(1);
+
     /// A bucket's fresh parameters are gathered.
     pub fn fresh(bucket: usize) -> Self {
-        Self(1 + bucket)
+        Self(2 + 2 * bucket)
+    }
+
+    /// A snapshot has this rank's shard of a bucket.
+    pub fn saved(bucket: usize) -> Self {
+        Self(3 + 2 * bucket)
     }
 
     /// Marks that outlive a step, of so many buckets.
     pub fn lasting(buckets: usize) -> usize {
-        1 + buckets
+        2 + 2 * buckets
     }
 
     /// The device's event for it.
@@ -150,6 +158,15 @@ pub enum Work {
         /// The program.
         program: ProgramId,
     },
+    /// Nothing: a place behind all that compute was given before.
+    Rest,
+    /// Copy this rank's shard of a bucket, and of its optimizer state, into a snapshot.
+    Save {
+        /// The bucket.
+        bucket: usize,
+    },
+    /// Copy what all ranks have equally into a snapshot: states and frozen parameters.
+    SaveShared,
 }
 
 impl Work {
@@ -169,6 +186,8 @@ impl Work {
         match *self {
             Self::GatherParameters { bucket } => Some(Mark::fresh(bucket)),
             Self::Outcome => Some(Mark::OUTCOME),
+            Self::Save { bucket } => Some(Mark::saved(bucket)),
+            Self::SaveShared => Some(Mark::SHARED),
             _ => None,
         }
     }

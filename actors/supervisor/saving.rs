@@ -1,27 +1,82 @@
 //! Snapshots: declared good, handed to the checkpointer, and what comes back from it.
 
+use serde_json::Value;
+
 use crate::checkpointer::{CheckpointerMessage, CheckpointerReply};
 use crate::fault::{ActorName, Blame, Fault};
-use crate::rank::RankReply;
+use crate::rank::RankMessage;
 use crate::supervisor::{Ending, SavedState, Supervisor};
 use crate::telemetry::TelemetryMessage;
 
+/// A snapshot that ranks copy out while they go on.
+#[derive(Debug)]
+pub(super) struct Saving {
+    slot: usize,
+    step: u64,
+    to_disk: bool,
+    /// Where the run stood then.
+    cursor: Value,
+    recovery: Value,
+    /// Where a roll-back would lead.
+    back_to: u64,
+    /// By rank: how long it took.
+    ms: Vec<Option<f64>>,
+}
+
 impl Supervisor {
-    /// Every rank has filled its part of the slot.
-    pub(super) fn snapped(&mut self, step: u64, to_disk: bool) -> Result<(), Fault> {
-        let slot = self.filling.take().expect("a snapshot fills a slot");
-        let took = |reply: &Option<RankReply>| match reply {
-            Some(RankReply::Snapped { ms }) => *ms,
-            _ => 0.0,
-        };
-        let longest_ms = self.replies.iter().map(took).fold(0.0, f64::max);
-        let cursor = self.cursor(step);
-        let recovery = self.recovery.to_value();
+    /// Has what stands after `step` steps brought to disk, as soon as a slot is free. Returns
+    /// whether one is.
+    pub(super) fn save(&mut self, step: u64) -> bool {
+        let slot = self.slots.take_oldest(self.clock.seconds());
+        slot.map(|slot| self.fill(slot, step, true)).is_some()
+    }
+
+    /// Has it kept in memory, if a slot is free now.
+    pub(super) fn snapshot(&mut self, step: u64) {
+        if self.saving.is_none()
+            && let Some(slot) = self.slots.take_if_free()
+        {
+            self.fill(slot, step, false);
+        }
+    }
+
+    /// Tells ranks to copy their state out. Nobody waits: whatever they are told next comes behind
+    /// it, and changes nothing that is not copied yet.
+    fn fill(&mut self, slot: usize, step: u64, to_disk: bool) {
+        let (cursor, recovery) = (self.cursor(step), self.recovery.to_value());
+        let back_to = self.recovery.back_to(&self.schedule, step);
+        let ms = vec![None; self.ports.ranks.len()];
+        self.saving = Some(Saving { slot, step, to_disk, cursor, recovery, back_to, ms });
+        for port in &self.ports.ranks {
+            port.tell(RankMessage::Snapshot { slot });
+        }
+    }
+
+    /// A rank has filled its part of the slot; all have, perhaps.
+    pub(super) fn snapped(&mut self, rank: usize, ms: f64) -> Result<(), Fault> {
+        let ours = |what: String| Fault::ours(ActorName::Supervisor, what);
+        let cell = self.saving.as_mut().and_then(|saving| saving.ms.get_mut(rank));
+        match cell {
+            Some(cell @ None) => *cell = Some(ms),
+            _ => return Err(ours(format!("rank {rank} has filled a slot that nobody gave it"))),
+        }
+        let saving = self.saving.take_if(|saving| saving.ms.iter().all(Option::is_some));
+        let Some(saving) = saving else { return Ok(()) };
+        self.commit(saving)?;
+        if self.current.is_none() && self.filling.is_none() {
+            self.advance();
+        }
+        Ok(())
+    }
+
+    /// Every rank has filled its part: declares the slot good and hands it on.
+    fn commit(&mut self, saving: Saving) -> Result<(), Fault> {
+        let Saving { slot, step, to_disk, cursor, recovery, back_to, ms } = saving;
+        let longest_ms = ms.into_iter().flatten().fold(0.0, f64::max);
         let commit = self.slots.commit(slot, (step, &cursor), recovery, longest_ms);
         commit.map_err(|error| Fault::ours(ActorName::Supervisor, error))?;
         let message = if to_disk {
             self.saved_step = Some(step);
-            let back_to = self.recovery.back_to(&self.schedule, step);
             let parent = self.on_disk.as_ref().map(|state| state.digest.clone());
             CheckpointerMessage::Save { slot, step, parent, back_to }
         } else {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use octet_kernels::device::{Backend, Open};
 use octet_kernels::dtype::DType;
+use octet_kernels::error::Error;
 use octet_kernels::graph::{
     Granularity, Init, Layout, Parameter, State, StateUse, StepBuffer, Variables,
 };
@@ -16,7 +17,7 @@ use crate::rank_memory::{RankMemory, Zero};
 use crate::sim::toy::{Random, Tiny, tiny};
 use crate::snapshot::{Region, SLOTS, Slot, SnapshotLayout, SnapshotSlots, digest};
 use crate::testing::Toy;
-use crate::transfer::{initialise, restore, save};
+use crate::transfer::{initialise, restore, save_bucket, save_shared};
 
 /// Every kind of variable: wide and narrow parameters, a frozen one, states of every use.
 fn variables() -> Variables {
@@ -55,6 +56,16 @@ fn workload() -> Arc<dyn Workload> {
     // Its programs are of other variables, but no program runs here.
     let toy = tiny(&Tiny { lanes: 8, micro_batches: 8, ..Tiny::default() });
     Arc::new(Toy { variables, layout, ..toy })
+}
+
+/// All that a rank saves.
+fn save(engine: &Engine, slot: &Slot) -> Result<(), Error> {
+    let mut buckets = 0..engine.workload.layout().buckets.len();
+    buckets.try_for_each(|bucket| save_bucket(engine, slot, bucket))?;
+    if engine.memory.rank == 0 {
+        save_shared(engine, slot)?;
+    }
+    engine.device.finish()
 }
 
 fn slots(workload: &dyn Workload) -> (Arc<SnapshotSlots>, Arc<SnapshotLayout>) {

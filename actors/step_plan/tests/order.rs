@@ -59,9 +59,11 @@ fn race(memory: &Memory<'_>, entries: &[Entry]) -> Option<String> {
     None
 }
 
-/// Two steps of one rank, one after the other.
-fn two_steps(plan: &StepPlan) -> Vec<Entry> {
-    plan.entries.iter().chain(&plan.entries).cloned().collect()
+/// Two steps of one rank, one after the other, and a snapshot between them.
+fn two_steps(case: &Case, rank: usize, zero: Zero, plan: &StepPlan) -> Vec<Entry> {
+    let snapshot = StepPlan::snapshot(&case.workload, case.ranks, rank, zero).unwrap();
+    let entries = [plan, &snapshot, plan].into_iter().flat_map(|plan| &plan.entries);
+    entries.cloned().collect()
 }
 
 fn memory(case: &Case, rank: usize, zero: Zero) -> Memory<'_> {
@@ -79,7 +81,9 @@ proptest! {
         for zero in [Zero::Zero0, Zero::Zero1] {
             for (rank, plan) in plans_of(&case, zero).iter().enumerate() {
                 let memory = memory(&case, rank, zero);
-                prop_assert_eq!(race(&memory, &two_steps(plan)), None);
+                prop_assert_eq!(race(&memory, &two_steps(&case, rank, zero, plan)), None);
+                let at_once: Vec<Entry> = [plan, plan].map(|plan| plan.entries.clone()).concat();
+                prop_assert_eq!(race(&memory, &at_once), None);
             }
         }
     }
@@ -95,7 +99,8 @@ fn unnoticed(mistakes: impl Fn(&StepPlan) -> Vec<StepPlan>) -> (usize, Vec<StepP
             let memory = memory(&case, rank, Zero::Zero1);
             for wrong in mistakes(plan) {
                 planted += 1;
-                if race(&memory, &two_steps(&wrong)).is_none() {
+                let entries = two_steps(&case, rank, Zero::Zero1, &wrong);
+                if race(&memory, &entries).is_none() {
                     unnoticed.push(wrong);
                 }
             }
@@ -184,6 +189,30 @@ fn a_slot_of_the_device_that_is_reused_early_is_found() {
     assert!(unnoticed.is_empty(), "{} of {planted}: {:#?}", unnoticed.len(), unnoticed[0]);
 }
 
+/// What a snapshot copies is overwritten behind it only, whichever of its marks comes too early.
+#[test]
+fn every_mark_of_a_snapshot_that_is_set_too_early_is_found() {
+    let (mut planted, mut unnoticed) = (0, 0);
+    for seed in 0..20 {
+        let case = case_of(seed, seed % 2 == 0);
+        for (rank, plan) in plans_of(&case, Zero::Zero1).iter().enumerate() {
+            let memory = memory(&case, rank, Zero::Zero1);
+            let entries = two_steps(&case, rank, Zero::Zero1, plan);
+            for i in 0..entries.len() {
+                if let Work::Save { .. } = entries[i].work {
+                    let mut wrong = entries.clone();
+                    let mark = wrong[i].mark.take();
+                    wrong.insert(i, Entry { work: Work::Rest, mark, ..wrong[i].clone() });
+                    planted += 1;
+                    unnoticed += usize::from(race(&memory, &wrong).is_none());
+                }
+            }
+        }
+    }
+    assert!(planted > 50, "{planted} marks");
+    assert_eq!(unnoticed, 0, "of {planted}");
+}
+
 #[test]
 fn marks_have_numbers_of_their_own_and_those_that_last_are_fixed() {
     for seed in 0..40 {
@@ -197,8 +226,9 @@ fn marks_have_numbers_of_their_own_and_those_that_last_are_fixed() {
                 None => entry.mark.is_none_or(|mark| mark.0 >= lasting),
             };
             assert!(plan.entries.iter().all(fixed));
+            marks.retain(|&mark| mark >= lasting);
             marks.sort_unstable();
-            assert!(marks.iter().copied().eq(0..plan.marks), "{marks:?} of {}", plan.marks);
+            assert!(marks.iter().copied().eq(lasting..plan.marks), "{marks:?} of {}", plan.marks);
         }
     }
 }

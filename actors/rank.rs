@@ -202,9 +202,9 @@ impl Rank {
             // A loader that is gone is its own fault, not this rank's.
             let _gone = data.free.send(BatchSlot::new(shape, memory));
         }
-        let pins = slots.iter().filter(|_| engine.memory.rank == 0);
+        let pins = slots.iter().filter(|_| engine.memory.rank == 0).filter_map(Slot::memory);
         // SAFETY: the slots stay mapped as long as this rank has them, and it drops them last.
-        let pinned = pins.map(|slot| unsafe { engine.device.pin(slot.memory()) });
+        let pinned = pins.map(|memory| unsafe { engine.device.pin(memory) });
         let pinned = pinned.collect::<Result<_, _>>().map_err(|e| engine.fault(e))?;
         Ok(Self {
             engine,

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::checkpoint::{CheckpointError, Manifest, Store};
 use crate::checkpointer::RunFacts;
 use crate::contract::Workload;
-use crate::snapshot::{SLOTS, SlotHead, SnapshotError, SnapshotLayout, SnapshotSlots};
+use crate::snapshot::{SlotHead, SnapshotError, SnapshotLayout, SnapshotSlots};
 use crate::supervisor::SavedState;
 use crate::transfer::initialise;
 
@@ -168,7 +168,7 @@ pub fn earlier_state(
     facts: &RunFacts,
     step: u64,
 ) -> Result<FirstState, ResumeError> {
-    for slot in (0..SLOTS).map(|i| slots.slot(i, layout)) {
+    for slot in slots.all(layout) {
         if slot.head().is_ok_and(|head| head.step > step) {
             slot.invalidate();
         }

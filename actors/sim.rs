@@ -33,7 +33,7 @@ use crate::outside::{Clock, Disk, ManualClock};
 use crate::recovery::{Policy, Recovery};
 use crate::resume::{FirstState, first_state};
 use crate::schedule::Schedule;
-use crate::snapshot::{self, Slot, SnapshotLayout, SnapshotSlots};
+use crate::snapshot::{Slot, SnapshotLayout, SnapshotSlots};
 use crate::supervisor::{Ports, RunEnd, Supervisor, SupervisorMessage};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::resources::{Floors, Resources};
@@ -115,7 +115,12 @@ impl World {
 
     /// Snapshot memory is lost with the machine.
     pub(crate) fn lose_memory(&mut self) {
-        self.slots = SnapshotSlots::create(self.layout.bytes()).expect("memory");
+        self.take_slots(self.slots.count());
+    }
+
+    /// Slots for the lives to come: so many, with nothing in them.
+    pub(crate) fn take_slots(&mut self, count: usize) {
+        self.slots = SnapshotSlots::create_some(self.layout.bytes(), count).expect("memory");
     }
 
     fn telemetry(&self, clock: &Arc<ManualClock>) -> Telemetry {
@@ -226,7 +231,7 @@ impl<'w> Life<'w> {
         let (to_telemetry, for_telemetry) = mailbox("telemetry", 4096);
         let (end_port, end) = mailbox("starter", 1);
         let abandon = Arc::new(AtomicBool::new(false));
-        let handles: Vec<_> = (0..snapshot::SLOTS).map(|i| slots.slot(i, &layout)).collect();
+        let handles = slots.all(&layout);
         let mut ports = Ports {
             ranks: Vec::new(),
             loaders: Vec::new(),

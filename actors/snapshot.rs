@@ -18,6 +18,7 @@
 //! the master rounded once, so it is not saved. For an f32 parameter the master is the parameter.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use octet_kernels::dtype::DType;
 use octet_kernels::graph::{Layout, StateId, StateUse, Variables};
@@ -29,12 +30,14 @@ use crate::contract::Workload;
 use crate::units::size;
 
 pub mod digest;
+pub mod slot;
 pub mod slots;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use digest::digest;
-pub use slots::{GoodSlot, NewestGood, SLOTS, Slot, SlotFacts, SlotHead, SlotView, SnapshotSlots};
+pub use slot::{Slot, SlotFacts, SlotHead, SlotView};
+pub use slots::{GoodSlot, NewestGood, SLOTS, SnapshotSlots};
 
 /// Bytes in front of a slot's regions: a page of fixed fields, three of cursor, the facts.
 pub const HEADER_BYTES: usize = PAGE_BYTES + CURSOR_BYTES_MAX + FACTS_BYTES_MAX;
@@ -64,14 +67,27 @@ pub enum SnapshotError {
         /// Its words.
         why: std::io::Error,
     },
-    /// The host has less memory than both slots take.
+    /// There is no file for a slot that is not in memory.
     #[error(
-        "snapshot memory takes {} and the host has {} left; take a smaller model, or a host with \
-         more memory (octet plan shows what is needed)",
+        "{}: a snapshot that passes through a file takes {}: {why}",
+        path.display(), size(*bytes as u64)
+    )]
+    File {
+        /// Where it was to be.
+        path: PathBuf,
+        /// How much was asked for.
+        bytes: usize,
+        /// The system's words.
+        why: std::io::Error,
+    },
+    /// The host has less memory than the slots take.
+    #[error(
+        "snapshot memory takes {} and the host has {} left; take a smaller model, fewer \
+         run.snapshots, or a host with more memory (octet plan shows what is needed)",
         size(*needed), size(*available)
     )]
     Host {
-        /// Bytes of both slots that are not taken yet.
+        /// Bytes of the slots that are not taken yet.
         needed: u64,
         /// What the host has.
         available: u64,

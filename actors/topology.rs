@@ -38,7 +38,7 @@ use crate::rank_memory::{RankMemory, Zero};
 use crate::recovery::{Policy, Recovery};
 use crate::resume::FirstState;
 use crate::schedule::{Schedule, Work};
-use crate::snapshot::{self, Slot, SnapshotLayout, SnapshotSlots};
+use crate::snapshot::{Slot, SnapshotLayout, SnapshotSlots};
 use crate::supervisor::{Ending, Ports, RunEnd, Supervisor, SupervisorMessage};
 use crate::telemetry::status::Status;
 use crate::telemetry::totals::Summary;
@@ -101,7 +101,7 @@ pub struct RunSetup {
     pub schedule: Schedule,
     /// What is done about trouble.
     pub policy: Policy,
-    /// Memory of both snapshot slots.
+    /// The snapshot slots.
     pub slots: Arc<SnapshotSlots>,
     /// Its layout.
     pub layout: Arc<SnapshotLayout>,
@@ -129,7 +129,7 @@ pub struct RunSetup {
 
 impl RunSetup {
     fn handles(&self) -> Vec<Slot> {
-        (0..snapshot::SLOTS).map(|i| self.slots.slot(i, &self.layout)).collect()
+        self.slots.all(&self.layout)
     }
 }
 

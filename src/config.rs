@@ -82,6 +82,7 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("run.ranks", "sums follow the lanes, not the ranks"),
     ("run.device", "CPU and GPU differ; the device stands in the manifest with its model"),
     ("run.threads", "CPU sums follow fixed chunks, not threads"),
+    ("run.snapshots", "they are where a run may go on from, not what it is"),
     ("run.zero", "it decides where state lies, not what it is"),
     ("run.steps", "only through the schedule: it is replaced by the steps of the schedule"),
     ("data.text", "the text may move; its content is the identity of the prepared data"),

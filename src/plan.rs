@@ -180,7 +180,7 @@ pub fn plan(
     let experiment = Experiment::for_target(config, vocabulary, None, machine.target)?;
     let workload: &dyn Workload = &experiment;
     let ranks = config.run.ranks;
-    let memory = Memory::of(workload, ranks, config.run.placement())?;
+    let memory = Memory::of(workload, &config.run)?;
     let largest = &memory.largest;
     let peaks = machine.peaks(experiment.matrix_dtype(), ranks);
     let costs = experiment.training().flat_map(|program| program.costs());

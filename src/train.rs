@@ -43,6 +43,7 @@ use crate::run_data::{self, DataPlace};
 use crate::text::Text;
 
 mod samples;
+mod slots;
 
 use samples::{request, sample_file, talk};
 
@@ -141,11 +142,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     };
     let store = open_store(&config, &folder.checkpoints(), &disk).with_log(folder.log());
     let layout = Arc::new(SnapshotLayout::of(&experiment));
-    let slots = match job.snapshots {
-        Some(fd) => SnapshotSlots::from_fd(fd, layout.bytes())?,
-        None => SnapshotSlots::create(layout.bytes())?,
-    };
-    slots.take_pages(Resources::read(&LocalDisk, &job.folder).available_bytes)?;
+    let slots = slots::open((job.snapshots, &job.folder), &experiment, &config, &layout)?;
     let facts = facts(&config, backend, &experiment, &tokenizer);
     let accept = job.accept_new_numerics;
     store.recover().map_err(Failure::world)?;

@@ -225,6 +225,7 @@ impl World {
 fn run_seed(seed: u64, reference: &Reference) {
     let quietly = |trace: bool| {
         let mut world = world();
+        world.take_slots(1 + seed as usize % 2);
         world.trace = Trace { on: trace, ..Trace::default() };
         let done = catch_unwind(AssertUnwindSafe(|| simulate(seed, reference, &mut world)));
         (done, world.trace.lines)

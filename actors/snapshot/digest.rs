@@ -19,7 +19,7 @@ use octet_kernels::dtype::DType;
 use serde_json::Value;
 
 use crate::snapshot::LogicalTensor;
-use crate::snapshot::slots::SlotView;
+use crate::snapshot::slot::SlotView;
 
 /// Unit of hashing.
 pub const CHUNK_BYTES: usize = 1 << 20;

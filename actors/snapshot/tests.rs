@@ -19,6 +19,8 @@ use crate::snapshot::{
 };
 use crate::units::size;
 
+mod few;
+
 /// A small run with every kind of variable: f32 and bf16 parameters, a frozen one, three states.
 pub(crate) fn variables() -> Variables {
     let mut variables = Variables::new();
@@ -358,9 +360,9 @@ fn another_size_or_too_long_a_cursor_is_refused() {
     assert!(refused.to_string().contains("12288"), "{refused}");
     assert!(matches!(slot.head(), Err(SnapshotError::Empty { .. })));
 
-    let size = SnapshotSlots::from_fd(slots.fd(), mine.bytes() + 4096).expect_err("size");
+    let size = SnapshotSlots::from_fd(slots.fd(), mine.bytes() + 4096, SLOTS).expect_err("size");
     assert!(matches!(size, SnapshotError::Size { .. }), "{size}");
-    let none = SnapshotSlots::from_fd(-1, mine.bytes()).expect_err("no descriptor");
+    let none = SnapshotSlots::from_fd(-1, mine.bytes(), SLOTS).expect_err("no descriptor");
     assert!(matches!(none, SnapshotError::Memory { .. }), "{none}");
 }
 
@@ -413,12 +415,13 @@ fn ranks_fill_disjoint_ranges_at_once() {
 fn the_first_engine_sizes_a_reserved_descriptor() {
     let (layout, other) = (layout(256), layout(4096));
     let reserved = SnapshotSlots::reserve().expect("a descriptor");
-    let first = SnapshotSlots::from_fd(reserved.as_raw_fd(), layout.bytes()).expect("empty");
+    let first = SnapshotSlots::from_fd(reserved.as_raw_fd(), layout.bytes(), SLOTS).expect("empty");
     first.slot(1, &layout).commit(7, &cursor(7), 1).expect("commit");
     drop(first);
-    let second = SnapshotSlots::from_fd(reserved.as_raw_fd(), layout.bytes()).expect("sized");
+    let second =
+        SnapshotSlots::from_fd(reserved.as_raw_fd(), layout.bytes(), SLOTS).expect("sized");
     assert_eq!(second.newest_good(&layout).good.expect("committed").head.step, 7);
-    let refused = SnapshotSlots::from_fd(reserved.as_raw_fd(), other.bytes());
+    let refused = SnapshotSlots::from_fd(reserved.as_raw_fd(), other.bytes(), SLOTS);
     assert!(matches!(refused, Err(SnapshotError::Size { .. })), "another configuration");
 }
 
@@ -429,7 +432,7 @@ fn a_child_fills_slots_that_outlive_it() {
     let layout = layout(256);
     if let Ok(number) = std::env::var(VARIABLE) {
         let number = number.parse().expect("a number");
-        let slots = SnapshotSlots::from_fd(number, layout.bytes()).expect("inherited");
+        let slots = SnapshotSlots::from_fd(number, layout.bytes(), SLOTS).expect("inherited");
         let (a, b) = (slots.slot(0, &layout), slots.slot(1, &layout));
         fill(&a, 5, 5);
         a.commit(50, &cursor(5), 5).expect("commit");

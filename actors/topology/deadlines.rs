@@ -26,7 +26,7 @@ pub fn slowest(flops: f64) -> Duration {
 
 /// Everybody whom a run can hang in: who computes, reads and writes.
 pub(super) fn heartbeats(setup: &RunSetup) -> Heartbeats {
-    let hash = Duration::from_secs_f64(setup.slots.memory().bytes() as f64 / HASHED_PER_S);
+    let hash = Duration::from_secs_f64(setup.slots.bytes() as f64 / HASHED_PER_S);
     let (checkpointer, rank) = (BEAT_DEADLINE + hash, BEAT_DEADLINE + slowest_micro_batch(setup));
     let behind = [
         (ActorName::Supervisor, BEAT_DEADLINE, BEAT_DEADLINE),

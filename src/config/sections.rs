@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use octet_actors::rank_memory::Zero;
 use octet_actors::recovery::{Policy, ROLLBACKS_MAX, WINDOW_MAX};
+use octet_actors::snapshot::SLOTS;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Invalid, require};
@@ -31,6 +32,12 @@ pub struct RunConfig {
     /// Threads of a rank on the CPU; by default the cores shared among the ranks. From 1 to 1024.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// States that host memory keeps, from 0 to 2: from the newest a run goes on when its engine
+    /// dies. With 0 a state passes through a file of the run folder on its way to a checkpoint, at
+    /// the disk's pace, and only checkpoints are gone on from. By default as many as the host has
+    /// memory for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<usize>,
 }
 
 /// The kind of device.
@@ -56,6 +63,7 @@ impl Default for RunConfig {
             deterministic: true,
             zero: 1,
             threads: None,
+            snapshots: None,
         }
     }
 }
@@ -75,6 +83,8 @@ impl RunConfig {
         let faster = || expected("true, since no route of this build is faster without it", false);
         require(self.deterministic, "run.deterministic", faster)?;
         require(self.zero <= 1, "run.zero", || expected("0 or 1", self.zero))?;
+        let snapshots = self.snapshots.unwrap_or(SLOTS);
+        require(snapshots <= SLOTS, "run.snapshots", || expected("0, 1 or 2", snapshots))?;
         let threads = self.threads.unwrap_or(1);
         let wanted = format!("a number from 1 to {THREADS_MAX}");
         let usable = (1..=THREADS_MAX).contains(&threads);

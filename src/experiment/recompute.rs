@@ -179,7 +179,7 @@ pub(super) fn settle(experiment: &mut Experiment) -> Result<()> {
         return Ok(());
     }
     let run = &experiment.config.run;
-    let memory = Memory::of(experiment, run.ranks, run.placement())?;
+    let memory = Memory::of(experiment, run)?;
     let budget = match given {
         Some(Bytes(bytes)) => usize::try_from(bytes).unwrap_or(usize::MAX),
         None => default_budget(experiment, &memory)?,

@@ -38,7 +38,7 @@ impl Blocks {
             let mut config = config.clone();
             *config.model.family.get_mut().layers() = layers;
             let experiment = Experiment::for_target(&config, vocabulary, None, target)?;
-            let memory = Memory::of(&experiment, ranks, config.run.placement())?;
+            let memory = Memory::of(&experiment, &config.run)?;
             let room = capacity(target, &memory, ranks, threads).unwrap_or(usize::MAX);
             Ok((memory.arena_bytes(), room))
         };

@@ -33,7 +33,7 @@ impl Room {
     pub fn of(config: &Config, vocabulary: usize, threads: usize) -> Result<Self, Failure> {
         let experiment = Experiment::new(config, vocabulary, None)?;
         let ranks = config.run.ranks;
-        let memory = Memory::of(&experiment, ranks, config.run.placement())?;
+        let memory = Memory::of(&experiment, &config.run)?;
         let sum = |parts: Vec<super::Part>| parts.iter().map(|part| part.bytes).sum::<usize>();
         let host = sum(host(Target::Cpu, &memory, ranks, threads));
         Ok(Self {

@@ -95,7 +95,7 @@ fn row(
     threads: usize,
 ) -> Result<Option<Row>, Failure> {
     let ranks = tried.run.ranks;
-    let memory = Memory::of(experiment, ranks, tried.run.placement())?;
+    let memory = Memory::of(experiment, &tried.run)?;
     let fixed = memory.arena_bytes() - candidates.activations_now();
     let room = match capacity(machine.target, &memory, ranks, threads) {
         Some(capacity) => capacity.checked_sub(fixed),

@@ -57,6 +57,19 @@ fn narrow_state_and_one_vector_take_less() {
 }
 
 #[test]
+fn host_memory_of_snapshots_is_that_of_the_slots() {
+    let bytes = |sets: &[&str]| {
+        let plan = planned(sets);
+        plan.host.iter().find(|part| part.name == "snapshot slots").unwrap().bytes
+    };
+    let one = bytes(&["run.snapshots=1"]);
+    assert!(one > 0);
+    assert_eq!(bytes(&["run.snapshots=2"]), 2 * one);
+    assert_eq!(bytes(&["run.snapshots=0"]), 0);
+    assert_eq!(bytes(&[]), 2 * one, "this machine has memory for two of them");
+}
+
+#[test]
 fn recompute_trades_activations_for_time() {
     let of = |policy: &str| {
         let set = format!("model.recompute={policy}");

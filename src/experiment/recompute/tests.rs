@@ -20,7 +20,7 @@ fn compile(sets: &[&str]) -> Result<Experiment, String> {
 
 fn arena(experiment: &Experiment) -> usize {
     let run = &experiment.config().run;
-    Memory::of(experiment, run.ranks, run.placement()).unwrap().arena_bytes()
+    Memory::of(experiment, run).unwrap().arena_bytes()
 }
 
 fn seconds(experiment: &Experiment) -> f64 {

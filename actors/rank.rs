@@ -268,6 +268,7 @@ impl Rank {
         while parts.peek().is_some() && !self.agreement.gives_up() {
             let batch = self.batch(ticket)?;
             for record in 0..batch.filled {
+                self.look()?;
                 beat(&self.pulse, Activity::Evaluating);
                 let index = parts.next().expect("a record for every part");
                 self.crew.forward(&self.engine, about.program, batch.record(record), 0)?;
@@ -287,11 +288,13 @@ impl Rank {
     fn drive(&mut self, step: u64) -> Result<RankReply, Fault> {
         let drive = (self.engine.memory.rank == 0).then(|| self.engine.workload.drive(step));
         let Some(Some(mut drive)) = drive else { return Ok(RankReply::Drove) };
-        let programs = self.engine.workload.programs();
+        let workload = self.engine.workload.clone();
+        let programs = workload.programs();
         let bytes = self.engine.memory.input[0].bytes.next_multiple_of(64);
         let mut record = vec![[0u64; 8]; bytes / 64];
         let mut last = None;
         loop {
+            self.look()?;
             let mut writer = Record::new(bytemuck::cast_slice_mut(&mut record));
             let fetched = last.map(|program| self.crew.fetched(&self.engine, program));
             let results = fetched.as_ref().map(|f| f as &dyn Results);

@@ -308,7 +308,7 @@ impl Supervisor {
             }
             Work::Drive { step } => RankMessage::Drive { step },
             Work::Save { step } => {
-                if self.saving.is_none() && self.save(step) {
+                if self.save(step) {
                     self.agenda.pop_front();
                     return self.advance();
                 }

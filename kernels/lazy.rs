@@ -30,7 +30,7 @@ mod tests;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Devices of `ranks` ranks that can meet. Waits for the event `missing` are left out, those of the
-/// host too.
+/// host too; then no time is refused either, so that only results tell.
 pub fn open(ranks: usize, seed: u64, missing: Option<Event>) -> Vec<Open> {
     let one = |inner| {
         let open = move || {
@@ -118,6 +118,9 @@ impl Device for LazyDevice {
     fn elapsed(&self, from: Event, to: Event) -> Result<Duration> {
         for event in [from, to] {
             if !self.streams.borrow().passed(event) {
+                if self.missing.is_some() {
+                    return Ok(Duration::ZERO);
+                }
                 return Err(Error::Device(format!("event {} is not passed", event.0)));
             }
         }

@@ -238,13 +238,18 @@ fn streams_that_run_late_in_any_order_give_the_same_bits() {
     }
 }
 
-/// Those of these events whose waits a device may leave out, and in 40 orders nobody notices.
-fn unnoticed(workload: &Arc<dyn Workload>, events: &[usize]) -> Vec<usize> {
+/// Those of these events whose waits a device may leave out, and in 40 orders what a trial gives,
+/// as far as `part` looks at it, is never another.
+fn unnoticed(
+    workload: &Arc<dyn Workload>,
+    events: &[usize],
+    part: impl Fn(Trial) -> String,
+) -> Vec<usize> {
     let leg = Leg { ranks: 2, zero: Zero::Zero1, steps: 3 };
-    let right = train(workload, 2, Zero::Zero1, 3).unwrap();
+    let right = part(train(workload, 2, Zero::Zero1, 3).unwrap());
     let noticed = |event: usize| {
-        let wrong = |seed| train_late(workload, leg, seed, Some(Event(event))) != Ok(right.clone());
-        (0..40).any(wrong)
+        let late = |seed| train_late(workload, leg, seed, Some(Event(event))).unwrap();
+        (0..40).any(|seed| part(late(seed)) != right)
     };
     events.iter().copied().filter(|&event| !noticed(event)).collect()
 }
@@ -260,8 +265,27 @@ fn a_wait_that_a_device_leaves_out_changes_the_bits() {
     let marks: Vec<usize> = within.filter(waited).map(|mark| mark.0).collect();
     let lasting = Mark::lasting(workload.layout().buckets.len());
     assert!(marks.len() > 10 && marks.iter().any(|&mark| mark < lasting), "{marks:?}");
-    let unnoticed = unnoticed(&workload, &marks);
+    let unnoticed = unnoticed(&workload, &marks, |trial| trial.digest);
     assert!(unnoticed.is_empty(), "{unnoticed:?} of {marks:?}");
+}
+
+/// A snapshot after the first step is copied out while the second changes what it copies.
+#[test]
+fn an_update_that_does_not_wait_for_a_snapshot_changes_what_it_holds() {
+    let workload = toy(DType::F32, 4);
+    let marks: Vec<usize> =
+        (0..workload.layout().buckets.len()).map(|bucket| Mark::saved(bucket).0).collect();
+    let held = |trial: Trial| trial.halfway.unwrap();
+    assert_eq!(unnoticed(&workload, &marks, held), Vec::<usize>::new());
+}
+
+#[test]
+fn a_snapshot_that_is_declared_good_too_soon_is_noticed() {
+    let workload = toy(DType::F32, 4);
+    let memory = RankMemory::new(&*workload, 2, 0, Zero::Zero1).unwrap();
+    let [_, end] = memory.snapshot_events();
+    let held = |trial: Trial| trial.digest;
+    assert_eq!(unnoticed(&workload, &[end.0], held), Vec::<usize>::new());
 }
 
 /// Trains on pretended GPUs of a machine with these settings; `None` where there can be none.
@@ -317,7 +341,8 @@ fn an_outcome_that_is_read_too_soon_is_noticed() {
     let workload = toy(DType::F32, 4);
     let memory = RankMemory::new(&*workload, 2, 0, Zero::Zero1).unwrap();
     let events: Vec<usize> = (0..ROUNDS).map(|round| memory.outcome_event(round).0).collect();
-    assert_eq!(unnoticed(&workload, &events), Vec::<usize>::new());
+    let told = |trial: Trial| format!("{:?}", trial.reports);
+    assert_eq!(unnoticed(&workload, &events, told), Vec::<usize>::new());
 }
 
 #[test]

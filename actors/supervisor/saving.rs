@@ -27,13 +27,20 @@ impl Supervisor {
     /// Has what stands after `step` steps brought to disk, as soon as a slot is free. Returns
     /// whether one is.
     pub(super) fn save(&mut self, step: u64) -> bool {
-        let slot = self.slots.take_oldest(self.clock.seconds());
+        let now = self.clock.seconds();
+        if self.saving.is_some() {
+            self.slots.waits_from(now);
+            return false;
+        }
+        let slot = self.slots.take_oldest(now);
         slot.map(|slot| self.fill(slot, step, true)).is_some()
     }
 
-    /// Has it kept in memory, if a slot is free now.
+    /// Has it kept in memory, if a slot is free now. What would pass through a file outlives
+    /// nobody, so that it would be copied for nothing.
     pub(super) fn snapshot(&mut self, step: u64) {
         if self.saving.is_none()
+            && self.slots.are_in_memory()
             && let Some(slot) = self.slots.take_if_free()
         {
             self.fill(slot, step, false);
@@ -161,13 +168,19 @@ impl Supervisor {
         self.end(if finished { Ending::Finished } else { Ending::Interrupted });
     }
 
+    /// Whether the state after `step` steps is on disk or on its way there.
+    fn is_saved(&self, step: u64) -> bool {
+        let on_its_way = self.saving.as_ref().is_some_and(|s| s.to_disk && s.step == step);
+        on_its_way || self.saved_step == Some(step)
+    }
+
     /// Puts a checkpoint before the next step if somebody has asked for one; what is on disk or on
     /// its way there, and what may have to be given up, is not saved.
     pub(super) fn save_if_asked(&mut self) {
         let is_next = matches!(self.agenda.front(), Some((_, crate::schedule::Work::Step { .. })));
         if self.asked_to_save && is_next && self.done > 0 && self.recovery.bad() == 0 {
             self.asked_to_save = false;
-            if self.saved_step != Some(self.done) {
+            if !self.is_saved(self.done) {
                 self.agenda.push_front((0, crate::schedule::Work::Save { step: self.done }));
             }
         }

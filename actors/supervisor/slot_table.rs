@@ -61,13 +61,23 @@ impl SlotTable {
     /// the call that finds one, and the wait is counted.
     pub(super) fn take_oldest(&mut self, now: f64) -> Option<usize> {
         let Some(slot) = self.take_if_free() else {
-            self.blocked_since.get_or_insert(now);
+            self.waits_from(now);
             return None;
         };
         if let Some(since) = self.blocked_since.take() {
             self.wait_ms += (now - since) * 1e3;
         }
         Some(slot)
+    }
+
+    /// The run waits for a slot, or for the snapshot that is being taken, until it takes one.
+    pub(super) fn waits_from(&mut self, now: f64) {
+        self.blocked_since.get_or_insert(now);
+    }
+
+    /// Whether what they hold outlives the engine.
+    pub(super) fn are_in_memory(&self) -> bool {
+        self.slots.iter().all(|slot| slot.memory().is_some())
     }
 
     /// As [`Self::take_oldest`] for somebody who does not wait.

@@ -348,7 +348,11 @@ impl Actor for Rank {
                 self.look()?;
                 return Ok(Flow::Continue);
             }
-            RankMessage::Stop => return Ok(Flow::Stop),
+            RankMessage::Stop => {
+                // Other ranks may still wait for what this one has to give them.
+                self.engine.device.finish().map_err(|e| self.engine.fault(e))?;
+                return Ok(Flow::Stop);
+            }
         };
         // What was given before is over before this is.
         self.look()?;

@@ -2,32 +2,27 @@
 //! supervisor or disk. Public for the tests of other packages; not part of a run.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, unbounded};
 use octet_kernels::device::{Backend, Open};
 use octet_kernels::lazy;
 
-use crate::actor::{Actor, Closed, Port};
-use crate::agreement::Agreement;
 use crate::contract::Workload;
-use crate::engine::Engine;
 use crate::fault::{ActorName, Fault};
-use crate::loader::{BatchSlot, Loader, LoaderMessage, Order};
-use crate::outside::SystemClock;
-use crate::rank::{DataPath, Rank, RankEnds, RankMessage, RankReply, StepNumbers, StepOutcome};
-use crate::rank_memory::{RankMemory, Zero};
+use crate::rank::StepOutcome;
+use crate::rank_memory::Zero;
 use crate::report::StepReport;
 use crate::snapshot::{LogicalTensor, Slot, SnapshotLayout, SnapshotSlots};
 use crate::step_report::{StepAt, Times, step_report};
 use crate::transfer::initialise;
 
+mod stand;
 mod toy;
 
+use stand::{Stand, Tried};
 pub use toy::{Fill, Shape, Talk, Toy, adamw};
 
 /// What a trial on plain threads gave.
@@ -43,6 +38,9 @@ pub struct Trial {
     pub tensors: BTreeMap<String, Vec<u8>>,
     /// Digest of a snapshot that was copied out while the steps after it went on: half of them.
     pub halfway: Option<String>,
+    /// Order-free sum of the master weights in the snapshot at the end, each rank's as soon as it
+    /// has said that its part is there.
+    pub copied: u64,
 }
 
 impl Trial {
@@ -88,8 +86,8 @@ pub fn train_in_legs(workload: &Arc<dyn Workload>, legs: &[Leg]) -> Result<Trial
     let other = train_in(workload, legs, Setting { devices: &late, ..Setting::default() })?;
     // Losses may be no numbers, which are not equal to themselves.
     let all = |trial: &Trial| {
-        let Trial { digest, halfway, reports, attempts, .. } = trial;
-        format!("{digest} {halfway:?} {reports:?} {attempts:?}")
+        let Trial { digest, halfway, copied, reports, attempts, .. } = trial;
+        format!("{digest} {halfway:?} {copied} {reports:?} {attempts:?}")
     };
     if all(&trial) != all(&other) {
         let what = format!("late streams give {}\nand not {}", all(&other), all(&trial));
@@ -195,10 +193,12 @@ pub fn train_in(
         (setting.first_values)(&parameter.name, unsafe { values.as_mut_slice() });
     }
     let times = Times { seconds: 1.0, checkpoint_ms: 0.0 };
-    let (mut reports, mut attempts, mut late) = (Vec::new(), Vec::new(), false);
+    let (mut reports, mut attempts) = (Vec::new(), Vec::new());
+    let (mut late, mut copied) = (false, 0u64);
     for leg in legs {
         let first = reports.len() as u64;
-        let by_rank = run_leg(workload, leg, [&slot, &halfway], first, setting)?;
+        let (by_rank, sums) = run_leg(workload, leg, [&slot, &halfway], first, setting)?;
+        copied = sums;
         late |= by_rank.iter().flatten().any(|tried| tried.saving);
         for step in 0..leg.steps {
             let of_step = |rank: &Vec<Tried>| rank[step as usize].outcome.clone();
@@ -223,7 +223,7 @@ pub fn train_in(
     let view = slot.view().expect("it was committed");
     let tensor = |t: &LogicalTensor| (t.name.clone(), view.bytes(t).to_vec());
     let tensors = layout.tensors().iter().map(tensor).collect();
-    Ok(Trial { digest, reports, attempts, tensors, halfway })
+    Ok(Trial { digest, reports, attempts, tensors, halfway, copied })
 }
 
 /// What every step said to every rank: by rank, then by step.
@@ -239,27 +239,19 @@ pub fn outcomes(
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
     let both = [0, 1].map(|i| slots.slot(i, &layout));
     initialise(&**workload, &both[0]);
-    let by_rank = run_leg(workload, leg, both.each_ref(), 0, setting)?;
+    let (by_rank, _) = run_leg(workload, leg, both.each_ref(), 0, setting)?;
     let outcome = |rank: Vec<Tried>| rank.into_iter().map(|tried| tried.outcome).collect();
     Ok(by_rank.into_iter().map(outcome).collect())
 }
 
-/// A step as one rank saw it.
-struct Tried {
-    attempts: usize,
-    outcome: StepOutcome,
-    /// A snapshot of an earlier state was still being copied out, which the update waits for.
-    saving: bool,
-}
-
-/// Outcomes by rank, then by step.
+/// Outcomes by rank, then by step; and the sum of what all ranks have copied out at the end.
 fn run_leg(
     workload: &Arc<dyn Workload>,
     leg: &Leg,
     slots: [&Slot; 2],
     first: u64,
     setting: Setting<'_>,
-) -> Result<Vec<Vec<Tried>>, Fault> {
+) -> Result<(Vec<Vec<Tried>>, u64), Fault> {
     let Leg { ranks, zero, steps } = *leg;
     let mut stands = Vec::new();
     for (rank, open) in (setting.devices)(ranks).into_iter().enumerate() {
@@ -272,113 +264,10 @@ fn run_leg(
             stand.run(first..first + steps)
         }));
     }
-    stands.into_iter().map(|stand| stand.join().expect("a rank panicked")).collect()
-}
-
-/// One rank and its loader, fed by hand.
-struct Stand {
-    rank: Rank,
-    loader: Loader,
-    replies: Receiver<RankReply>,
-    free: Receiver<BatchSlot>,
-    attempts: usize,
-    watch: Option<Watch>,
-    passed_over: u64,
-    halfway: u64,
-}
-
-impl Stand {
-    fn new(
-        workload: &Arc<dyn Workload>,
-        open: Open,
-        rank: usize,
-        ranks: usize,
-        zero: Zero,
-        slots: [Slot; 2],
-    ) -> Self {
-        let memory = RankMemory::new(&**workload, ranks, rank, zero).expect("a plan");
-        let (full_in, full) = unbounded();
-        let (free_in, free) = unbounded();
-        let to_rank = Port::new(move |slot| full_in.send(slot).map_err(|_| Closed));
-        let loader = Loader::new(workload.clone(), &memory.tree, rank, to_rank);
-        let (replies_in, replies) = unbounded();
-        let (device, communicator) = open().expect("the CPU is there");
-        let engine = Engine::new(workload.clone(), memory, device).expect("memory");
-        poison(&engine);
-        let ends = RankEnds {
-            slots: slots.to_vec(),
-            data: DataPath { full, free: free_in },
-            clock: Arc::new(SystemClock::new()),
-            supervisor: Port::new(move |reply| replies_in.send(reply).map_err(|_| Closed)),
-            evaluator: Port::new(|_| Ok(())),
-            agreement: Arc::new(Agreement::default()),
-            pulse: None,
-        };
-        let attempts = workload.attempts();
-        let rank = Rank::new(engine, communicator, ends).expect("memory");
-        Self { rank, loader, replies, free, attempts, watch: None, passed_over: 0, halfway: 0 }
-    }
-
-    fn run(mut self, steps: Range<u64>) -> Result<Vec<Tried>, Fault> {
-        self.rank.apply(RankMessage::Restore { slot: 0 })?;
-        assert_eq!(self.replies.recv(), Ok(RankReply::Restored));
-        let mut outcomes = Vec::new();
-        for step in steps {
-            for attempt in 0..self.attempts {
-                let outcome = self.step(step, attempt)?;
-                let saving = self.rank.is_saving();
-                if !outcome.overflow || attempt + 1 == self.attempts {
-                    outcomes.push(Tried { attempts: attempt + 1, outcome, saving });
-                    break;
-                }
-            }
-            self.rank.apply(RankMessage::Drive { step: step + 1 })?;
-            let replies: Vec<RankReply> = self.replies.try_iter().collect();
-            assert_eq!(replies.last(), Some(&RankReply::Drove));
-            if step + 1 == self.halfway {
-                self.rank.apply(RankMessage::Snapshot { slot: 1 })?;
-            }
-        }
-        self.rank.apply(RankMessage::Snapshot { slot: 0 })?;
-        while self.rank.is_saving() {
-            self.rank.look()?;
-        }
-        Ok(outcomes)
-    }
-
-    fn step(&mut self, step: u64, attempt: usize) -> Result<StepOutcome, Fault> {
-        let ticket = step * self.attempts as u64 + attempt as u64;
-        while let Ok(slot) = self.free.try_recv() {
-            self.loader.apply(LoaderMessage::Free(slot))?;
-        }
-        let batch = step + self.passed_over;
-        self.loader.apply(LoaderMessage::Order(Order::Step { ticket, batch, attempt }))?;
-        // What the message `Step` does, in its three parts.
-        let ready = self.rank.make_ready(ticket, batch, attempt)?;
-        let watch = |moment| self.watch.iter().for_each(|watch| watch(step, moment));
-        watch(Moment::Before);
-        let numbers = StepNumbers { step, batch, updates: Some(step) };
-        let given = self.rank.step(&ready, numbers)?;
-        watch(Moment::After);
-        let reply = self.rank.outcome(ready, &given)?;
-        self.rank.look()?;
-        match reply {
-            RankReply::Stepped(outcome) => Ok(*outcome),
-            other => panic!("instead of a step: {other:?}"),
-        }
-    }
-}
-
-/// Fills what a run must not rely on with NaN: nobody reads an activation, an input or a step
-/// buffer that was not written before.
-fn poison(engine: &Engine) {
-    let memory = &engine.memory;
-    let [one, other] = memory.input;
-    for span in [memory.activations, one, other, memory.step, memory.staging] {
-        // SAFETY: nobody else has the memory yet.
-        unsafe { engine.device.upload(&vec![0xFF; span.bytes], engine.slice(span)) }
-            .expect("memory");
-    }
+    let joined = stands.into_iter().map(|stand| stand.join().expect("a rank panicked"));
+    let (by_rank, sums): (Vec<_>, Vec<u64>) =
+        joined.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    Ok((by_rank, sums.into_iter().fold(0, u64::wrapping_add)))
 }
 
 /// Whether a folder or file that a test would like to use is there; says so on stderr if not.

@@ -14,8 +14,8 @@ use crate::ops::Stream;
 #[cfg(test)]
 mod tests;
 
-/// For about so many pieces of work one stream is slower than all others.
-const SLOW_FOR: u64 = 32;
+/// For about so many pieces of work one stream is slower than all others: for a while, or for steps.
+const SLOW_FOR: [u64; 3] = [32, 256, 4096];
 
 /// Work that waits for its turn.
 pub type Work = Box<dyn FnOnce() -> Result<()>>;
@@ -38,13 +38,17 @@ pub struct Streams {
     failed: Option<String>,
     /// A stream that stands still for a while, unless it alone may go on.
     slow: usize,
+    slow_for: u64,
     state: u64,
 }
 
 impl Streams {
     /// Empty streams whose order follows from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { state: seed, ..Self::default() }
+        let slow_for = SLOW_FOR[(seed % SLOW_FOR.len() as u64) as usize];
+        let mut streams = Self { slow_for, state: seed, ..Self::default() };
+        streams.slow = streams.below(STREAMS as u64 + 1) as usize;
+        streams
     }
 
     /// Gives work to a stream.
@@ -144,7 +148,7 @@ impl Streams {
         if ready.is_empty() {
             return Ok(false);
         }
-        if self.below(SLOW_FOR) == 0 {
+        if self.below(self.slow_for) == 0 {
             self.slow = self.below(STREAMS as u64 + 1) as usize;
         }
         if ready.len() > 1 {

@@ -1,6 +1,9 @@
 //! The arena of one rank: every region, by reason. What `octet plan` prints is what a run takes.
 //!
-//! Owns the layout of the regions; the bytes belong to the rank's device thread.
+//! Owns the layout of the regions; the bytes belong to the rank's device thread. Regions are sized
+//! for the rank that needs most of each, so that they lie at the same offset on all ranks: a peer
+//! addresses them by its own plan. Only metrics, which nobody else reads and which come last, are
+//! as large as this rank's own steps need.
 
 use std::ops::Range;
 
@@ -16,6 +19,8 @@ use crate::outcome::ROUNDS;
 use crate::step_plan::{StepPlan, check_meetings};
 
 mod norm;
+#[cfg(test)]
+mod tests;
 
 pub use norm::NormLayout;
 
@@ -108,7 +113,10 @@ impl RankMemory {
         let tree = LaneTree::new(workload.batch().lanes, ranks)?;
         let owners = workload.ownership(ranks);
         let (kept, kept_at) = kept(layout, &owners, rank, zero);
-        let kept_elements = kept.iter().map(|range| range.len()).sum();
+        let kept_elements = match zero {
+            Zero::Zero0 => layout.elements,
+            Zero::Zero1 => (0..ranks).map(|rank| owners.elements(rank)).max().unwrap_or(0),
+        };
         let narrow = layout.buckets.iter().any(|b| b.dtype.is_narrow());
         let Most { rows, marks, calls } = Most::new(workload, ranks, rank, zero)?;
         let norm = NormLayout::new(layout, &owners, ranks);
@@ -138,7 +146,7 @@ impl RankMemory {
                 .into_iter()
                 .map(|plane| (plane, arena.reserve(plane.title(), plane.bytes(kept_elements))))
                 .collect(),
-            gradients: (0..tree.buffers(rank))
+            gradients: (0..tree.max_buffers())
                 .map(|i| arena.reserve(format!("gradients {i}"), layout.elements * 4))
                 .collect(),
             states: arena.reserve("states", layout.state_bytes),
@@ -147,13 +155,13 @@ impl RankMemory {
                 .map(|i| arena.reserve(format!("input record {i}"), largest(|p| p.input_bytes))),
             activations: arena.reserve("activations", largest(|p| p.activation_bytes)),
             libraries: arena.reserve("library workspace", largest(|p| p.target.library_bytes())),
-            staging: arena.reserve("staging", staging_bytes(workload, &owners, &tree, rank)),
+            staging: arena.reserve("staging", staging_bytes(workload, &owners, &tree)),
             norm_sums: arena.reserve("norm", norm.bytes()),
             norm_order: arena.reserve("norm order", size_of_val(&norm.order[..])),
             decision: arena.reserve("decision", size_of::<Decision>()),
             fingerprints: arena.reserve("fingerprints", (layout.buckets.len() + 1) * 8),
-            metrics: arena.reserve("metrics", rows * columns * METRIC_BYTES),
             arguments: [0, 1].map(|i| arena.reserve(format!("run arguments {i}"), ARGUMENT_BYTES)),
+            metrics: arena.reserve("metrics", rows * columns * METRIC_BYTES),
             norm,
             owners,
             arena,
@@ -266,19 +274,15 @@ pub fn scalars(program: &octet_kernels::graph::Program) -> usize {
     program.fetches().filter(|(_, spec)| spec.bytes() == METRIC_BYTES).count()
 }
 
-/// The pieces of a shard that other ranks send, for the bucket where they take most; or what they
-/// send of the largest step sum.
-fn staging_bytes(
-    workload: &dyn Workload,
-    owners: &Ownership,
-    tree: &LaneTree,
-    rank: usize,
-) -> usize {
-    let (layout, states) = (workload.layout(), workload.variables().states());
-    let foreign = tree.pieces().iter().filter(|piece| piece.rank != rank).count();
-    let shard =
-        (0..layout.buckets.len()).map(|bucket| owners.shard(bucket, rank).len()).max().unwrap_or(0);
+/// The pieces of a shard that other ranks send, for the rank and bucket where they take most; or
+/// what they send of the largest step sum.
+fn staging_bytes(workload: &dyn Workload, owners: &Ownership, tree: &LaneTree) -> usize {
+    let (buckets, states) = (workload.layout().buckets.len(), workload.variables().states());
+    let pieces = tree.pieces();
+    let foreign = |rank: usize| pieces.iter().filter(|piece| piece.rank != rank).count();
+    let shard = |rank| (0..buckets).map(|b| owners.shard(b, rank).len()).max().unwrap_or(0);
+    let staged = (0..tree.ranks()).map(|rank| foreign(rank) * shard(rank)).max().unwrap_or(0);
     let sums = states.iter().filter(|state| state.usage == StateUse::StepSum);
     let bytes = |state: &State| all_reduce_staging(state.bytes(), state.dtype, tree.ranks());
-    (foreign * shard * size_of::<f32>()).max(sums.map(bytes).max().unwrap_or(0))
+    (staged * size_of::<f32>()).max(sums.map(bytes).max().unwrap_or(0))
 }

@@ -53,8 +53,12 @@ pub struct StepReport {
     pub mfu: Option<f64>,
     /// Where it waited.
     pub wait_ms: WaitMs,
-    /// By bucket: the order-free fingerprint of the updated parameters.
-    pub fingerprint: Vec<u64>,
+    /// The order-free fingerprint of the updated parameters: the wrapping sum of [`Self::buckets`].
+    #[serde(deserialize_with = "combined")]
+    pub fingerprint: u64,
+    /// By bucket: its fingerprint. Not in the log: telemetry records some in a file beside it.
+    #[serde(skip)]
+    pub buckets: Vec<u64>,
 }
 
 /// What a run has counted over its whole life, what was done again included. It never gets less.
@@ -141,6 +145,20 @@ pub(crate) fn mean(sum: f64, terms: u64) -> f64 {
 /// JSON has no NaN and no infinity: they are written as null, and null is read as NaN.
 fn not_finite_if_null<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
+
+/// Logs of earlier builds have the fingerprint of every bucket.
+fn combined<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Fingerprint {
+        Combined(u64),
+        Buckets(Vec<u64>),
+    }
+    Ok(match Fingerprint::deserialize(from)? {
+        Fingerprint::Combined(sum) => sum,
+        Fingerprint::Buckets(buckets) => buckets.into_iter().fold(0, u64::wrapping_add),
+    })
 }
 
 fn named_not_finite_if_null<'de, D>(from: D) -> Result<Vec<(String, f64)>, D::Error>

@@ -72,9 +72,9 @@ pub fn step_report(
     let of_step = workload.samples_of(batch);
     let tokens = of_step * workload.tokens_per_sample();
     let longest = |ms: fn(&StepOutcome) -> f64| outcomes.iter().map(ms).fold(0.0, f64::max);
-    let mut fingerprint = vec![0u64; workload.layout().buckets.len()];
+    let mut buckets = vec![0u64; workload.layout().buckets.len()];
     for outcome in outcomes {
-        let parts = fingerprint.iter_mut().zip(&outcome.fingerprint);
+        let parts = buckets.iter_mut().zip(&outcome.fingerprint);
         parts.for_each(|(sum, part)| *sum = sum.wrapping_add(*part));
     }
     StepReport {
@@ -96,7 +96,8 @@ pub fn step_report(
             reduce: longest(|o| o.reduce_ms),
             checkpoint: times.checkpoint_ms,
         },
-        fingerprint,
+        fingerprint: buckets.iter().fold(0, |sum, bucket| sum.wrapping_add(*bucket)),
+        buckets,
     }
 }
 

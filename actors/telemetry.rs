@@ -1,8 +1,9 @@
 //! Telemetry: what a run tells the outside. Metrics, log lines, progress, the summary.
 //!
-//! Owns `log.jsonl`, the registry of metrics and the totals of the run. It decides nothing: a
-//! warning is a line, not an action. A disk that is full for a while costs no line: lines wait in
-//! memory, up to a limit. Starting, restarting and resuming are one path: read the log, go on.
+//! Owns `log.jsonl` and `fingerprints.jsonl`, the registry of metrics and the totals of the run. It
+//! decides nothing: a warning is a line, not an action. A disk that is full for a while costs no
+//! line of the log: lines wait in memory, up to a limit. Starting, restarting and resuming are one
+//! path: read the log, go on.
 
 pub mod metrics;
 pub mod resources;
@@ -22,7 +23,7 @@ use crate::fault::{ActorName, Fault};
 use crate::outside::{Clock, Disk, DiskError};
 use crate::recovery::Skips;
 use crate::report::{Counts, EvaluationReport, RollBackReport, StepReport};
-use crate::run_folder::log::{Line, Log, for_each_line};
+use crate::run_folder::log::{BucketLine, Line, Log, for_each_line};
 use crate::run_folder::replace_json;
 use crate::supervisor::SavedState;
 
@@ -108,6 +109,10 @@ pub struct TelemetrySetup {
     pub log: PathBuf,
     /// The file of the summary.
     pub summary: PathBuf,
+    /// The file of the fingerprints of buckets.
+    pub fingerprints: PathBuf,
+    /// The steps after which those are recorded.
+    pub recorded: Box<dyn Fn(u64) -> bool + Send>,
     /// When to warn about memory and disk.
     pub floors: Floors,
     /// Measures memory and disk.
@@ -134,6 +139,7 @@ impl fmt::Debug for TelemetrySetup {
 pub struct Telemetry {
     setup: TelemetrySetup,
     log: Log,
+    buckets: Log<BucketLine>,
     backlog: VecDeque<Line>,
     totals: Totals,
     watch: Watch,
@@ -160,10 +166,14 @@ impl Telemetry {
         let mut totals = Totals::default();
         let (log, unreadable) =
             Log::open(setup.disk.clone(), &setup.log, |line| totals.add(line)).map_err(world)?;
+        // Whatever of it cannot be read names no bucket.
+        let (buckets, _unreadable) =
+            Log::open(setup.disk.clone(), &setup.fingerprints, |_| ()).map_err(world)?;
         setup.metrics.resume(&totals);
         let now = setup.clock.monotonic();
         let mut telemetry = Self {
             log,
+            buckets,
             backlog: VecDeque::new(),
             earlier_s: totals.wall_time_s(),
             totals,
@@ -205,6 +215,18 @@ impl Telemetry {
     fn count(&mut self, add: impl FnOnce(&mut Counts)) -> Result<(), Fault> {
         add(self.totals.counts_mut());
         self.publish_time()
+    }
+
+    /// Records what a step made of every bucket. What the disk refuses is noted, and given up.
+    fn record(&mut self, report: &StepReport) -> Result<(), Fault> {
+        let StepReport { step, buckets, .. } = report;
+        if buckets.is_empty() || !(self.setup.recorded)(*step) {
+            return Ok(());
+        }
+        match self.buckets.append(&BucketLine { step: *step, buckets: buckets.clone() }) {
+            Ok(()) => Ok(()),
+            Err(error) => self.note(format!("{error}; fingerprints of buckets are not recorded")),
+        }
     }
 
     fn note(&mut self, what: String) -> Result<(), Fault> {
@@ -252,14 +274,18 @@ impl Telemetry {
     fn rewind_log(&mut self) -> Result<(), DiskError> {
         let Some((step, skips)) = &self.rewind else { return Ok(()) };
         let mut totals = Totals::default();
-        let mut given_up = false;
+        // The last step that counts.
+        let mut last = *step;
         let is_void = |line: &Line| {
-            if let Line::Step(report) = line {
-                given_up |= report.batch != skips.other_batch(report.step - 1);
+            if let Line::Step(report) = line
+                && report.batch != skips.other_batch(report.step - 1)
+            {
+                last = last.min(report.step - 1);
             }
-            line.step().is_some_and(|of| given_up || of > *step)
+            line.step().is_some_and(|of| of > last)
         };
         let rewound = self.log.drop_lines(is_void, |line| totals.add(line))?;
+        self.buckets.rewind(last, |_| ())?;
         self.rewind = None;
         if rewound.unreadable > 0 {
             let what =
@@ -346,6 +372,7 @@ impl Actor for Telemetry {
                 // The last time line has a part of this step already: time and step are told apart
                 // by another, or a reader of the log would count that part twice.
                 let began = now.saturating_sub(Duration::from_secs_f64(report.step_ms / 1e3));
+                self.record(&report)?;
                 self.publish(Line::Step(report))?;
                 if began < self.timed {
                     self.publish_time()?;

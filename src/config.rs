@@ -23,7 +23,8 @@ pub use batch::BatchConfig;
 pub use error::{ConfigError, Invalid, Place};
 pub use origins::Origins;
 pub use sections::{
-    CheckpointConfig, Device, EvaluateConfig, RecoveryConfig, RunConfig, SampleConfig, WebConfig,
+    CheckpointConfig, Device, EvaluateConfig, LogConfig, RecoveryConfig, RunConfig, SampleConfig,
+    WebConfig,
 };
 pub use tracks::{TaskConfig, TrackConfig, Weight};
 
@@ -72,6 +73,8 @@ pub struct Config {
     pub evaluate: EvaluateConfig,
     /// Text that the model writes while it is trained.
     pub sample: SampleConfig,
+    /// What is written beside the log of the steps.
+    pub log: LogConfig,
     /// Metrics, dashboard and control over HTTP.
     pub web: WebConfig,
 }
@@ -81,6 +84,7 @@ pub struct Config {
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("run.ranks", "sums follow the lanes, not the ranks"),
     ("run.device", "CPU and GPU differ; the device stands in the manifest with its model"),
+    ("run.bucket", "what it comes to for the model stands in the manifest"),
     ("run.threads", "CPU sums follow fixed chunks, not threads"),
     ("run.snapshots", "they are where a run may go on from, not what it is"),
     ("run.zero", "it decides where state lies, not what it is"),
@@ -117,6 +121,7 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("sample.top_k", "sampling observes"),
     ("sample.top_p", "sampling observes"),
     ("sample.seed", "sampling observes, with random numbers of its own"),
+    ("log.fingerprints", "logging observes"),
     ("web.address", "serving observes"),
 ];
 

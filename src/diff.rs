@@ -1,4 +1,5 @@
-//! Where two runs part: the first step, and the buckets whose fingerprints differ in it.
+//! Where two runs part: the first step, and the buckets whose fingerprints differ then, or at the
+//! first step from there on for which both have recorded them.
 //!
 //! Compares what two run folders say: configurations, data, logs, checkpoints. Prohibition: reads
 //! no tensors and runs nothing.
@@ -8,8 +9,8 @@ use std::collections::BTreeMap;
 use octet_actors::checkpoint::Manifest;
 use octet_actors::outside::{Disk, LocalDisk};
 use octet_actors::report::StepReport;
-use octet_actors::run_folder::log::{Line, for_each_line};
-use octet_kernels::graph::{Granularity, Layout};
+use octet_actors::run_folder::log::{BucketLine, Line, for_each_line};
+use octet_kernels::graph::Layout;
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -20,7 +21,7 @@ use crate::inspect::checkpoints;
 use crate::look::{Holds, Run};
 use crate::models::ModelSize;
 use crate::run_data::DataPlace;
-use crate::train::{DATA_FACT, LOG};
+use crate::train::{DATA_FACT, FINGERPRINTS, LOG};
 
 #[cfg(test)]
 mod tests;
@@ -82,7 +83,9 @@ pub struct TaskDifference {
 pub struct BucketDifference {
     /// Steps done.
     pub step: u64,
-    /// The buckets, with their parameters.
+    /// The first step from there on for which both have recorded buckets that differ.
+    pub recorded: Option<u64>,
+    /// The buckets that differ then, with their parameters.
     pub buckets: Vec<Bucket>,
 }
 
@@ -117,12 +120,15 @@ pub fn diff(a: &Run, b: &Run) -> Result<Difference, Failure> {
     let ((digests_a, data_a), (digests_b, data_b)) = (digests(a)?, digests(b)?);
     let checkpoint = first_difference(&digests_a, &digests_b);
     let names = names(&a.config);
-    let fingerprint = parting.buckets.map(|(step, numbers)| {
+    let records = [buckets(a)?, buckets(b)?];
+    let fingerprint = parting.fingerprint.map(|step| {
         let named = |bucket: usize| Bucket {
             bucket,
             parameters: names.get(bucket).cloned().unwrap_or_default(),
         };
-        BucketDifference { step, buckets: numbers.into_iter().map(named).collect() }
+        let (recorded, numbers) = other_buckets(&records[0], &records[1], step).unzip();
+        let buckets = numbers.unwrap_or_default().into_iter().map(named).collect();
+        BucketDifference { step, recorded, buckets }
     });
     let data = data_a.or_else(|| place(a)).zip(data_b.or_else(|| place(b)));
     let newest = [&digests_a, &digests_b]
@@ -186,20 +192,43 @@ fn same(x: f64, y: f64) -> bool {
     x == y || (x.is_nan() && y.is_nan())
 }
 
+/// Recorded fingerprints of buckets, by step.
+type Buckets = BTreeMap<u64, Vec<u64>>;
+
+fn buckets(run: &Run) -> Result<Buckets, Failure> {
+    let (path, mut records) = (run.folder.join(FINGERPRINTS), Buckets::new());
+    if LocalDisk.exists(&path) {
+        let add = |BucketLine { step, buckets }| drop(records.insert(step, buckets));
+        for_each_line(&LocalDisk, &path, add).map_err(Failure::user)?;
+    }
+    Ok(records)
+}
+
+/// The first step of at least `step` for which both have other buckets, and which.
+fn other_buckets(a: &Buckets, b: &Buckets, step: u64) -> Option<(u64, Vec<usize>)> {
+    let both = a.range(step..).filter_map(|(step, one)| Some((step, one, b.get(step)?)));
+    let other = |(&step, one, other): (&u64, &Vec<u64>, &Vec<u64>)| {
+        let differs = |&i: &usize| one.get(i) != other.get(i);
+        let numbers: Vec<usize> = (0..one.len().max(other.len())).filter(differs).collect();
+        (!numbers.is_empty()).then_some((step, numbers))
+    };
+    both.map(other).find_map(|found| found)
+}
+
 /// Where two logs part.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Parting {
     /// Common steps before it.
     equal: u64,
     loss: Option<LossDifference>,
-    /// The step and its buckets.
-    buckets: Option<(u64, Vec<usize>)>,
+    /// The step.
+    fingerprint: Option<u64>,
 }
 
 impl Parting {
     /// The first step in which anything differs.
     pub(crate) fn first(&self) -> Option<u64> {
-        let steps = [self.loss.as_ref().map(|loss| loss.step), self.buckets.as_ref().map(|b| b.0)];
+        let steps = [self.loss.as_ref().map(|loss| loss.step), self.fingerprint];
         steps.into_iter().flatten().min()
     }
 
@@ -214,12 +243,10 @@ impl Parting {
                 let tracks = tracks(one, other);
                 parting.loss = Some(LossDifference { step, loss, grad_norm, tracks });
             }
-            if one.fingerprint != other.fingerprint && parting.buckets.is_none() {
-                let longest = one.fingerprint.len().max(other.fingerprint.len());
-                let differs = |&i: &usize| one.fingerprint.get(i) != other.fingerprint.get(i);
-                parting.buckets = Some((step, (0..longest).filter(differs).collect()));
+            if one.fingerprint != other.fingerprint {
+                parting.fingerprint.get_or_insert(step);
             }
-            if parting.loss.is_none() && parting.buckets.is_none() {
+            if parting.loss.is_none() && parting.fingerprint.is_none() {
                 parting.equal += 1;
             }
         }
@@ -270,7 +297,7 @@ fn names(config: &Config) -> Vec<Vec<String>> {
     let Ok(Composition { variables, .. }) = Composition::new(config, size) else {
         return Vec::new();
     };
-    let layout = Layout::new(&variables, Granularity::default());
+    let layout = Layout::new(&variables, config.run.granularity(&variables));
     let name = |id: &octet_kernels::graph::ParameterId| variables.parameters()[id.0].name.clone();
     layout.buckets.iter().map(|bucket| bucket.parameters.iter().map(name).collect()).collect()
 }

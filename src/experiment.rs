@@ -12,9 +12,7 @@ use octet_actors::contract::{
 };
 use octet_actors::fault::{ActorName, Fault};
 use octet_kernels::error::{Error, Result};
-use octet_kernels::graph::{
-    Granularity, Init, Layout, Mix, ParameterId, Policy, Program, Target, Variables,
-};
+use octet_kernels::graph::{Init, Layout, Mix, ParameterId, Policy, Program, Target, Variables};
 use octet_kernels::update::OptimizerSpec;
 
 use crate::composition::{Composition, Track};
@@ -115,7 +113,8 @@ impl Experiment {
     ) -> std::result::Result<Self, Failure> {
         let max_positions = config.batch.sequence_length;
         let composition = Composition::new(config, ModelSize { vocabulary, max_positions })?;
-        let layout = Layout::new(&composition.variables, Granularity::default());
+        let granularity = config.run.granularity(&composition.variables);
+        let layout = Layout::new(&composition.variables, granularity);
         let mut experiment = Self {
             config: config.clone(),
             target,

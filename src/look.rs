@@ -22,7 +22,7 @@ use octet_actors::supervisor::Ending;
 use octet_actors::telemetry::Observer;
 use octet_actors::topology::{Begin, RunSetup, run};
 use octet_kernels::dtype::DType;
-use octet_kernels::graph::{Granularity, Layout};
+use octet_kernels::graph::Layout;
 
 use crate::backend::Chosen;
 use crate::composition::Composition;
@@ -337,7 +337,7 @@ pub fn parameters(run: &Run) -> Result<BTreeMap<String, Vec<f32>>, Failure> {
     let vocabulary = run.config.model.vocabulary.ok_or_else(missing)?;
     let size = ModelSize { vocabulary, max_positions: run.config.batch.sequence_length };
     let Composition { variables, .. } = Composition::new(&run.looking()?, size)?;
-    let layout = Layout::new(&variables, Granularity::default());
+    let layout = Layout::new(&variables, run.config.run.granularity(&variables));
     let layout = Arc::new(SnapshotLayout::new(&variables, &layout, &[]));
     let slots = SnapshotSlots::create(layout.bytes())?;
     let slot = slots.slot(0, &layout);

@@ -20,14 +20,15 @@ use octet_actors::run_folder::log::{Line, for_each_line};
 use octet_actors::run_folder::{LOCK_PATIENCE, RunFolder, Start, check_place};
 use octet_actors::schedule::{Schedule, Work};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
+use octet_actors::telemetry::Observer;
 use octet_actors::telemetry::metrics::Metrics;
-use octet_actors::telemetry::resources::{Floors, Resources};
+use octet_actors::telemetry::resources::Resources;
 use octet_actors::telemetry::status::Status;
-use octet_actors::telemetry::{Observer, TelemetrySetup};
 use octet_actors::topology::deadlines::slowest;
 use octet_actors::topology::{Begin, Finished, RunSetup, run};
 use octet_actors::web::{Web, WebSetup, listen};
 use octet_kernels::device::Backend;
+use octet_kernels::graph::layout::BUCKET_ELEMENTS;
 
 use crate::backend::Chosen;
 use crate::beginning::{Beginning, begun, go_on, save_first};
@@ -44,6 +45,7 @@ use crate::text::Text;
 
 mod samples;
 mod slots;
+mod telemetry;
 
 use samples::{request, sample_file, talk};
 
@@ -52,11 +54,11 @@ pub const LOG: &str = "log.jsonl";
 /// The summary of a run, in its folder.
 pub const SUMMARY: &str = "summary.json";
 
+/// The fingerprints of buckets, in the folder of a run.
+pub const FINGERPRINTS: &str = "fingerprints.jsonl";
+
 /// A run without a step for this long is not well.
 const STEP_PATIENCE: Duration = Duration::from_secs(600);
-
-/// Memory and disk below which telemetry warns.
-const FLOORS: Floors = Floors { available_bytes: 1 << 30, free_disk_bytes: 2 << 30 };
 
 /// A run that is to be trained.
 #[derive(Debug, Clone)]
@@ -276,7 +278,7 @@ pub(crate) fn setup(
         layout: saving.layout,
         store: saving.store,
         facts: saving.facts,
-        telemetry: telemetry(place, &clock, (metrics, status.clone()), observer),
+        telemetry: telemetry::setup(config, place, &clock, (metrics, status.clone()), observer),
         status,
         clock,
         interrupts: crossbeam::channel::never(),
@@ -367,6 +369,9 @@ pub(crate) const DATA_FACT: &str = "the prepared data";
 /// The name of the digest of its tokenizer.
 pub(crate) const TOKENIZER_FACT: &str = "the tokenizer";
 
+/// The name of a bucket's size in a manifest: it decides in which order squares are added up.
+const BUCKET_FACT: &str = "the elements of a bucket (run.bucket)";
+
 /// What a resume must find again to go on bit for bit.
 fn facts(
     config: &Config,
@@ -380,33 +385,13 @@ fn facts(
     fact("the backend", backend.name().to_string());
     let digest = run_data::digest_of(tokenizer);
     fact(TOKENIZER_FACT, digest.clone());
+    let granularity = config.run.granularity(experiment.variables());
+    fact(BUCKET_FACT, granularity.bucket.to_string());
     let mut assumed = Config::assumed();
+    // What all buckets had before it could be set.
+    assumed.insert(BUCKET_FACT.to_string(), BUCKET_ELEMENTS.to_string());
     // Where only the data's identity tells, it tells that too.
     assumed.insert(TOKENIZER_FACT.to_string(), digest);
     let config_digest = config.digest();
     RunFacts { config_digest, identity, assumed, provenance: provenance::here() }
-}
-
-fn telemetry(
-    place: Place,
-    clock: &Arc<dyn Clock>,
-    (metrics, status): (Metrics, Arc<Status>),
-    mut observer: Box<dyn FnMut() -> Observer + Send>,
-) -> Box<dyn FnMut() -> TelemetrySetup + Send> {
-    let Place { folder, disk, .. } = place;
-    let clock = clock.clone();
-    Box::new(move || {
-        let (path, probed) = (folder.clone(), disk.clone());
-        TelemetrySetup {
-            log: folder.join(LOG),
-            summary: folder.join(SUMMARY),
-            floors: FLOORS,
-            probe: Box::new(move || Resources::read(&*probed, &path)),
-            metrics: metrics.clone(),
-            status: status.clone(),
-            observer: observer(),
-            clock: clock.clone(),
-            disk: disk.clone(),
-        }
-    })
 }

@@ -1,12 +1,14 @@
-//! `log.jsonl`: one JSON object per line, appended whole, dropped whole.
+//! `log.jsonl` and the like: one JSON object per line, appended whole, dropped whole.
 //!
 //! A line counts when its newline is there; a torn last line never does. Knows files and lines,
 //! not what a run makes of them.
 
 use std::io::{self, BufRead, BufReader};
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -69,6 +71,33 @@ impl Line {
     }
 }
 
+/// What a line of such a file says.
+pub trait Numbered: Serialize + DeserializeOwned {
+    /// The step that it belongs to; `None` for a line of no step.
+    fn step(&self) -> Option<u64>;
+}
+
+impl Numbered for Line {
+    fn step(&self) -> Option<u64> {
+        Self::step(self)
+    }
+}
+
+/// A line of `fingerprints.jsonl`: what every bucket was after a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketLine {
+    /// Steps done.
+    pub step: u64,
+    /// By bucket: its fingerprint.
+    pub buckets: Vec<u64>,
+}
+
+impl Numbered for BucketLine {
+    fn step(&self) -> Option<u64> {
+        Some(self.step)
+    }
+}
+
 /// A log that cannot be read.
 #[derive(Debug, Error)]
 pub enum LogError {
@@ -99,14 +128,15 @@ pub struct Rewound {
 }
 
 /// The log, open for appending.
-pub struct Log {
+pub struct Log<L = Line> {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     file: Box<dyn DiskFile>,
     torn: bool,
+    lines: PhantomData<fn(L)>,
 }
 
-impl Log {
+impl<L: Numbered> Log<L> {
     /// Opens or creates the log, and cuts off a torn last line. Calls `each` with every line that
     /// can be read, and says how many cannot.
     ///
@@ -115,11 +145,11 @@ impl Log {
     pub fn open(
         disk: Arc<dyn Disk>,
         path: &Path,
-        mut each: impl FnMut(&Line),
+        mut each: impl FnMut(&L),
     ) -> Result<(Self, usize), DiskError> {
         let mut unreadable = 0;
         let torn = disk.exists(path)
-            && scan(&*disk, path, |line, _| {
+            && scan(&*disk, path, |line: Result<L, String>, _| {
                 match line {
                     Ok(line) => each(&line),
                     Err(_) => unreadable += 1,
@@ -127,7 +157,7 @@ impl Log {
                 Ok(())
             })?;
         let file = disk.append(path)?;
-        let mut log = Self { disk, path: path.to_owned(), file, torn };
+        let mut log = Self { disk, path: path.to_owned(), file, torn, lines: PhantomData };
         if torn {
             log.rewrite(|_| true)?;
         }
@@ -138,7 +168,7 @@ impl Log {
     ///
     /// # Errors
     /// [`DiskError`].
-    pub fn append(&mut self, line: &Line) -> Result<(), DiskError> {
+    pub fn append(&mut self, line: &L) -> Result<(), DiskError> {
         let mut text = serde_json::to_vec(line).expect("a line has string keys only");
         text.push(b'\n');
         if self.torn {
@@ -163,7 +193,7 @@ impl Log {
     ///
     /// # Errors
     /// [`DiskError`]; the old file is then still there.
-    pub fn rewind(&mut self, step: u64, each: impl FnMut(&Line)) -> Result<Rewound, DiskError> {
+    pub fn rewind(&mut self, step: u64, each: impl FnMut(&L)) -> Result<Rewound, DiskError> {
         self.drop_lines(|line| line.step().is_some_and(|of| of > step), each)
     }
 
@@ -173,8 +203,8 @@ impl Log {
     /// As [`Self::rewind`].
     pub fn drop_lines(
         &mut self,
-        mut is_void: impl FnMut(&Line) -> bool,
-        mut each: impl FnMut(&Line),
+        mut is_void: impl FnMut(&L) -> bool,
+        mut each: impl FnMut(&L),
     ) -> Result<Rewound, DiskError> {
         let mut rewound = Rewound::default();
         self.rewrite(|line| match line {
@@ -198,7 +228,7 @@ impl Log {
     /// Replaces the file by those of its whole lines that `keep` wants.
     fn rewrite(
         &mut self,
-        mut keep: impl FnMut(&Result<Line, String>) -> bool,
+        mut keep: impl FnMut(&Result<L, String>) -> bool,
     ) -> Result<(), DiskError> {
         /// Bytes gathered before a write.
         const BLOCK: usize = 1 << 20;
@@ -228,10 +258,10 @@ impl Log {
 ///
 /// # Errors
 /// [`LogError`] naming file and line, at the first line that is not one of ours.
-pub fn for_each_line(
+pub fn for_each_line<L: Numbered>(
     disk: &dyn Disk,
     path: &Path,
-    mut each: impl FnMut(Line),
+    mut each: impl FnMut(L),
 ) -> Result<(), LogError> {
     let mut number = 0;
     let mut broken = None;
@@ -262,10 +292,10 @@ pub fn read_lines(disk: &dyn Disk, path: &Path) -> Result<Vec<Line>, LogError> {
 
 /// Calls `each` with every whole line: what it says or why it cannot be read, and its bytes.
 /// True: there is a torn line after the last.
-fn scan(
+fn scan<L: Numbered>(
     disk: &dyn Disk,
     path: &Path,
-    mut each: impl FnMut(Result<Line, String>, &[u8]) -> Result<(), DiskError>,
+    mut each: impl FnMut(Result<L, String>, &[u8]) -> Result<(), DiskError>,
 ) -> Result<bool, DiskError> {
     let mut reader = BufReader::with_capacity(1 << 16, Bytes(disk.open(path)?));
     let mut text = Vec::new();

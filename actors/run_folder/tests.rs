@@ -36,7 +36,8 @@ fn step(step: u64, loss: f64) -> Line {
         flops_per_s: 1e12,
         mfu: None,
         wait_ms: WaitMs { loader: 0.25, reduce: 0.5, checkpoint: 0.0 },
-        fingerprint: vec![u64::MAX, 7],
+        fingerprint: u64::MAX - 7,
+        buckets: vec![],
     })
 }
 
@@ -283,7 +284,7 @@ fn a_broken_line_in_the_middle_is_named() {
     fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"kind\":\n").unwrap();
     write_log(&path, &[step(2, 2.0)]);
     let mut seen = 0;
-    let error = for_each_line(&LocalDisk, &path, |_| seen += 1).unwrap_err();
+    let error = for_each_line(&LocalDisk, &path, |_: Line| seen += 1).unwrap_err();
     assert!(matches!(error, LogError::Line { line: 2, .. }));
     assert!(error.to_string().contains("log.jsonl:2: not a line"), "{error}");
     assert_eq!(seen, 1);
@@ -317,7 +318,7 @@ fn a_rewind_drops_later_steps_and_appending_goes_on() {
 fn what_a_refused_write_leaves_is_cut_off_before_the_next_line() {
     let disk = FaultyDisk::new();
     let path = Path::new("log.jsonl");
-    let (mut log, _) = Log::open(Arc::new(disk.clone()), path, |_| {}).unwrap();
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), path, |_: &Line| {}).unwrap();
     let lines = || super::log::read_lines(&disk, path).unwrap();
     log.append(&step(1, 3.0)).unwrap();
     // The disk fills up in the middle of the second line.
@@ -345,7 +346,7 @@ fn a_crash_anywhere_in_a_rewind_leaves_the_old_log_or_the_new_one() {
     for moment in 0.. {
         for loss in [Loss::Nothing, Loss::Unsynced, Loss::Contents, Loss::Names] {
             let disk = before.copy();
-            let (mut log, _) = Log::open(Arc::new(disk.clone()), path, |_| {}).unwrap();
+            let (mut log, _) = Log::open(Arc::new(disk.clone()), path, |_: &Line| {}).unwrap();
             disk.plan(Moment::Operation(disk.operations() + moment), Trouble::Crash);
             let done = log.rewind(2, |_| {});
             if done.is_ok() {

@@ -94,7 +94,8 @@ fn it_says_what_a_step_was_and_how_long_it_took() {
     assert_eq!((report.wait_ms.reduce, report.wait_ms.checkpoint), (9.0, 7.0));
     assert_eq!(report.wait_ms.loader, 15.0, "the longest, not the sum");
     // Shards' fingerprints are added up, wrapping.
-    assert!(report.fingerprint.iter().all(|&f| f == 4) && !report.fingerprint.is_empty());
+    assert!(report.buckets.iter().all(|&f| f == 4) && !report.buckets.is_empty());
+    assert_eq!(report.fingerprint, 4 * report.buckets.len() as u64);
     let nothing = step_report(&tiny(&Tiny::default()), at(0), &[], TIMES);
     assert!(nothing.grad_norm.is_nan() && nothing.loss == 0.0);
 }

@@ -23,10 +23,12 @@ use crate::run_folder::read_json;
 use crate::supervisor::SavedState;
 
 mod counts;
+mod fingerprints;
 
 const GIB: u64 = 1 << 30;
 const LOG: &str = "/run/log.jsonl";
 const SUMMARY: &str = "/run/summary.json";
+const FINGERPRINTS: &str = "/run/fingerprints.jsonl";
 
 /// A run folder that outlives the telemetry of one process, and what it shows.
 struct Bench {
@@ -52,6 +54,8 @@ impl Bench {
         let setup = TelemetrySetup {
             log: LOG.into(),
             summary: SUMMARY.into(),
+            fingerprints: FINGERPRINTS.into(),
+            recorded: Box::new(|step| step >= 1000 && step.is_multiple_of(2)),
             floors: Floors { available_bytes: 2 * GIB, free_disk_bytes: 4 * GIB },
             probe: Box::new(|| Resources {
                 resident_bytes: Some(GIB),
@@ -110,7 +114,8 @@ fn report(step: u64, loss: f64) -> StepReport {
         flops_per_s: 1e9,
         mfu: None,
         wait_ms: WaitMs { loader: 250.0, reduce: 0.0, checkpoint: 1000.0 },
-        fingerprint: vec![1],
+        fingerprint: step ^ 4,
+        buckets: vec![step, 4],
     }
 }
 
@@ -202,8 +207,13 @@ fn each_message_is_a_line_and_a_metric() {
         time(Counts { actor_restarts: restarted, ..counted }),
         note("loader 1 was restarted: the shard is gone"),
     ];
-    assert_eq!(lines, expected);
     assert_eq!(bench.seen.try_iter().collect::<Vec<_>>(), expected);
+    // Those of buckets stand beside the log, now and then.
+    let logged = expected.map(|line| match line {
+        Line::Step(report) => Line::Step(StepReport { buckets: vec![], ..report }),
+        other => other,
+    });
+    assert_eq!(lines, logged);
 
     let (samples, types) = parse_metrics(&bench.metrics.render());
     let expected = [

@@ -65,6 +65,10 @@ fn print_difference(found: &Difference) {
     }
     if let Some(difference) = &found.fingerprint {
         out!("fingerprint  first differs at step {}", difference.step);
+        match difference.recorded {
+            Some(step) => out!("buckets      as recorded at step {step}"),
+            None => out!("buckets      not recorded from there on"),
+        }
         for bucket in &difference.buckets {
             out!("             bucket {}: {}", bucket.bucket, parameters(bucket));
         }

@@ -14,7 +14,7 @@ use super::error::{ConfigError, Invalid, Place};
 use super::fields::{fields_of, nearest};
 use super::origins::Origins;
 use super::sections::{
-    CheckpointConfig, EvaluateConfig, RecoveryConfig, RunConfig, SampleConfig, WebConfig,
+    CheckpointConfig, EvaluateConfig, LogConfig, RecoveryConfig, RunConfig, SampleConfig, WebConfig,
 };
 use super::tracks::{TaskConfig, TrackConfig};
 use super::{Config, sections::expected};
@@ -329,6 +329,7 @@ fn keys_of(section: &str, table: &Table) -> Option<Vec<&'static str>> {
         "recovery" => fields_of::<RecoveryConfig>().to_vec(),
         "evaluate" => fields_of::<EvaluateConfig>().to_vec(),
         "sample" => fields_of::<SampleConfig>().to_vec(),
+        "log" => fields_of::<LogConfig>().to_vec(),
         "web" => fields_of::<WebConfig>().to_vec(),
         _ => return None,
     })

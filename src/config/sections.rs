@@ -4,12 +4,16 @@
 //! optimizer and the learning rate stand with their owners.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use octet_actors::rank_memory::Zero;
 use octet_actors::recovery::{Policy, ROLLBACKS_MAX, WINDOW_MAX};
 use octet_actors::snapshot::SLOTS;
+use octet_kernels::graph::layout::{BLOCK_ELEMENTS, BUCKET_ELEMENTS};
+use octet_kernels::graph::{Granularity, Variables};
 use serde::{Deserialize, Serialize};
 
+use super::bytes::Bytes;
 use super::error::{Invalid, require};
 
 /// `[run]`: how long, on what, and with which numbers.
@@ -29,6 +33,11 @@ pub struct RunConfig {
     pub deterministic: bool,
     /// ZeRO stage: 0 keeps the optimizer state on every rank, 1 shards it.
     pub zero: u8,
+    /// Gradients of a bucket, which ranks sum and update at once: at most so many bytes of them, in
+    /// fp32. By default 16 MiB for models below 2^30 parameters, and 64 MiB above.
+    /// From "256 KiB" to "2 GiB".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<Bytes>,
     /// Threads of a rank on the CPU; by default the cores shared among the ranks. From 1 to 1024.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
@@ -62,11 +71,21 @@ impl Default for RunConfig {
             device: Device::Auto,
             deterministic: true,
             zero: 1,
+            bucket: None,
             threads: None,
             snapshots: None,
         }
     }
 }
+
+/// Trainable parameters from which buckets are larger by default.
+const LARGE_MODEL: usize = 1 << 30;
+
+/// Their buckets' size, in elements.
+const LARGE_BUCKET: usize = 4 * BUCKET_ELEMENTS;
+
+/// Smallest and largest bucket: a block, and what a message can be.
+const BUCKET_BYTES: RangeInclusive<u64> = 4 * BLOCK_ELEMENTS as u64..=2 << 30;
 
 /// Most threads of a rank.
 const THREADS_MAX: usize = 1024;
@@ -77,7 +96,20 @@ impl RunConfig {
         if self.zero == 0 { Zero::Zero0 } else { Zero::Zero1 }
     }
 
+    /// How finely the parameters are cut.
+    pub fn granularity(&self, variables: &Variables) -> Granularity {
+        let trained = variables.parameters().iter().filter(|p| p.trainable);
+        let trained: usize = trained.map(|p| p.elements()).sum();
+        let default = if trained < LARGE_MODEL { BUCKET_ELEMENTS } else { LARGE_BUCKET };
+        let elements = |bytes: Bytes| (bytes.0 as usize / 4).next_multiple_of(BLOCK_ELEMENTS);
+        Granularity { block: BLOCK_ELEMENTS, bucket: self.bucket.map_or(default, elements) }
+    }
+
     pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if let Some(Bytes(bytes)) = self.bucket {
+            let wanted = "a size from \"256 KiB\" to \"2 GiB\"";
+            require(BUCKET_BYTES.contains(&bytes), "run.bucket", || expected(wanted, bytes))?;
+        }
         require(self.steps > 0, "run.steps", || expected("at least 1", self.steps))?;
         require(self.ranks > 0, "run.ranks", || expected("at least 1", self.ranks))?;
         let faster = || expected("true, since no route of this build is faster without it", false);
@@ -243,6 +275,21 @@ impl SampleConfig {
         require(usable, "sample.temperature", temperature)?;
         let top_p = || expected("a number above 0 and at most 1", self.top_p);
         require(self.top_p > 0.0 && self.top_p <= 1.0, "sample.top_p", top_p)
+    }
+}
+
+/// `[log]`: what is written beside the log of the steps.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Steps between two records of the fingerprint of every bucket, by which `octet diff` tells
+    /// where two runs part; 0 for checkpoints only, which always have one.
+    pub fingerprints: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { fingerprints: 100 }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use octet_actors::report::{StepReport, WaitMs};
 
-use super::{Parting, Tasks, differing, first_difference, keys, names};
+use super::{Buckets, Parting, Tasks, differing, first_difference, keys, names, other_buckets};
 use crate::config::Config;
 
 fn log(steps: impl Iterator<Item = u64>) -> BTreeMap<u64, StepReport> {
@@ -23,7 +23,8 @@ fn log(steps: impl Iterator<Item = u64>) -> BTreeMap<u64, StepReport> {
         flops_per_s: 1.0,
         mfu: None,
         wait_ms: WaitMs::default(),
-        fingerprint: vec![step, step + 1, step + 2],
+        fingerprint: 3 * step + 3,
+        buckets: vec![],
     };
     steps.map(|step| (step, report(step))).collect()
 }
@@ -46,19 +47,30 @@ fn equal_logs_do_not_part_whatever_the_clock_says() {
 fn the_first_step_and_its_buckets_are_found() {
     let (a, mut b) = (log(1..=6), log(1..=6));
     for step in 3..=6 {
-        b.get_mut(&step).unwrap().fingerprint[1] ^= 1;
+        b.get_mut(&step).unwrap().fingerprint ^= 1;
     }
-    b.get_mut(&5).unwrap().fingerprint[2] ^= 1;
     b.get_mut(&4).unwrap().grad_norm = 2.0;
     let parting = Parting::find(&a, &b);
     assert_eq!(parting.equal, 2);
-    assert_eq!(parting.buckets, Some((3, vec![1])));
+    assert_eq!(parting.fingerprint, Some(3));
     let loss = parting.loss.unwrap();
     assert_eq!((loss.step, loss.grad_norm), (4, [1.0, 2.0]));
+}
+
+#[test]
+fn buckets_are_named_where_both_have_recorded_them() {
+    let records = |steps: &[u64]| -> Buckets {
+        steps.iter().map(|&step| (step, vec![step, step + 1, step + 2])).collect()
+    };
+    let (a, mut b) = (records(&[2, 4, 5, 6]), records(&[2, 3, 4, 6, 8]));
+    assert_eq!(other_buckets(&a, &b, 1), None);
+    b.get_mut(&6).unwrap()[1] ^= 1;
+    b.get_mut(&3).unwrap()[0] ^= 1;
+    assert_eq!(other_buckets(&a, &b, 3), Some((6, vec![1])));
+    assert_eq!(other_buckets(&a, &b, 7), None);
     // Another layout differs in the buckets that one of them lacks.
-    b = log(1..=6);
-    b.get_mut(&1).unwrap().fingerprint.truncate(1);
-    assert_eq!(Parting::find(&a, &b).buckets, Some((1, vec![1, 2])));
+    b.get_mut(&4).unwrap().truncate(1);
+    assert_eq!(other_buckets(&a, &b, 3), Some((4, vec![1, 2])));
 }
 
 #[test]

@@ -23,7 +23,8 @@ fn step(step: u64, loss: f64) -> Line {
         flops_per_s: 1.0,
         mfu: None,
         wait_ms: WaitMs::default(),
-        fingerprint: vec![],
+        fingerprint: 0,
+        buckets: vec![],
     })
 }
 

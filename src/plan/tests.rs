@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use octet_kernels::dtype::Precision;
-use octet_kernels::graph::Target;
+use octet_kernels::graph::{Layout, Target};
 
+use crate::composition::Composition;
 use crate::config::Config;
+use crate::models::ModelSize;
 use crate::plan::machine::Machine;
 use crate::plan::search::search;
 use crate::plan::{DISK_BYTES_PER_S, Plan, plan};
@@ -35,6 +37,28 @@ fn ranks_need_fewer_gradient_buffers_and_shard_the_moments() {
     let whole = arena(&["run.ranks=4", "run.zero=0"], "first moment");
     let shard = arena(&["run.ranks=4", "run.zero=1"], "first moment");
     assert!(shard < whole && shard * 4 >= whole, "{shard} of {whole}");
+}
+
+#[test]
+fn large_models_have_larger_buckets_and_a_setting_decides() {
+    let buckets = |config: &Config| {
+        let size = ModelSize { vocabulary: 512, max_positions: 64 };
+        let Composition { variables, .. } = Composition::new(config, size).unwrap();
+        let granularity = config.run.granularity(&variables);
+        (granularity.bucket, Layout::new(&variables, granularity).buckets.len())
+    };
+    let small = config(&[]);
+    assert_eq!(buckets(&small).0, 4 << 20);
+    let (elements, count) = buckets(&config(&["run.bucket=256 KiB"]));
+    assert!(elements == 64 << 10 && count > buckets(&small).1, "{elements} in {count}");
+    let large = ["model.layers=32", "model.width=4096", "model.heads=32"];
+    let (elements, count) = buckets(&config(&large));
+    assert!(elements == 16 << 20 && count < 600, "{elements} in {count}");
+    // The same numbers by configuration: what a bucket comes to stands in the manifest.
+    assert_eq!(small.digest(), config(&["run.bucket=256 KiB"]).digest());
+    let sets = ["run.bucket=255 KiB".to_owned()];
+    let refusal = Config::parse("", Path::new("a.toml"), &sets).unwrap_err().to_string();
+    assert!(refusal.contains("run.bucket: expected a size from \"256 KiB\""), "{refusal}");
 }
 
 #[test]

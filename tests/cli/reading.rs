@@ -94,6 +94,7 @@ fn runs_are_told_apart_at_the_step_where_they_part() {
     assert_eq!(output.status.code(), Some(1));
     let rate: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rate["fingerprint"]["step"], 1);
+    assert_eq!(rate["fingerprint"]["recorded"], 2, "the first checkpoint");
     assert_eq!(rate["loss"]["step"], 2);
     assert_eq!(rate["checkpoint"], 2);
     assert_eq!(rate["same_numbers"], false);

@@ -14,7 +14,8 @@ use octet_kernels::memory::HostBuffer;
 use crate::actor::{Actor, Flow, Port};
 use crate::contract::{Purpose, Record, StepShape, Workload};
 use crate::fault::{ActorName, Fault};
-use crate::schedule::STEPS_AHEAD;
+use crate::outcome::DEPTH_MAX;
+use crate::schedule::ahead;
 use crate::step_plan::records;
 
 #[cfg(test)]
@@ -29,7 +30,7 @@ pub const RECORD_ALIGNMENT: usize = 64;
 /// Orders that may wait for a loader: the steps that are planned ahead with every task after each,
 /// once more after a step is planned again, and what a run begins with.
 pub fn orders_max(tasks: usize) -> usize {
-    2 * STEPS_AHEAD as usize * (1 + tasks) + tasks
+    2 * ahead(DEPTH_MAX) as usize * (1 + tasks) + tasks
 }
 
 /// The loader's protocol.

@@ -10,7 +10,7 @@ use octet_kernels::memory::{HostBuffer, Span};
 use octet_kernels::ops::Stream;
 
 use crate::engine::Engine;
-use crate::rank_memory::METRIC_BYTES;
+use crate::rank_memory::{METRIC_BYTES, RankMemory};
 
 /// Steps that a rank may have been given before the first of them has said how it went, at most.
 pub const DEPTH_MAX: usize = 2;
@@ -31,8 +31,7 @@ pub struct OutcomeCells {
 }
 
 /// What is copied, where it lies on the device, and where in a cell.
-fn parts(engine: &Engine) -> [(Span, usize); 3] {
-    let memory = &engine.memory;
+fn parts(memory: &RankMemory) -> [(Span, usize); 3] {
     let mut end = 0;
     [memory.decision, memory.fingerprints, memory.metrics].map(|span| {
         let start = end;
@@ -42,10 +41,14 @@ fn parts(engine: &Engine) -> [(Span, usize); 3] {
 }
 
 impl OutcomeCells {
-    /// Host bytes of the cells of a rank whose regions have these bytes.
-    fn cell_bytes(engine: &Engine) -> usize {
-        let [.., (span, start)] = parts(engine);
+    fn cell_bytes(memory: &RankMemory) -> usize {
+        let [.., (span, start)] = parts(memory);
         start + span.bytes.next_multiple_of(ALIGNMENT)
+    }
+
+    /// Host bytes of the cells of a rank.
+    pub fn bytes(memory: &RankMemory) -> usize {
+        ROUNDS * Self::cell_bytes(memory)
     }
 
     /// The cells of an engine.
@@ -53,13 +56,13 @@ impl OutcomeCells {
     /// # Errors
     /// From the device when there is no memory.
     pub fn new(engine: &Engine) -> Result<Self> {
-        let bytes = Self::cell_bytes(engine);
-        Ok(Self { memory: engine.device.host_memory(ROUNDS * bytes)?, bytes })
+        let memory = engine.device.host_memory(Self::bytes(&engine.memory))?;
+        Ok(Self { memory, bytes: Self::cell_bytes(&engine.memory) })
     }
 
     /// Copies what a step says into its cell, and marks the place.
     pub(crate) fn copy(&self, engine: &Engine, round: usize) -> Result<()> {
-        for (span, at) in parts(engine) {
+        for (span, at) in parts(&engine.memory) {
             let to = self.memory.part(round * self.bytes + at, span.bytes);
             // SAFETY: this rank's memory in the order of the plan; the cell is read when the event
             // has been passed, and the round comes again only after that.
@@ -75,7 +78,7 @@ impl OutcomeCells {
     }
 
     fn part(&self, engine: &Engine, round: usize, part: usize) -> &[u8] {
-        let (span, at) = parts(engine)[part];
+        let (span, at) = parts(&engine.memory)[part];
         &self.memory.as_slice()[round * self.bytes + at..][..span.bytes]
     }
 

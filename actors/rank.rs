@@ -3,6 +3,7 @@
 //! It alone issues work for its device, in step-plan order, so no two ranks can order collectives
 //! differently. It waits only on the data path: for full slots, and in collectives.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::engine::Engine;
 use crate::evaluator::EvaluatorMessage;
 use crate::fault::{ActorName, Fault};
 use crate::loader::{BatchSlot, SLOTS, SlotShape, parts_of};
+use crate::outcome::DEPTH_MAX;
 use crate::outside::Clock;
 use crate::snapshot::Slot;
 use crate::step_plan::StepPlan;
@@ -31,7 +33,7 @@ mod tests;
 
 pub use stepping::StepNumbers;
 
-use stepping::Pending;
+use stepping::{Given, Pending, Ready};
 
 /// How long a rank waits for another rank in a collective, or for its loader. The watchdog names
 /// whoever is stuck before that.
@@ -56,8 +58,9 @@ pub enum RankMessage {
         step: u64,
         /// The batch that it learns from.
         batch: u64,
-        /// Updates of all steps before, those that were skipped not counted.
-        updates: u64,
+        /// Updates of all steps before, those that were skipped not counted; none if the step
+        /// before has not said yet how it went.
+        updates: Option<u64>,
         /// How often it overflowed before.
         attempt: usize,
     },
@@ -90,7 +93,9 @@ pub enum RankMessage {
 pub enum RankReply {
     /// Parameters are in place.
     Restored,
-    /// A step is done.
+    /// The device has all of a step: it may be given the next one.
+    Enqueued,
+    /// How a step went, in the order in which they were given.
     Stepped(Box<StepOutcome>),
     /// All parts are with the evaluator.
     Evaluated,
@@ -125,6 +130,8 @@ pub struct StepOutcome {
     pub skipped: bool,
     /// A live extent overflowed on some rank.
     pub overflow: bool,
+    /// A step before it overflowed: it changed nothing, and comes again behind that one.
+    pub held: bool,
     /// The step was given up at a micro-batch's end, to save and stop: it changed nothing.
     pub abandoned: bool,
     /// By bucket: fingerprint of this rank's shard.
@@ -150,6 +157,8 @@ pub struct RankEnds {
     pub slots: Vec<Slot>,
     /// The loader.
     pub data: DataPath,
+    /// Steps that may be with the device at once.
+    pub depth: usize,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Hears of everything that is done.
@@ -175,6 +184,9 @@ pub struct Rank {
     agreement: Arc<Agreement>,
     pulse: Option<Pulse>,
     plans: Vec<(Arc<StepShape>, Arc<StepPlan>)>,
+    depth: usize,
+    /// Steps that the device has and that have not said how they went.
+    flying: VecDeque<(Ready, Given)>,
     /// Of the last step.
     round: usize,
     /// A snapshot is being copied out.
@@ -195,7 +207,8 @@ impl Rank {
         ends: RankEnds,
     ) -> Result<Self, Fault> {
         let crew = Crew::new(&engine, communicator)?;
-        let RankEnds { slots, data, clock, supervisor, evaluator, agreement, pulse } = ends;
+        let RankEnds { slots, data, depth, clock, supervisor, evaluator, agreement, pulse } = ends;
+        assert!((1..=DEPTH_MAX).contains(&depth), "{depth} steps at once");
         let shape = SlotShape::new(&*engine.workload, &engine.memory.tree, engine.memory.rank);
         for _ in 0..SLOTS {
             let memory = engine.device.host_memory(shape.bytes()).map_err(|e| engine.fault(e))?;
@@ -218,6 +231,8 @@ impl Rank {
             agreement,
             pulse,
             plans: Vec::new(),
+            depth,
+            flying: VecDeque::with_capacity(depth),
             round: 0,
             saving: false,
             pending: None,
@@ -245,11 +260,41 @@ impl Rank {
         self.saving
     }
 
-    /// Tells that a snapshot is copied out, once it is. Who only waits shows no life.
+    /// Whether the device does something that is to be told once it is done.
+    pub fn is_watching(&self) -> bool {
+        self.saving || !self.flying.is_empty()
+    }
+
+    /// Tells what the device has done since it was last looked at. Waits only if it can be given no
+    /// more steps. Who only waits shows no life.
     ///
     /// # Errors
     /// A fault of the world from the device.
     pub fn look(&mut self) -> Result<(), Fault> {
+        while let Some((_, given)) = self.flying.front() {
+            let full = self.flying.len() == self.depth;
+            if !full && !self.has_said(given)? {
+                break;
+            }
+            self.land()?;
+        }
+        self.look_at_snapshot()
+    }
+
+    /// Waits until the first step in flight has said how it went, and tells it.
+    pub(crate) fn land(&mut self) -> Result<(), Fault> {
+        let Some((ready, given)) = self.flying.pop_front() else { return Ok(()) };
+        let reply = self.outcome(ready, &given)?;
+        // What was to be copied before it changed anything is copied.
+        self.look_at_snapshot()?;
+        self.supervisor.tell(reply);
+        if self.flying.is_empty() {
+            beat(&self.pulse, if self.saving { Activity::Saving } else { Activity::Idle });
+        }
+        Ok(())
+    }
+
+    fn look_at_snapshot(&mut self) -> Result<(), Fault> {
         let (device, [from, to]) = (&self.engine.device, self.engine.memory.snapshot_events());
         if self.saving && device.reached(to).map_err(|e| self.engine.fault(e))? {
             let time = device.elapsed(from, to).map_err(|e| self.engine.fault(e))?;
@@ -324,6 +369,23 @@ impl Actor for Rank {
     }
 
     fn apply(&mut self, message: RankMessage) -> Result<Flow, Fault> {
+        let flow = self.act(message);
+        if flow.is_err() {
+            // Copies may be under way of memory that goes with the steps in flight.
+            let _said_already = self.engine.device.finish();
+        }
+        flow
+    }
+}
+
+impl Rank {
+    fn act(&mut self, message: RankMessage) -> Result<Flow, Fault> {
+        if !matches!(message, RankMessage::Step { .. }) {
+            // Whatever else there is comes behind all steps.
+            while !self.flying.is_empty() {
+                self.land()?;
+            }
+        }
         let reply = match message {
             RankMessage::Restore { slot } => {
                 beat(&self.pulse, Activity::Starting);
@@ -332,13 +394,10 @@ impl Actor for Rank {
             }
             RankMessage::Step { ticket, step, batch, updates, attempt } => {
                 let ready = self.make_ready(ticket, batch, attempt)?;
-                let numbers = StepNumbers { step, batch, updates: Some(updates) };
-                let stepped = self.step(&ready, numbers);
-                if stepped.is_err() {
-                    // Copies may be under way of memory that goes with this step.
-                    let _said_already = self.engine.device.finish();
-                }
-                self.outcome(ready, &stepped?)?
+                self.fly(ready, StepNumbers { step, batch, updates })?;
+                self.supervisor.tell(RankReply::Enqueued);
+                self.look()?;
+                return Ok(Flow::Continue);
             }
             RankMessage::Evaluate { ticket, task, step } => self.evaluate(ticket, task, step)?,
             RankMessage::Drive { step } => self.drive(step)?,

@@ -7,8 +7,11 @@ use crate::contract::EvaluationTask;
 #[cfg(test)]
 mod tests;
 
-/// Steps of which orders are given ahead of need.
-pub const STEPS_AHEAD: u64 = 2;
+/// Steps of which orders are given, at most, before the first of them is done: those that ranks are
+/// given, and one whose data are made ready meanwhile.
+pub const fn ahead(depth: usize) -> u64 {
+    1 + depth as u64
+}
 
 /// How often things happen, in steps. 0 means never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,9 @@ pub struct Schedule {
     pub memory_every: u64,
     /// Conversations (samples).
     pub drive_every: u64,
+    /// Steps that ranks are given before the first of them has said how it went: from 1 to
+    /// [`crate::outcome::DEPTH_MAX`].
+    pub depth: usize,
 }
 
 /// One thing that all ranks do.

@@ -28,6 +28,7 @@ use crate::checkpointer::{Checkpointer, CheckpointerMessage, RunFacts};
 use crate::contract::Workload;
 use crate::evaluator::{Evaluator, EvaluatorMessage, TaskInfo};
 use crate::loader::{self, BatchSlot, Loader, LoaderMessage, SlotShape, orders_max};
+use crate::outcome::DEPTH_MAX;
 use crate::outside::faulty::{FaultyDisk, Moment, Trouble};
 use crate::outside::{Clock, Disk, ManualClock};
 use crate::recovery::{Policy, Recovery};
@@ -227,7 +228,7 @@ impl<'w> Life<'w> {
         let (slots, layout) = (world.slots.clone(), world.layout.clone());
         let state = begin(world, &store, &facts);
         let notes = state.notes.clone();
-        let (to_supervisor, inbox) = mailbox("supervisor", 4 * ranks + 16);
+        let (to_supervisor, inbox) = mailbox("supervisor", (2 * DEPTH_MAX + 3) * ranks + 16);
         let (to_evaluator, for_evaluator) = mailbox("evaluator", 2 + parts_most(&workload));
         let (to_checkpointer, for_checkpointer) = mailbox("checkpointer", 3);
         let (to_telemetry, for_telemetry) = mailbox("telemetry", 4096);
@@ -246,7 +247,8 @@ impl<'w> Life<'w> {
         let tree = LaneTree::new(workload.batch().lanes, ranks).expect("ranks fit");
         for rank in 0..ranks {
             let told = (&to_supervisor, &to_evaluator, &abandon);
-            let (seat, model) = seat(&workload, (&tree, rank), &handles, told, &mut ports);
+            let of_all = (&handles[..], world.schedule.depth);
+            let (seat, model) = seat(&workload, (&tree, rank), of_all, told, &mut ports);
             loaders.push(seat);
             models.push(model);
         }
@@ -408,12 +410,12 @@ impl<'w> Life<'w> {
 fn seat(
     workload: &Arc<Toy>,
     (tree, rank): (&LaneTree, usize),
-    handles: &[Slot],
+    (handles, depth): (&[Slot], usize),
     told: (&Port<SupervisorMessage>, &Port<EvaluatorMessage>, &Arc<AtomicBool>),
     ports: &mut Ports,
 ) -> (LoaderSeat, ModelRank) {
     let (to_supervisor, to_evaluator, abandon) = told;
-    let (to_rank, inbox) = mailbox("rank", 3);
+    let (to_rank, inbox) = mailbox("rank", 4);
     let (to_loader, orders) = mailbox("loader", orders_max(workload.evaluations.len()));
     ports.ranks.push(to_rank);
     ports.loaders.push(to_loader);
@@ -423,7 +425,7 @@ fn seat(
     let supervisor = to_supervisor.map(move |m| SupervisorMessage::Rank(rank, m));
     let (evaluator, abandon) = (to_evaluator.clone(), abandon.clone());
     let ends = Ends { inbox, full, free: free_in, supervisor, evaluator, abandon };
-    let model = ModelRank::new(workload.clone(), tree, rank, handles.to_vec(), ends);
+    let model = ModelRank::new(workload.clone(), tree, rank, (handles.to_vec(), depth), ends);
     (LoaderSeat { loader, orders, free }, model)
 }
 

@@ -15,12 +15,13 @@ use crate::rank::{RankMessage, RankReply};
 use crate::recovery::{Policy, Recovery, RollBack};
 use crate::report::EvaluationReport;
 use crate::resume::FirstState;
-use crate::schedule::{STEPS_AHEAD, Schedule, Work};
+use crate::schedule::{Schedule, Work, ahead};
 use crate::snapshot::Slot;
 use crate::telemetry::TelemetryMessage;
 use crate::telemetry::status::RunState;
 
 mod clock;
+mod given;
 mod saving;
 mod slot_table;
 mod space;
@@ -29,6 +30,7 @@ mod stepping;
 mod tests;
 
 use clock::ClockHandle;
+use given::Given;
 use saving::Saving;
 use slot_table::SlotTable;
 use space::SpaceWait;
@@ -131,9 +133,12 @@ pub struct Supervisor {
     planned: u64,
     agenda: VecDeque<(u64, Work)>,
     tickets: u64,
+    /// Steps that go on.
+    given: Given,
+    /// Other work that goes on.
     current: Option<Work>,
-    /// By rank, for the current work.
-    replies: Vec<Option<RankReply>>,
+    /// By rank: whether it has done that, or has taken the state that it was told to.
+    replied: Vec<bool>,
     report: Option<EvaluationReport>,
     /// Ranks read their state from it.
     filling: Option<usize>,
@@ -185,8 +190,9 @@ impl Supervisor {
             planned: 0,
             agenda: VecDeque::new(),
             tickets: 0,
+            given: Given::new(ranks, schedule.depth),
             current: None,
-            replies: vec![None; ranks],
+            replied: vec![false; ranks],
             report: None,
             filling: None,
             saving: None,
@@ -228,7 +234,7 @@ impl Supervisor {
     }
 
     fn tell_ranks(&mut self, message: &RankMessage) {
-        self.replies.fill(None);
+        self.replied.fill(false);
         for port in &self.ports.ranks {
             port.tell(message.clone());
         }
@@ -236,7 +242,8 @@ impl Supervisor {
 
     /// Puts work on the agenda, and gives the orders that go with it, a bounded way ahead.
     fn refill(&mut self) {
-        while self.planned < self.schedule.steps && self.planned < self.done + STEPS_AHEAD {
+        let end = self.schedule.steps.min(self.done + ahead(self.schedule.depth));
+        while self.planned < end {
             self.plan(Work::Step { step: self.planned, attempt: 0 });
             self.planned += 1;
             let workload = self.workload.clone();
@@ -263,10 +270,11 @@ impl Supervisor {
         self.agenda.push_back((ticket, work));
     }
 
-    /// Takes the next piece of work, or ends the run.
+    /// Takes the next piece of work, or ends the run; nothing while what goes on must end first.
     fn advance(&mut self) {
         let waits = self.space.as_ref().is_some_and(SpaceWait::waits);
-        if self.ended || self.back.is_some() || waits {
+        let busy = self.current.is_some() || self.filling.is_some();
+        if self.ended || self.back.is_some() || waits || busy {
             return;
         }
         if self.interrupted || self.stopping.is_some() {
@@ -274,6 +282,9 @@ impl Supervisor {
             self.planned = self.done;
         } else {
             self.refill();
+        }
+        if !self.given.is_empty() && !self.may_follow() {
+            return;
         }
         if self.agenda.is_empty() && self.saving.is_some() {
             return;
@@ -297,7 +308,8 @@ impl Supervisor {
         let message = match work {
             Work::Step { step, attempt } => {
                 let batch = self.recovery.batch(step);
-                let updates = self.updates;
+                // What the step before does, its devices know.
+                let updates = self.given.is_empty().then_some(self.updates);
                 RankMessage::Step { ticket, step, batch, updates, attempt }
             }
             Work::Evaluate { task, step } => {
@@ -322,14 +334,27 @@ impl Supervisor {
             }
         };
         self.agenda.pop_front();
-        self.current = Some(work);
+        if self.given.is_empty() {
+            self.work_began = self.clock.seconds();
+        }
+        match work {
+            Work::Step { step, attempt } => self.given.push(step, attempt),
+            _ => self.current = Some(work),
+        }
         self.show(match work {
             _ if self.interrupted || self.stopping.is_some() => RunState::Draining,
             Work::Evaluate { .. } => RunState::Evaluating,
             _ => RunState::Training,
         });
-        self.work_began = self.clock.seconds();
         self.tell_ranks(&message);
+    }
+
+    /// Whether the next piece of work may be given while steps go on: another step, unless somebody
+    /// waits for the state between them. What else there is depends on how they went.
+    fn may_follow(&self) -> bool {
+        let next = self.agenda.front();
+        let is_step = next.is_some_and(|(_, work)| matches!(work, Work::Step { .. }));
+        is_step && self.given.has_room() && !self.asked_to_save
     }
 
     /// Whether the run ends with a state that is not on disk. A state of step 0 is made again from
@@ -350,23 +375,39 @@ impl Supervisor {
         if let RankReply::Snapped { ms } = reply {
             return self.snapped(rank, ms);
         }
-        let ours = |what: String| Err(Fault::ours(ActorName::Supervisor, what));
-        if !self.is_answer(&reply) {
-            return ours(format!("rank {rank} replied {reply:?} during {:?}", self.current));
+        let is_known = match &reply {
+            RankReply::Enqueued => self.given.enqueued(rank),
+            RankReply::Stepped(_) => self.given.awaits(rank),
+            other => self.is_answer(other) && !self.replied[rank],
+        };
+        if !is_known {
+            let what = format!("rank {rank} replied {reply:?} during {:?}", self.current);
+            return Err(Fault::ours(ActorName::Supervisor, what));
         }
-        if self.replies[rank].replace(reply).is_some() {
-            return ours(format!("rank {rank} replied twice"));
+        match reply {
+            RankReply::Enqueued => {}
+            RankReply::Stepped(outcome) => {
+                self.given.told(rank, *outcome);
+                while let Some(done) = self.given.take_done() {
+                    self.stepped(&done);
+                }
+            }
+            _ => {
+                self.replied[rank] = true;
+                return self.complete();
+            }
         }
-        self.complete()
+        self.advance();
+        Ok(())
     }
 
+    /// Whether it is what ranks were told last, steps apart.
     fn is_answer(&self, reply: &RankReply) -> bool {
         match self.current {
             None => matches!(reply, RankReply::Restored) && self.filling.is_some(),
-            Some(Work::Step { .. }) => matches!(reply, RankReply::Stepped(_)),
             Some(Work::Evaluate { .. }) => matches!(reply, RankReply::Evaluated),
             Some(Work::Drive { .. }) => matches!(reply, RankReply::Drove),
-            Some(Work::Snapshot { .. } | Work::Save { .. }) => false,
+            Some(Work::Step { .. } | Work::Snapshot { .. } | Work::Save { .. }) => false,
         }
     }
 
@@ -383,7 +424,7 @@ impl Supervisor {
 
     /// Ends the current work if everybody has replied.
     fn complete(&mut self) -> Result<(), Fault> {
-        if self.replies.iter().any(Option::is_none) {
+        if self.replied.contains(&false) {
             return Ok(());
         }
         match self.current {
@@ -392,7 +433,6 @@ impl Supervisor {
                 let slot = self.filling.take().expect("a restore reads a slot");
                 self.slots.free(slot);
             }
-            Some(Work::Step { step, attempt }) => self.stepped(step, attempt),
             Some(Work::Evaluate { .. }) => match self.report.take() {
                 Some(report) => {
                     if report.targets == 0 {
@@ -406,10 +446,10 @@ impl Supervisor {
                 }
                 None => return Ok(()),
             },
-            Some(Work::Drive { .. } | Work::Snapshot { .. } | Work::Save { .. }) => {}
+            Some(_) => {}
         }
         self.current = None;
-        self.replies.fill(None);
+        self.replied.fill(false);
         self.advance();
         Ok(())
     }

@@ -76,14 +76,16 @@ pub fn train(
 }
 
 /// Trains on plain threads, stopped after every leg and resumed on other ranks: on devices that do
-/// everything at once, and again on devices whose streams run late, which must give the same.
+/// everything at once, and again on devices whose streams run late and that are given a step before
+/// the one before has said how it went, which must give the same.
 ///
 /// # Errors
 /// The first fault of any rank; one of ours if it is not the same.
 pub fn train_in_legs(workload: &Arc<dyn Workload>, legs: &[Leg]) -> Result<Trial, Fault> {
     let trial = train_in(workload, legs, Setting::default())?;
     let late = |ranks| lazy::open(ranks, 1, None);
-    let other = train_in(workload, legs, Setting { devices: &late, ..Setting::default() })?;
+    let other =
+        train_in(workload, legs, Setting { devices: &late, depth: 2, ..Setting::default() })?;
     // Losses may be no numbers, which are not equal to themselves.
     let all = |trial: &Trial| {
         let Trial { digest, halfway, copied, reports, attempts, .. } = trial;
@@ -128,6 +130,8 @@ pub struct Setting<'s> {
     pub passed_over: u64,
     /// Steps after which a snapshot is taken while the next ones go on; [`train_in`] knows.
     pub halfway: u64,
+    /// Steps that ranks are given before the first of them has said how it went.
+    pub depth: usize,
 }
 
 impl Default for Setting<'_> {
@@ -143,6 +147,7 @@ impl Default for Setting<'_> {
             watch: None,
             passed_over: 0,
             halfway: 0,
+            depth: 1,
         }
     }
 }
@@ -197,7 +202,9 @@ pub fn train_in(
     let (mut late, mut copied) = (false, 0u64);
     for leg in legs {
         let first = reports.len() as u64;
-        let (by_rank, sums) = run_leg(workload, leg, [&slot, &halfway], first, setting)?;
+        let updates = reports.iter().filter(|report: &&StepReport| !report.skipped).count() as u64;
+        let from = (first, updates);
+        let (by_rank, sums) = run_leg(workload, leg, [&slot, &halfway], from, setting)?;
         copied = sums;
         late |= by_rank.iter().flatten().any(|tried| tried.saving);
         for step in 0..leg.steps {
@@ -239,7 +246,7 @@ pub fn outcomes(
     let slots = SnapshotSlots::create(layout.bytes()).expect("memory for snapshots");
     let both = [0, 1].map(|i| slots.slot(i, &layout));
     initialise(&**workload, &both[0]);
-    let (by_rank, _) = run_leg(workload, leg, both.each_ref(), 0, setting)?;
+    let (by_rank, _) = run_leg(workload, leg, both.each_ref(), (0, 0), setting)?;
     let outcome = |rank: Vec<Tried>| rank.into_iter().map(|tried| tried.outcome).collect();
     Ok(by_rank.into_iter().map(outcome).collect())
 }
@@ -249,7 +256,7 @@ fn run_leg(
     workload: &Arc<dyn Workload>,
     leg: &Leg,
     slots: [&Slot; 2],
-    first: u64,
+    (first, updates): (u64, u64),
     setting: Setting<'_>,
 ) -> Result<(Vec<Vec<Tried>>, u64), Fault> {
     let Leg { ranks, zero, steps } = *leg;
@@ -257,10 +264,11 @@ fn run_leg(
     for (rank, open) in (setting.devices)(ranks).into_iter().enumerate() {
         let (workload, slots) = (workload.clone(), slots.map(Slot::clone));
         let (watch, passed_over) = (setting.watch.cloned(), setting.passed_over);
-        let halfway = setting.halfway;
+        let (halfway, depth) = (setting.halfway, setting.depth);
         stands.push(thread::spawn(move || {
-            let mut stand = Stand::new(&workload, open, rank, ranks, zero, slots);
+            let mut stand = Stand::new(&workload, open, (rank, ranks, zero), slots, depth);
             (stand.watch, stand.passed_over, stand.halfway) = (watch, passed_over, halfway);
+            stand.updates = updates;
             stand.run(first..first + steps)
         }));
     }

@@ -31,6 +31,7 @@ use crate::evaluator::{Evaluator, EvaluatorMessage, TaskInfo};
 use crate::fault::{ActorName, Blame, Fault};
 use crate::host::{Host, MailboxLimit, Restart, RestartBudget, Ring, Seat};
 use crate::loader::{BatchSlot, Loader, LoaderMessage, SLOTS, orders_max};
+use crate::outcome::DEPTH_MAX;
 use crate::outside::beating::BeatingDisk;
 use crate::outside::{Clock, LocalDisk};
 use crate::rank::{self, DataPath, Rank, RankEnds, RankMessage};
@@ -51,8 +52,9 @@ pub mod deadlines;
 /// Parts of one evaluation, at most: what the evaluator's mailbox and table must hold.
 const PARTS_MAX: u64 = 1 << 20;
 
-/// A rank is told one thing at a time, to take a snapshot before it, and to stop.
-const RANK_MESSAGES: usize = 3;
+/// A rank is told one thing at a time, to take a snapshot before it or to go back behind it, and to
+/// stop.
+const RANK_MESSAGES: usize = 4;
 
 /// How long actors and threads are given to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -301,6 +303,7 @@ impl Seats {
         let ranks = setup.ranks;
         let limit = MailboxLimit::of(&[
             ("a reply of each rank", ranks),
+            ("places and outcomes of the steps of each rank", 2 * DEPTH_MAX * ranks),
             ("a snapshot of each rank", ranks),
             ("a fault of each rank", ranks),
             ("a fault of each loader", ranks),
@@ -409,6 +412,7 @@ fn start_ranks(
         let ends = RankEnds {
             slots: setup.handles(),
             data: DataPath { full, free: free_in },
+            depth: setup.schedule.depth,
             clock: setup.clock.clone(),
             supervisor: seats.supervisor.port().map(move |m| SupervisorMessage::Rank(rank, m)),
             evaluator: seats.evaluator.port(),
@@ -434,7 +438,7 @@ fn start_ranks(
 /// A rank's thread: messages one at a time until it is told to stop.
 fn run_rank(mut rank: Rank, inbox: &Receiver<RankMessage>, ring: &Ring) -> Result<(), Fault> {
     loop {
-        let patience = if rank.is_saving() { rank::LOOK_EVERY } else { Duration::MAX };
+        let patience = if rank.is_watching() { rank::LOOK_EVERY } else { Duration::MAX };
         match inbox.recv_timeout(patience) {
             Ok(message) => {
                 ring.record(&message);

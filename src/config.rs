@@ -86,6 +86,7 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("run.device", "CPU and GPU differ; the device stands in the manifest with its model"),
     ("run.bucket", "what it comes to for the model stands in the manifest"),
     ("run.threads", "CPU sums follow fixed chunks, not threads"),
+    ("run.depth", "steps come in the same order, and one that overflows comes again before others"),
     ("run.snapshots", "they are where a run may go on from, not what it is"),
     ("run.zero", "it decides where state lies, not what it is"),
     ("run.steps", "only through the schedule: it is replaced by the steps of the schedule"),

@@ -407,6 +407,7 @@ fn look(
         checkpoint_every: 0,
         memory_every: 0,
         drive_every: 0,
+        depth: 1,
     };
     let finished = run(RunSetup { interrupts, schedule, ..setup })?;
     if let Ending::Failed(fault) = finished.end.ending {

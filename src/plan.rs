@@ -277,6 +277,7 @@ fn outside(target: Target, ranks: usize) -> Vec<Part> {
 fn host(target: Target, memory: &Memory, ranks: usize, threads: usize) -> Vec<Part> {
     let mut host = vec![
         Part::new("batch slots", memory.ring_bytes),
+        Part::new("outcome cells", memory.outcome_bytes),
         Part::new("snapshot slots", memory.snapshot_bytes),
     ];
     if target == Target::Cpu {

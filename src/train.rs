@@ -22,7 +22,6 @@ use octet_actors::schedule::{Schedule, Work};
 use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
 use octet_actors::telemetry::Observer;
 use octet_actors::telemetry::metrics::Metrics;
-use octet_actors::telemetry::resources::Resources;
 use octet_actors::telemetry::status::Status;
 use octet_actors::topology::deadlines::slowest;
 use octet_actors::topology::{Begin, Finished, RunSetup, run};
@@ -310,6 +309,7 @@ fn schedule(config: &Config) -> Schedule {
         checkpoint_every: config.checkpoint.every,
         memory_every: config.checkpoint.memory_every,
         drive_every: config.sample.every,
+        depth: config.run.depth,
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam::channel::RecvTimeoutError;
-use octet_kernels::device::OVERFLOW;
+use octet_kernels::device::{HELD, OVERFLOW};
 use octet_kernels::ops::Stream;
 
 use crate::actor::Actor;
@@ -111,6 +111,22 @@ impl Rank {
         Ok(given)
     }
 
+    /// Gives a step to the device. How it went is told in time ([`Self::look`]).
+    pub(crate) fn fly(&mut self, ready: Ready, numbers: StepNumbers) -> Result<(), Fault> {
+        let given = self.step(&ready, numbers);
+        // A batch stays until nobody copies it any more, also one of a step that failed.
+        let (round, failed) = (self.round, given.as_ref().err().cloned());
+        let nothing = Given { round, abandoned: true, calls: 0..0, gathers: 0..0 };
+        self.flying.push_back((ready, given.unwrap_or(nothing)));
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Whether a step has said how it went.
+    pub(super) fn has_said(&self, given: &Given) -> Result<bool, Fault> {
+        let (device, event) = (&self.engine.device, self.engine.memory.outcome_event(given.round));
+        Ok(given.abandoned || device.reached(event).map_err(|e| self.engine.fault(e))?)
+    }
+
     /// Waits until a step has said how it went. It is the report that takes memory, not the step.
     pub(crate) fn outcome(&mut self, ready: Ready, given: &Given) -> Result<RankReply, Fault> {
         let Given { round, abandoned, .. } = *given;
@@ -132,6 +148,7 @@ impl Rank {
         outcome.norm = decision.norm;
         outcome.skipped = decision.skip != 0;
         outcome.overflow = decision.skip & OVERFLOW != 0;
+        outcome.held = decision.skip & HELD != 0;
         outcome.fingerprint = cells.fingerprints(engine, round);
         outcome.runs = self.scalars(&plan, round);
         outcome.reduce_ms = self.reduce_ms(given)?;

@@ -12,6 +12,7 @@ const SCHEDULE: Schedule = Schedule {
     checkpoint_every: 10,
     memory_every: 4,
     drive_every: 0,
+    depth: 1,
 };
 
 fn good(step: u64) -> Update {

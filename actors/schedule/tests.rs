@@ -3,8 +3,14 @@
 use crate::contract::{EvaluationTask, ProgramId, Reading};
 use crate::schedule::{Schedule, Work};
 
-const SCHEDULE: Schedule =
-    Schedule { steps: 10, evaluate_every: 4, checkpoint_every: 3, memory_every: 0, drive_every: 5 };
+const SCHEDULE: Schedule = Schedule {
+    steps: 10,
+    evaluate_every: 4,
+    checkpoint_every: 3,
+    memory_every: 0,
+    drive_every: 5,
+    depth: 1,
+};
 
 fn tasks(count: usize) -> Vec<EvaluationTask> {
     let task = EvaluationTask {
@@ -56,6 +62,7 @@ fn evaluations_come_before_the_conversation_and_the_snapshot_is_last() {
         checkpoint_every: 1,
         memory_every: 0,
         drive_every: 1,
+        depth: 1,
     };
     let kinds = |done| {
         let kind = |work: &Work| match work {
@@ -79,6 +86,7 @@ fn zero_means_never_but_the_last_snapshot_is_always_taken() {
         checkpoint_every: 0,
         memory_every: 0,
         drive_every: 0,
+        depth: 1,
     };
     assert!((0..3).all(|done| never.after(done, &tasks(5)).is_empty()));
     assert_eq!(never.after(3, &tasks(5)), [Work::Save { step: 3 }]);

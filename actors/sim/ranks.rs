@@ -4,7 +4,7 @@
 //! Owns no device. A collective is a table on which every rank lays what it has; it is over when
 //! all have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,9 +77,18 @@ impl Table {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Nothing,
-    Batch { ticket: u64, step: u64, batch: u64, attempt: usize },
-    Meeting { step: u64, batch: u64, attempt: usize },
+    Batch { ticket: u64, of: Numbers },
+    Meeting { of: Numbers },
     Parts { ticket: u64, task: usize, step: u64, done: usize },
+}
+
+/// Which step it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Numbers {
+    step: u64,
+    batch: u64,
+    attempt: usize,
+    updates: Option<u64>,
 }
 
 /// The ends of a rank.
@@ -103,7 +112,16 @@ pub(crate) struct ModelRank {
     doing: Doing,
     step: u64,
     chain: Chain,
+    /// Updates that led there, once it was told.
+    updates: Option<u64>,
+    /// The last step overflowed, or one before it.
+    held: bool,
     scalars: Vec<RunScalars>,
+    /// The batch of the step that goes on.
+    batch: Option<BatchSlot>,
+    /// Steps whose outcome is not told yet, with what they still read.
+    flying: VecDeque<(BatchSlot, StepOutcome)>,
+    depth: usize,
     /// A snapshot that is still being copied out: the slot, and the state that it gets.
     saving: Option<(usize, u64, Chain)>,
     /// Things done, by which copies take longer or shorter.
@@ -115,7 +133,7 @@ impl ModelRank {
         workload: Arc<Toy>,
         tree: &LaneTree,
         rank: usize,
-        slots: Vec<Slot>,
+        (slots, depth): (Vec<Slot>, usize),
         ends: Ends,
     ) -> Self {
         let lanes = tree.lanes_of(rank);
@@ -131,7 +149,12 @@ impl ModelRank {
             doing,
             step: 0,
             chain,
+            updates: None,
+            held: false,
             scalars,
+            batch: None,
+            flying: VecDeque::new(),
+            depth,
             saving: None,
             acts: 0,
         }
@@ -139,7 +162,7 @@ impl ModelRank {
 
     /// Whether it has something to do.
     pub(crate) fn is_ready(&self, table: &Table) -> bool {
-        self.saving.is_some() || self.is_ready_to_work(table)
+        self.saving.is_some() || !self.flying.is_empty() || self.is_ready_to_work(table)
     }
 
     fn is_ready_to_work(&self, table: &Table) -> bool {
@@ -158,6 +181,10 @@ impl ModelRank {
     /// Does one thing. Call it only when it is ready.
     pub(crate) fn act(&mut self, table: &mut Table, history: &mut History) {
         self.acts += 1;
+        let full = self.flying.len() == self.depth || !self.is_ready_to_work(table);
+        if !self.flying.is_empty() && (full || self.acts.is_multiple_of(3)) {
+            return self.tell();
+        }
         if self.saving.is_some() && (self.acts.is_multiple_of(5) || !self.is_ready_to_work(table)) {
             return self.finish_saving();
         }
@@ -166,30 +193,51 @@ impl ModelRank {
                 let message = self.ends.inbox.try_recv().expect("it is ready");
                 self.begin(&message, history);
             }
-            Doing::Batch { ticket, step, batch, attempt } => {
+            Doing::Batch { ticket, of } => {
                 let slot = self.ends.full.try_recv().expect("it is ready");
                 if slot.ticket == ticket {
-                    table.laid[self.rank] = Some(self.learn(&slot, batch, attempt));
-                    self.doing = Doing::Meeting { step, batch, attempt };
+                    table.laid[self.rank] = Some(self.learn(&slot, of.batch, of.attempt));
+                    self.doing = Doing::Meeting { of };
+                    self.batch = Some(slot);
+                } else {
+                    self.hand_back(slot);
                 }
-                self.ends.free.try_send(slot).expect("the ring has room for its own slots");
             }
-            Doing::Meeting { step, batch, attempt } => {
-                self.meet(table.leave(), (step, batch), attempt, history);
-            }
+            Doing::Meeting { of } => self.meet(table.leave(), of, history),
             Doing::Parts { ticket, task, step, done } => self.evaluate(ticket, task, step, done),
         }
+    }
+
+    /// How the first step in flight went.
+    fn tell(&mut self) {
+        let (slot, outcome) = self.flying.pop_front().expect("a step is in flight");
+        self.hand_back(slot);
+        self.ends.supervisor.tell(RankReply::Stepped(Box::new(outcome)));
+    }
+
+    fn hand_back(&self, slot: BatchSlot) {
+        self.ends.free.try_send(slot).expect("the ring has room for its own slots");
     }
 
     fn begin(&mut self, message: &RankMessage, history: &History) {
         match *message {
             RankMessage::Restore { slot } => {
+                while !self.flying.is_empty() {
+                    self.tell();
+                }
+                (self.updates, self.held) = (None, false);
                 self.restore(slot, history);
                 self.ends.supervisor.tell(RankReply::Restored);
             }
-            RankMessage::Step { ticket, step, batch, attempt, .. } => {
-                assert_eq!(step, self.step, "rank {} is told to skip or repeat", self.rank);
-                self.doing = Doing::Batch { ticket, step, batch, attempt };
+            RankMessage::Step { ticket, step, batch, attempt, updates } => {
+                let in_vain = updates.is_none() && (self.held || self.abandons());
+                assert!(step == self.step || in_vain, "rank {} skips or repeats", self.rank);
+                if let Some(told) = updates {
+                    let known = *self.updates.get_or_insert(told);
+                    assert_eq!(told, known, "rank {} is told other updates", self.rank);
+                }
+                let of = Numbers { step, batch, attempt, updates };
+                self.doing = Doing::Batch { ticket, of };
             }
             RankMessage::Evaluate { ticket, task, step } => {
                 self.doing = Doing::Parts { ticket, task, step, done: 0 };
@@ -201,6 +249,7 @@ impl ModelRank {
             RankMessage::Drive { .. } => self.ends.supervisor.tell(RankReply::Drove),
             RankMessage::Snapshot { slot } => {
                 assert_eq!(self.saving, None, "two snapshots at a time");
+                assert!(self.flying.is_empty(), "nobody knows what it would hold");
                 self.saving = Some((slot, self.step, self.chain));
             }
             RankMessage::Stop => {}
@@ -228,18 +277,18 @@ impl ModelRank {
         laid
     }
 
-    fn meet(
-        &mut self,
-        all: Laid,
-        (step, batch): (u64, u64),
-        attempt: usize,
-        history: &mut History,
-    ) {
+    fn meet(&mut self, all: Laid, of: Numbers, history: &mut History) {
+        let Numbers { step, batch, attempt, updates } = of;
         // Some steps need a second attempt, and some have an update that is not finite.
         let overflow = step % 5 == 2 && attempt == 0;
+        let held = updates.is_none() && self.held;
         let finite = !NOT_FINITE.contains(&batch);
-        let skipped = all.abandoned || overflow || !finite;
+        let skipped = all.abandoned || overflow || held || !finite;
+        if !all.abandoned {
+            self.held = overflow || held;
+        }
         if !skipped {
+            self.updates = self.updates.map(|updates| updates + 1);
             for (_, hash) in all.hashes {
                 for word in &mut self.chain {
                     *word = Random::new(*word ^ hash).next().rotate_left(7) ^ step;
@@ -247,7 +296,7 @@ impl ModelRank {
                 self.chain.rotate_left(1);
             }
         }
-        if !all.abandoned && !overflow {
+        if !all.abandoned && !self.held {
             self.step = step + 1;
             let before = history.insert((self.step, batch), self.chain);
             assert!(before.is_none_or(|b| b == self.chain), "step {step} has another result now");
@@ -257,17 +306,20 @@ impl ModelRank {
         let fingerprint =
             |bucket: usize| if self.rank == 0 { self.chain[0] ^ bucket as u64 } else { 0 };
         let buckets = self.workload.layout().buckets.len();
-        self.doing = Doing::Nothing;
-        self.ends.supervisor.tell(RankReply::Stepped(Box::new(StepOutcome {
+        let outcome = StepOutcome {
             runs: self.scalars.clone(),
             norm: if finite { 1.0 } else { f64::NAN },
             skipped,
             overflow,
+            held,
             abandoned: all.abandoned,
             fingerprint: (0..buckets).map(fingerprint).collect(),
             loader_ms: 0.0,
             reduce_ms: 0.0,
-        })));
+        };
+        self.doing = Doing::Nothing;
+        self.flying.push_back((self.batch.take().expect("the step has a batch"), outcome));
+        self.ends.supervisor.tell(RankReply::Enqueued);
     }
 
     fn evaluate(&mut self, ticket: u64, task: usize, step: u64, done: usize) {
@@ -296,7 +348,7 @@ impl ModelRank {
                 self.evaluated();
             }
         }
-        self.ends.free.try_send(slot).expect("the ring has room for its own slots");
+        self.hand_back(slot);
     }
 
     fn evaluated(&mut self) {

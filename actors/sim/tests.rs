@@ -31,6 +31,7 @@ const SCHEDULE: Schedule = Schedule {
     checkpoint_every: 3,
     memory_every: 2,
     drive_every: 5,
+    depth: 1,
 };
 
 fn world() -> World {
@@ -226,6 +227,7 @@ fn run_seed(seed: u64, reference: &Reference) {
     let quietly = |trace: bool| {
         let mut world = world();
         world.take_slots(1 + seed as usize % 2);
+        world.schedule.depth = 1 + seed as usize / 2 % 2;
         world.trace = Trace { on: trace, ..Trace::default() };
         let done = catch_unwind(AssertUnwindSafe(|| simulate(seed, reference, &mut world)));
         (done, world.trace.lines)
@@ -278,6 +280,7 @@ fn ranks_and_order_of_turns_do_not_matter() {
     let reference = reference();
     for seed in 1..=8 {
         let mut world = world();
+        world.schedule.depth = 1 + seed as usize % 2;
         let ranks = 1 + seed as usize % 4;
         let death = Life::start(&mut world, ranks, Fate::default(), Random::new(seed)).live();
         let Death::Ended(end) = death else { panic!("{death:?}") };

@@ -22,6 +22,7 @@ fn outcome(runs: Vec<RunScalars>, fingerprint: u64) -> StepOutcome {
         norm: 1.5,
         skipped: false,
         overflow: false,
+        held: false,
         abandoned: false,
         fingerprint: vec![fingerprint; tiny(&Tiny::default()).layout().buckets.len()],
         loader_ms: 4.0,

@@ -70,9 +70,7 @@ impl Supervisor {
         let saving = self.saving.take_if(|saving| saving.ms.iter().all(Option::is_some));
         let Some(saving) = saving else { return Ok(()) };
         self.commit(saving)?;
-        if self.current.is_none() && self.filling.is_none() {
-            self.advance();
-        }
+        self.advance();
         Ok(())
     }
 
@@ -142,14 +140,12 @@ impl Supervisor {
                 self.ports.telemetry.tell(TelemetryMessage::Note { what: fault.to_string() });
             }
         }
-        if self.current.is_none() && self.filling.is_none() {
-            self.advance();
-        }
+        self.advance();
         Ok(())
     }
 
     fn at_the_end(&self) -> bool {
-        self.back.is_none() && self.agenda.is_empty() && self.is_ending()
+        self.back.is_none() && self.given.is_empty() && self.agenda.is_empty() && self.is_ending()
     }
 
     /// Whether no step comes any more.

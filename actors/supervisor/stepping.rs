@@ -2,49 +2,53 @@
 
 use crate::checkpointer::CheckpointerMessage;
 use crate::fault::{ActorName, Fault};
-use crate::rank::{RankReply, StepOutcome};
 use crate::recovery::{RollBack, Update, Verdict};
 use crate::report::{RollBackReport, StepReport};
 use crate::resume::FirstState;
 use crate::schedule::Work;
 use crate::step_report::{StepAt, Times, step_report};
 use crate::supervisor::Supervisor;
+use crate::supervisor::given::Done;
 use crate::telemetry::TelemetryMessage;
 
 impl Supervisor {
-    pub(super) fn stepped(&mut self, step: u64, attempt: usize) {
-        let outcomes: Vec<StepOutcome> = self
-            .replies
-            .iter_mut()
-            .filter_map(|reply| match reply.take() {
-                Some(RankReply::Stepped(outcome)) => Some(*outcome),
-                _ => None,
-            })
-            .collect();
+    /// All ranks have said how a step went.
+    pub(super) fn stepped(&mut self, done: &Done) {
+        let Done { step, attempt, void, ref outcomes } = *done;
+        let now = self.clock.seconds();
+        let began = std::mem::replace(&mut self.work_began, now);
         if outcomes.iter().any(|o| o.abandoned) {
             self.interrupted = true;
             return;
         }
-        if outcomes.iter().any(|o| o.overflow) && attempt + 1 < self.workload.attempts() {
-            self.agenda.clear();
-            self.planned = step + 1;
-            self.plan(Work::Step { step, attempt: attempt + 1 });
-            let workload = self.workload.clone();
-            for work in self.schedule.after(step + 1, workload.evaluations()) {
-                self.plan(work);
-            }
+        let held = outcomes.iter().any(|o| o.held);
+        let overflow = outcomes.iter().any(|o| o.overflow);
+        if void {
             return;
         }
+        if held || (overflow && attempt + 1 < self.workload.attempts()) {
+            // What was held has not been tried.
+            return self.again(step, attempt + usize::from(!held));
+        }
         self.done = step + 1;
-        let times = Times {
-            seconds: self.clock.seconds() - self.work_began,
-            checkpoint_ms: self.slots.take_wait_ms(),
-        };
+        let times = Times { seconds: now - began, checkpoint_ms: self.slots.take_wait_ms() };
         let at = StepAt { step, batch: self.recovery.batch(step), tokens: self.tokens };
-        let report = step_report(&*self.workload, at, &outcomes, times);
+        let report = step_report(&*self.workload, at, outcomes, times);
         self.tokens = report.tokens;
         self.updates += u64::from(!report.skipped);
         self.judge(&report);
+    }
+
+    /// Has a step done again, and what follows it.
+    fn again(&mut self, step: u64, attempt: usize) {
+        self.given.void();
+        self.agenda.clear();
+        self.planned = step + 1;
+        self.plan(Work::Step { step, attempt });
+        let workload = self.workload.clone();
+        for work in self.schedule.after(step + 1, workload.evaluations()) {
+            self.plan(work);
+        }
     }
 
     /// Reports a step and decides what its update means.
@@ -61,6 +65,7 @@ impl Supervisor {
             Verdict::Bad(what) => self.ports.telemetry.tell(TelemetryMessage::Bad { what }),
             Verdict::RollBack(back) => {
                 self.ports.telemetry.tell(TelemetryMessage::Bad { what: back.reason.clone() });
+                self.given.void();
                 self.agenda.clear();
                 self.planned = self.done;
                 self.ports.checkpointer.tell(CheckpointerMessage::Rewind { step: back.to });

@@ -13,6 +13,7 @@ use crate::snapshot::SLOTS;
 use crate::telemetry::TelemetryMessage;
 
 mod bench;
+mod depth;
 
 use super::space::PATIENCE_S;
 use bench::{Bench, RANKS, STEPS, Saves, Told, evaluation, outcome, schedule};
@@ -55,6 +56,7 @@ fn a_run_waits_for_a_free_slot_and_counts_the_wait() {
         checkpoint_every: 1,
         memory_every: 0,
         drive_every: 0,
+        depth: 1,
     };
     let mut bench = Bench::new(schedule);
     bench.saves = Saves::Wait;
@@ -127,7 +129,7 @@ fn updates_may_be_bad_but_not_too_many_in_a_row() {
     bench.play();
     assert_eq!(bench.ending().0, &Ending::Finished);
     // Those that were skipped do not count, and the state says so.
-    assert_eq!(bench.updates, [0, 0, 1, 1]);
+    assert_eq!(bench.updates, [0, 0, 1, 1].map(Some));
     let heads = (0..SLOTS).filter_map(|i| bench.slots.slot(i, &bench.layout).head().ok());
     let newest = heads.max_by_key(|head| head.step).unwrap();
     assert_eq!((newest.step, &newest.cursor["updates"]), (4, &2.into()));
@@ -244,7 +246,7 @@ fn an_interrupt_while_a_snapshot_is_written_waits_for_it() {
     bench.waiting.clear();
     for rank in 0..RANKS {
         let outcome = StepOutcome { abandoned: true, skipped: true, ..outcome() };
-        bench.tell(SupervisorMessage::Rank(rank, RankReply::Stepped(Box::new(outcome))));
+        bench.went(rank, outcome);
     }
     bench.play();
     assert_eq!((bench.end.as_ref(), bench.reported()), (None, vec![1, 2]));
@@ -286,7 +288,7 @@ fn a_checkpoint_that_fails_stops_the_run_only_at_its_end() {
     bench.waiting.retain(|told| !matches!(told, Told::Rank(..)));
     for rank in 0..RANKS {
         let outcome = StepOutcome { abandoned: true, ..outcome() };
-        bench.tell(SupervisorMessage::Rank(rank, RankReply::Stepped(Box::new(outcome))));
+        bench.went(rank, outcome);
     }
     bench.play();
     assert_eq!(bench.ending(), (&Ending::Interrupted, 2, Some("digest 2")));
@@ -465,7 +467,10 @@ fn replies_that_nobody_asked_for_are_our_failure() {
     let stepped = || RankReply::Stepped(Box::new(outcome()));
     let mut bench = Bench::begun();
     bench.play_until("step 0");
-    bench.tell(SupervisorMessage::Rank(1, stepped()));
+    bench.went(1, outcome());
+    // Nor is there an outcome before the device has the step.
+    let refused = bench.try_tell(SupervisorMessage::Rank(0, stepped())).unwrap_err();
+    assert!(refused.what.contains("rank 0 replied Stepped"), "{refused}");
     for (rank, reply) in [(1, stepped()), (0, RankReply::Restored), (0, RankReply::Evaluated)] {
         let refused = bench.try_tell(SupervisorMessage::Rank(rank, reply)).unwrap_err();
         assert_eq!((refused.actor, refused.blame), (ActorName::Supervisor, Blame::Ours));

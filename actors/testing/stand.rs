@@ -1,5 +1,6 @@
 //! One rank without supervisor or thread of its own, and its loader: both are told by hand.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,15 +29,21 @@ pub(super) struct Tried {
 
 /// One rank and its loader, fed by hand.
 pub(super) struct Stand {
+    workload: Arc<dyn Workload>,
     rank: Rank,
     loader: Loader,
     replies: Receiver<RankReply>,
     free: Receiver<BatchSlot>,
-    attempts: usize,
     /// Where the state at the end goes.
     slot: Slot,
     /// By bucket: what this rank copies there.
     shards: Vec<Range<usize>>,
+    depth: usize,
+    /// Steps in flight, and which attempt each is.
+    given: VecDeque<(u64, usize)>,
+    tickets: u64,
+    /// Of all steps that have said how they went.
+    pub(super) updates: u64,
     pub(super) watch: Option<Watch>,
     pub(super) passed_over: u64,
     pub(super) halfway: u64,
@@ -46,10 +53,9 @@ impl Stand {
     pub(super) fn new(
         workload: &Arc<dyn Workload>,
         open: Open,
-        rank: usize,
-        ranks: usize,
-        zero: Zero,
+        (rank, ranks, zero): (usize, usize, Zero),
         slots: [Slot; 2],
+        depth: usize,
     ) -> Self {
         let memory = RankMemory::new(&**workload, ranks, rank, zero).expect("a plan");
         let (full_in, full) = unbounded();
@@ -65,35 +71,61 @@ impl Stand {
         let ends = RankEnds {
             slots: slots.to_vec(),
             data: DataPath { full, free: free_in },
+            depth,
             clock: Arc::new(SystemClock::new()),
             supervisor: Port::new(move |reply| replies_in.send(reply).map_err(|_| Closed)),
             evaluator: Port::new(|_| Ok(())),
             agreement: Arc::new(Agreement::default()),
             pulse: None,
         };
-        let attempts = workload.attempts();
         let [slot, _] = slots;
         let rank = Rank::new(engine, communicator, ends).expect("memory");
-        let (watch, passed_over, halfway) = (None, 0, 0);
-        Self { rank, loader, replies, free, attempts, slot, shards, watch, passed_over, halfway }
+        Self {
+            workload: workload.clone(),
+            rank,
+            loader,
+            replies,
+            free,
+            slot,
+            shards,
+            depth,
+            given: VecDeque::new(),
+            tickets: 0,
+            updates: 0,
+            watch: None,
+            passed_over: 0,
+            halfway: 0,
+        }
     }
 
+    /// Takes steps, and what they leave into the first slot.
     pub(super) fn run(mut self, steps: Range<u64>) -> Result<(Vec<Tried>, u64), Fault> {
         self.rank.apply(RankMessage::Restore { slot: 0 })?;
         assert_eq!(self.replies.recv(), Ok(RankReply::Restored));
         let mut outcomes = Vec::new();
-        for step in steps {
-            for attempt in 0..self.attempts {
-                let outcome = self.step(step, attempt)?;
-                let saving = self.rank.is_saving();
-                if !outcome.overflow || attempt + 1 == self.attempts {
-                    outcomes.push(Tried { attempts: attempt + 1, outcome, saving });
-                    break;
-                }
+        let mut next = (steps.start, 0);
+        while outcomes.len() < (steps.end - steps.start) as usize {
+            while next.0 < steps.end && self.may_give(next.0) {
+                self.give(next)?;
+                next = (next.0 + 1, 0);
             }
-            self.rank.apply(RankMessage::Drive { step: step + 1 })?;
-            let replies: Vec<RankReply> = self.replies.try_iter().collect();
-            assert_eq!(replies.last(), Some(&RankReply::Drove));
+            let (step, attempt) = self.given.pop_front().expect("there is room for one");
+            let outcome = self.outcome()?;
+            let saving = self.rank.is_saving();
+            if outcome.held || (outcome.overflow && attempt + 1 < self.workload.attempts()) {
+                next = (step, attempt + usize::from(!outcome.held));
+                while self.given.pop_front().is_some() {
+                    assert!(self.outcome()?.held, "a step behind one that is to be done again");
+                }
+                continue;
+            }
+            self.updates += u64::from(!outcome.skipped);
+            outcomes.push(Tried { attempts: attempt + 1, outcome, saving });
+            if self.given.is_empty() {
+                self.rank.apply(RankMessage::Drive { step: step + 1 })?;
+                let replies: Vec<RankReply> = self.replies.try_iter().collect();
+                assert_eq!(replies.last(), Some(&RankReply::Drove));
+            }
             if step + 1 == self.halfway {
                 self.rank.apply(RankMessage::Snapshot { slot: 1 })?;
             }
@@ -105,6 +137,12 @@ impl Stand {
         let copied = self.copied();
         self.rank.apply(RankMessage::Stop)?;
         Ok((outcomes, copied))
+    }
+
+    /// Whether a step may come already: nobody has to talk or to save before it.
+    fn may_give(&self, step: u64) -> bool {
+        let between = step == self.halfway || self.workload.drive(step).is_some();
+        self.given.is_empty() || (self.given.len() < self.depth && !between)
     }
 
     /// Order-free sum of the master weights that this rank has copied into the slot.
@@ -121,25 +159,33 @@ impl Stand {
         self.shards.iter().map(of).fold(0, u64::wrapping_add)
     }
 
-    fn step(&mut self, step: u64, attempt: usize) -> Result<StepOutcome, Fault> {
-        let ticket = step * self.attempts as u64 + attempt as u64;
+    /// What the message `Step` does, in its parts.
+    fn give(&mut self, (step, attempt): (u64, usize)) -> Result<(), Fault> {
         while let Ok(slot) = self.free.try_recv() {
             self.loader.apply(LoaderMessage::Free(slot))?;
         }
-        let batch = step + self.passed_over;
+        self.tickets += 1;
+        let (ticket, batch) = (self.tickets, step + self.passed_over);
         self.loader.apply(LoaderMessage::Order(Order::Step { ticket, batch, attempt }))?;
-        // What the message `Step` does, in its three parts.
         let ready = self.rank.make_ready(ticket, batch, attempt)?;
         let watch = |moment| self.watch.iter().for_each(|watch| watch(step, moment));
         watch(Moment::Before);
-        let numbers = StepNumbers { step, batch, updates: Some(step) };
-        let given = self.rank.step(&ready, numbers)?;
+        let updates = self.given.is_empty().then_some(self.updates);
+        self.rank.fly(ready, StepNumbers { step, batch, updates })?;
         watch(Moment::After);
-        let reply = self.rank.outcome(ready, &given)?;
-        self.rank.look()?;
-        match reply {
-            RankReply::Stepped(outcome) => Ok(*outcome),
-            other => panic!("instead of a step: {other:?}"),
+        self.given.push_back((step, attempt));
+        Ok(())
+    }
+
+    /// Waits for the first step that was given.
+    fn outcome(&mut self) -> Result<StepOutcome, Fault> {
+        self.rank.land()?;
+        loop {
+            match self.replies.try_recv() {
+                Ok(RankReply::Stepped(outcome)) => return Ok(*outcome),
+                Ok(RankReply::Snapped { .. }) => {}
+                other => panic!("instead of a step: {other:?}"),
+            }
         }
     }
 }

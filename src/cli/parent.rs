@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use octet::config::Config;
 use octet::failure::{self, Failure};
-use octet_actors::schedule::STEPS_AHEAD;
+use octet_actors::outcome::DEPTH_MAX;
+use octet_actors::schedule::ahead;
 use signal_hook::iterator::Signals;
 
 use crate::cli::output::complain;
@@ -63,7 +64,7 @@ impl Failures {
         }
         if let (Some(last), Some(word)) = (last, word)
             && last.what == word.what
-            && word.step <= last.step + STEPS_AHEAD
+            && word.step <= last.step + ahead(DEPTH_MAX)
         {
             let LastWord { step, what, .. } = word;
             let what =

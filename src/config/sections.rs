@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
+use octet_actors::outcome::DEPTH_MAX;
 use octet_actors::rank_memory::Zero;
 use octet_actors::recovery::{Policy, ROLLBACKS_MAX, WINDOW_MAX};
 use octet_actors::snapshot::SLOTS;
@@ -41,6 +42,10 @@ pub struct RunConfig {
     /// Threads of a rank on the CPU; by default the cores shared among the ranks. From 1 to 1024.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
+    /// Steps that devices are given before the first of them has said how it went, 1 or 2. With 2
+    /// a GPU does not wait between steps for whoever reads how one went; one that overflows costs
+    /// the work of the one behind it.
+    pub depth: usize,
     /// States that host memory keeps, from 0 to 2: from the newest a run goes on when its engine
     /// dies. With 0 a state passes through a file of the run folder on its way to a checkpoint, at
     /// the disk's pace, and only checkpoints are gone on from. By default as many as the host has
@@ -73,6 +78,7 @@ impl Default for RunConfig {
             zero: 1,
             bucket: None,
             threads: None,
+            depth: 1,
             snapshots: None,
         }
     }
@@ -115,6 +121,8 @@ impl RunConfig {
         let faster = || expected("true, since no route of this build is faster without it", false);
         require(self.deterministic, "run.deterministic", faster)?;
         require(self.zero <= 1, "run.zero", || expected("0 or 1", self.zero))?;
+        let depths = 1..=DEPTH_MAX;
+        require(depths.contains(&self.depth), "run.depth", || expected("1 or 2", self.depth))?;
         let snapshots = self.snapshots.unwrap_or(SLOTS);
         require(snapshots <= SLOTS, "run.snapshots", || expected("0, 1 or 2", snapshots))?;
         let threads = self.threads.unwrap_or(1);

@@ -283,6 +283,7 @@ fn the_digest_changes_with_the_numbers_and_only_with_them() {
     for same in [
         "run.ranks=4",
         "run.threads=1",
+        "run.depth=2",
         "run.snapshots=1",
         "run.zero=0",
         "data.text=b.txt",

@@ -2,6 +2,7 @@
 
 use octet_actors::contract::Workload;
 use octet_actors::loader::SlotShape;
+use octet_actors::outcome::OutcomeCells;
 use octet_actors::rank_memory::RankMemory;
 use octet_actors::snapshot::{SLOTS, SnapshotLayout};
 use octet_kernels::error::{Error, Result};
@@ -20,6 +21,8 @@ pub struct Memory {
     pub largest: RankMemory,
     /// Batch slots of all ranks.
     pub ring_bytes: usize,
+    /// What steps have to say, of all ranks.
+    pub outcome_bytes: usize,
     /// What else takes memory of the host: batch slots, and on the CPU the arenas.
     beside: usize,
     /// Snapshot slots in memory: 0 if a state passes through a file on its way to a checkpoint.
@@ -37,10 +40,11 @@ impl Memory {
     /// As [`RankMemory::new`].
     pub fn of(workload: &dyn Workload, run: &RunConfig) -> Result<Self> {
         let mut largest: Option<RankMemory> = None;
-        let (mut ring_bytes, mut arenas) = (0, 0);
+        let (mut ring_bytes, mut outcome_bytes, mut arenas) = (0, 0, 0);
         for rank in 0..run.ranks {
             let memory = RankMemory::new(workload, run.ranks, rank, run.placement())?;
             arenas += memory.arena.bytes();
+            outcome_bytes += OutcomeCells::bytes(&memory);
             ring_bytes += SlotShape::new(workload, &memory.tree, rank).ring_bytes();
             if largest.as_ref().is_none_or(|l| l.arena.bytes() < memory.arena.bytes()) {
                 largest = Some(memory);
@@ -49,13 +53,14 @@ impl Memory {
         let nobody = || Error::Plan("run.ranks: expected at least 1".to_string());
         let state = SnapshotLayout::of(workload);
         let on_host = workload.programs().iter().all(|p| p.target == Target::Cpu);
-        let beside = ring_bytes + if on_host { arenas } else { 0 };
+        let beside = ring_bytes + outcome_bytes + if on_host { arenas } else { 0 };
         // The host of a GPU may be another machine than this one.
         let room = total_memory().filter(|_| on_host).map(|total| total - total / RESERVE);
         let snapshots = run.snapshots.unwrap_or_else(|| auto(state.bytes(), beside, room));
         Ok(Self {
             largest: largest.ok_or_else(nobody)?,
             ring_bytes,
+            outcome_bytes,
             beside,
             snapshots,
             snapshot_bytes: state.bytes() * snapshots,
@@ -70,7 +75,7 @@ impl Memory {
 
     /// Buffers of the process.
     pub fn host_bytes(&self) -> usize {
-        self.ring_bytes + self.snapshot_bytes
+        self.ring_bytes + self.outcome_bytes + self.snapshot_bytes
     }
 
     /// As many slots as there are to be, and no more than a host has room for that has so many bytes

@@ -12,6 +12,7 @@ use octet_kernels::graph::{
     State, StateUse, StepBuffer, StepBufferId, Variables,
 };
 use octet_kernels::ops::cross_entropy::cross_entropy;
+use octet_kernels::ops::exponential_average::exponential_average;
 use octet_kernels::ops::linear::linear;
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
@@ -91,6 +92,14 @@ fn program(
     Program::compile("some", g, &goal, Policy::default(), layout).unwrap()
 }
 
+/// Moves the frozen parameter towards another one, where a step ends.
+fn average(variables: &Variables, layout: &Layout) -> Program {
+    let mut g = Graph::new(variables);
+    let [frozen, other] = [2, 4].map(|id| g.parameter(ParameterId(id)));
+    exponential_average(&mut g, frozen, other, 0.5).unwrap();
+    Program::compile("average", g, &Goal::Forward, Policy::default(), layout).unwrap()
+}
+
 pub(super) fn case(seed: u64) -> Case {
     case_of(seed, false)
 }
@@ -101,7 +110,7 @@ pub(super) fn case_of(seed: u64, meets: bool) -> Case {
     let variables = variables(random.once_in(2));
     let bucket = 16 * (1 + random.below(3) as usize);
     let layout = Layout::new(&variables, Granularity { block: 16, bucket });
-    let programs: Vec<Program> = (0..5)
+    let mut programs: Vec<Program> = (0..5)
         .map(|i| {
             let mut weights: Vec<usize> = (0..PARAMETERS).filter(|_| random.once_in(2)).collect();
             // Without a trainable weight there is nothing to differentiate.
@@ -117,7 +126,11 @@ pub(super) fn case_of(seed: u64, meets: bool) -> Case {
     let lanes = 1 << random.below(4);
     let global = lanes * (1 + random.below(2) as usize);
     let ranks = 1 + random.below(lanes as u64) as usize;
-    let shape = shape(&mut random, global);
+    let mut shape = shape(&mut random, global);
+    if random.once_in(2) {
+        shape.finally.push(ProgramId(programs.len()));
+    }
+    programs.push(average(&variables, &layout));
     let workload = Toy {
         variables,
         layout,

@@ -69,8 +69,10 @@ pub(super) struct Bench {
     pub(super) skips: Vec<u64>,
     /// What rank 0 was told, in order.
     pub(super) works: Vec<String>,
-    /// By step that rank 0 was told to take: the updates before.
-    pub(super) updates: Vec<u64>,
+    /// By step that rank 0 was told to take: the updates before, if somebody knew.
+    pub(super) updates: Vec<Option<u64>>,
+    /// By rank: its last step overflowed, or one before it.
+    overflowed: [bool; RANKS],
     pub(super) orders: usize,
     pub(super) orders_most: usize,
     pub(super) telemetry: Vec<TelemetryMessage>,
@@ -85,6 +87,7 @@ pub(super) fn schedule() -> Schedule {
         checkpoint_every: 2,
         memory_every: 0,
         drive_every: 4,
+        depth: 1,
     }
 }
 
@@ -139,6 +142,7 @@ impl Bench {
             skips: vec![],
             works: vec![],
             updates: vec![],
+            overflowed: [false; RANKS],
             orders: 0,
             orders_most: 0,
             telemetry: vec![],
@@ -206,7 +210,10 @@ impl Bench {
                         matches!(message, RankMessage::Step { .. } | RankMessage::Evaluate { .. });
                     self.orders -= usize::from(ordered);
                 }
-                if let Some(reply) = self.reply_to(&message) {
+                if matches!(message, RankMessage::Step { .. }) {
+                    self.tell(SupervisorMessage::Rank(rank, RankReply::Enqueued));
+                }
+                if let Some(reply) = self.reply_to(rank, &message) {
                     self.tell(SupervisorMessage::Rank(rank, reply));
                 }
             }
@@ -271,13 +278,21 @@ impl Bench {
         self.tell(SupervisorMessage::Checkpoint(reply));
     }
 
-    pub(super) fn reply_to(&self, message: &RankMessage) -> Option<RankReply> {
+    /// A step went so on a rank.
+    pub(super) fn went(&mut self, rank: usize, outcome: StepOutcome) {
+        self.tell(SupervisorMessage::Rank(rank, RankReply::Enqueued));
+        self.tell(SupervisorMessage::Rank(rank, RankReply::Stepped(Box::new(outcome))));
+    }
+
+    fn reply_to(&mut self, rank: usize, message: &RankMessage) -> Option<RankReply> {
         Some(match *message {
             RankMessage::Restore { .. } => RankReply::Restored,
-            RankMessage::Step { step, attempt, batch, .. } => {
+            RankMessage::Step { step, attempt, batch, updates, .. } => {
                 let mut outcome = outcome();
+                outcome.held = updates.is_none() && self.overflowed[rank];
                 outcome.overflow = self.overflows.contains(&(step, attempt));
-                outcome.skipped = outcome.overflow || self.skips.contains(&batch);
+                self.overflowed[rank] = outcome.held || outcome.overflow;
+                outcome.skipped = self.overflowed[rank] || self.skips.contains(&batch);
                 RankReply::Stepped(Box::new(outcome))
             }
             RankMessage::Evaluate { .. } => RankReply::Evaluated,
@@ -347,6 +362,7 @@ pub(super) fn outcome() -> StepOutcome {
         norm: 1.0,
         skipped: false,
         overflow: false,
+        held: false,
         abandoned: false,
         fingerprint: vec![],
         loader_ms: 0.0,

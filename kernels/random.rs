@@ -4,6 +4,9 @@
 //! state. CUDA kernels compute the same integers from [`RandomStream::key_of`] and [`counter`].
 //! The generator: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
+use std::num::NonZero;
+use std::thread;
+
 #[cfg(test)]
 mod tests;
 
@@ -66,6 +69,9 @@ impl Site {
     }
 }
 
+/// Normal values for which a thread is worth starting.
+const PART_ELEMENTS: usize = 1 << 18;
+
 /// The random numbers of one site in one run.
 ///
 /// Element `e` of a (step, sample) is word `e % 4` of block `e / 4`. Philox counts 2^32 blocks: the
@@ -121,10 +127,24 @@ impl RandomStream {
 
     /// Standard normal elements `first..` times `std`, for initial parameters (step 0, sample 0).
     /// Box-Muller in f64; words 2i and 2i+1 of a block make elements 2i (cosine) and 2i+1 (sine).
+    /// Many of them are made on all cores of the machine; which is where tells nobody.
     pub fn fill_normal(&self, first: u64, out: &mut [f32], std: f64) {
-        self.fill(0, 0, first, out, |words| {
+        let normal = |words: [u32; 4]| {
             let (low, high) = (normal_pair(words[0], words[1]), normal_pair(words[2], words[3]));
             [low.0, low.1, high.0, high.1].map(|normal| (normal * std) as f32)
+        };
+        if out.len() <= PART_ELEMENTS {
+            return self.fill(0, 0, first, out, normal);
+        }
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let part = out.len().div_ceil(threads).max(PART_ELEMENTS);
+        thread::scope(|scope| {
+            let mut parts = (first..).step_by(part).zip(out.chunks_mut(part));
+            let own = parts.next();
+            for (first, part) in parts {
+                scope.spawn(move || self.fill(0, 0, first, part, normal));
+            }
+            own.into_iter().for_each(|(first, part)| self.fill(0, 0, first, part, normal));
         });
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::random::{RandomStream, Site, philox};
+use crate::random::{PART_ELEMENTS, RandomStream, Site, philox};
 
 const STREAM: RandomStream = RandomStream { seed: 17, site: Site::new("block.3.dropout") };
 
@@ -91,4 +91,17 @@ fn numbers_do_not_repeat_beyond_the_philox_counter() {
         assert_eq!(value, STREAM.uniform(1, 2, element));
     }
     assert_ne!(STREAM.word(0, 0, 7), STREAM.word(0, 0, (1 << 34) + 7));
+}
+
+/// Whoever makes which part of many values on whichever thread, they are those of the one stream.
+#[test]
+fn many_normal_values_are_made_in_parts_and_are_the_same() {
+    let (first, count) = (3, 3 * PART_ELEMENTS + 5);
+    let mut whole = vec![0.0; count];
+    STREAM.fill_normal(first, &mut whole, 0.02);
+    let mut pieces = vec![0.0; count];
+    for (i, piece) in pieces.chunks_mut(PART_ELEMENTS / 7).enumerate() {
+        STREAM.fill_normal(first + (i * (PART_ELEMENTS / 7)) as u64, piece, 0.02);
+    }
+    assert!(whole == pieces);
 }

@@ -133,6 +133,34 @@ impl NextToken {
     }
 }
 
+/// The loss of an objective: of its settings, a model and a batch; in training or not.
+type Traced<O> = fn(&O, &mut Graph<'_>, &Part, BatchShape, &mut Extras, bool) -> Result<Tensor>;
+
+/// What an objective trains that predicts tokens of single samples, and evaluates the same way.
+/// `pairs` is the share of all pairs of tokens that see each other.
+pub(super) fn predicts<O: Clone + Send + Sync + 'static>(
+    own: &O,
+    loss: Traced<O>,
+    pairs: f64,
+    track: &mut Builder<'_>,
+) -> Built {
+    let (model, shape) = (track.model(), track.shape());
+    let length = shape.sequence_length;
+    let per_token = model.model().flops_per_token(length, pairs);
+    let (trained, of) = (own.clone(), model.clone());
+    let train = track.train(move |g, extras| loss(&trained, g, &of, shape, extras, true));
+    let own = own.clone();
+    let program = track.held_out(move |g, extras| loss(&own, g, &model, shape, extras, false));
+    let sums = SUMS.map(str::to_owned).to_vec();
+    Built {
+        attempts: vec![vec![Stage::Each(train)]],
+        group: 1,
+        losses: vec![Loss { scale: "scale", weight: 1.0 }],
+        held_out: HeldOutProgram { program, sums, reading: Reading::of_text() },
+        flops_per_sample: length as f64 * per_token,
+    }
+}
+
 impl Objective for NextToken {
     fn validate(&self) -> std::result::Result<(), Invalid> {
         let z_loss = || expected("a number of at least 0", self.z_loss);
@@ -153,21 +181,7 @@ impl Objective for NextToken {
     }
 
     fn build(&self, track: &mut Builder<'_>) -> Result<Built> {
-        let (model, shape) = (track.model(), track.shape());
-        let length = shape.sequence_length;
-        let per_token = model.model().flops_per_token(length, CAUSAL);
-        let (own, of) = (self.clone(), model.clone());
-        let train = track.train(move |g, extras| own.loss(g, &of, shape, extras, true));
-        let own = self.clone();
-        let program = track.held_out(move |g, extras| own.loss(g, &model, shape, extras, false));
-        let sums = SUMS.map(str::to_owned).to_vec();
-        Ok(Built {
-            attempts: vec![vec![Stage::Each(train)]],
-            group: 1,
-            losses: vec![Loss { scale: "scale", weight: 1.0 }],
-            held_out: HeldOutProgram { program, sums, reading: Reading::of_text() },
-            flops_per_sample: length as f64 * per_token,
-        })
+        Ok(predicts(self, Self::loss, CAUSAL, track))
     }
 
     fn inputs(&self, source: Source) -> std::result::Result<Box<dyn Inputs>, DataError> {

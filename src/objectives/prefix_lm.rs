@@ -9,16 +9,16 @@
 
 use std::ops::Range;
 
-use octet_actors::contract::{Reading, Record};
+use octet_actors::contract::Record;
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
 use octet_kernels::graph::{Graph, Program, Tensor};
 use octet_kernels::random::RandomStream;
 use serde::{Deserialize, Serialize};
 
-use super::next_token::{NextToken, SUMS, Successors, fill_bytes};
+use super::next_token::{NextToken, Successors, fill_bytes, predicts};
 use super::{BatchShape, Counts, Inputs, Objective, Source, Writes};
-use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
+use crate::composition::{Builder, Built};
 use crate::config::error::Invalid;
 use crate::data::{DataError, IGNORED, WindowRows};
 use crate::models::{BIDIRECTIONAL, CAUSAL, Extras, Part, Sight};
@@ -68,23 +68,9 @@ impl Objective for PrefixLm {
     }
 
     fn build(&self, track: &mut Builder<'_>) -> Result<Built> {
-        let (model, shape) = (track.model(), track.shape());
-        let length = shape.sequence_length;
         // Of the pairs that only sight both ways has, a third lies in prefixes: the mean of p².
         let pairs = CAUSAL + (BIDIRECTIONAL - CAUSAL) / 3.0;
-        let per_token = model.model().flops_per_token(length, pairs);
-        let (own, of) = (self.clone(), model.clone());
-        let train = track.train(move |g, extras| own.loss(g, &of, shape, extras, true));
-        let own = self.clone();
-        let program = track.held_out(move |g, extras| own.loss(g, &model, shape, extras, false));
-        let sums = SUMS.map(str::to_owned).to_vec();
-        Ok(Built {
-            attempts: vec![vec![Stage::Each(train)]],
-            group: 1,
-            losses: vec![Loss { scale: "scale", weight: 1.0 }],
-            held_out: HeldOutProgram { program, sums, reading: Reading::of_text() },
-            flops_per_sample: length as f64 * per_token,
-        })
+        Ok(predicts(self, Self::loss, pairs, track))
     }
 
     fn inputs(&self, source: Source) -> std::result::Result<Box<dyn Inputs>, DataError> {

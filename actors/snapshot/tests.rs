@@ -1,6 +1,5 @@
 //! Layout, digest and slots: padding never counts, a torn slot is never good.
 
-use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -409,20 +408,6 @@ fn ranks_fill_disjoint_ranges_at_once() {
     // SAFETY: committed.
     let all = unsafe { slot.region(Region::Masters).as_slice::<f32>() };
     assert!(all.iter().enumerate().all(|(i, value)| *value == i as f32));
-}
-
-#[test]
-fn the_first_engine_sizes_a_reserved_descriptor() {
-    let (layout, other) = (layout(256), layout(4096));
-    let reserved = SnapshotSlots::reserve().expect("a descriptor");
-    let first = SnapshotSlots::from_fd(reserved.as_raw_fd(), layout.bytes(), SLOTS).expect("empty");
-    first.slot(1, &layout).commit(7, &cursor(7), 1).expect("commit");
-    drop(first);
-    let second =
-        SnapshotSlots::from_fd(reserved.as_raw_fd(), layout.bytes(), SLOTS).expect("sized");
-    assert_eq!(second.newest_good(&layout).good.expect("committed").head.step, 7);
-    let refused = SnapshotSlots::from_fd(reserved.as_raw_fd(), other.bytes(), SLOTS);
-    assert!(matches!(refused, Err(SnapshotError::Size { .. })), "another configuration");
 }
 
 /// Runs this very test again as a child process, which fills a slot and is killed in the other.

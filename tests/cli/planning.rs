@@ -37,7 +37,8 @@ fn a_plan_says_where_memory_and_time_go() {
 fn a_plan_of_what_is_far_too_large_says_so() {
     let place = Place::new();
     // More gradient and optimizer state in host buffers than any machine here has.
-    let huge = ["model.width=65536", "model.heads=512", "model.layers=400", "model.dtype=f32"];
+    let model = ["model.width=65536", "model.heads=512", "model.layers=400", "model.dtype=f32"];
+    let huge = [&model[..], &["run.snapshots=2"]].concat();
     let mut arguments = vec!["plan", "tiny.toml", "--target", "cpu"];
     arguments.extend(huge.iter().flat_map(|set| ["--set", set]));
     let text = place.prints(&arguments);

@@ -91,22 +91,27 @@ fn an_engine_that_is_killed_is_started_again() {
 }
 
 #[test]
-fn fewer_snapshots_change_no_bit_and_restarts_go_on() {
+fn fewer_snapshots_and_deeper_queues_change_no_bit_and_restarts_go_on() {
     let home = Home::new();
-    for snapshots in ["run.snapshots=0", "run.snapshots=1"] {
-        let name = format!("runs/{snapshots}");
-        let mut run = home.start(&name, &["run.ranks=2", snapshots, "checkpoint.memory_every=1"]);
+    for setting in ["run.snapshots=0", "run.snapshots=1", "run.depth=2"] {
+        let name = format!("runs/{setting}");
+        let mut run = home.start(&name, &["run.ranks=2", setting, "checkpoint.memory_every=1"]);
         assert!(run.until_step(8) && run.until(|run| run.engine().is_some()), "it ended too early");
         send(run.engine().unwrap(), libc::SIGKILL);
         let end = run.wait();
         assert!(end.success() && end.stderr.contains("starting it again"), "{end:?}");
         let folder = home.path(&name);
-        assert_eq!(&RunResult::of(&folder), reference(), "{snapshots}");
+        assert_eq!(&RunResult::of(&folder), reference(), "{setting}");
         assert!(!folder.join(".snapshot").exists(), "what passed through it has a name no more");
     }
-    let refused = home.start("runs/three", &["run.snapshots=3"]).wait();
-    assert_eq!(refused.code(), Some(2), "{refused:?}");
-    assert!(refused.stderr.contains("run.snapshots: expected 0, 1 or 2"), "{refused:?}");
+    for (set, wanted) in [
+        ("run.snapshots=3", "run.snapshots: expected 0, 1 or 2"),
+        ("run.depth=0", "run.depth: expected 1 or 2"),
+    ] {
+        let refused = home.start("runs/three", &[set]).wait();
+        assert_eq!(refused.code(), Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(wanted), "{refused:?}");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Fewer slots than two.
+//! How many slots there are: fewer than two, and as many as whoever came first has made.
 
 use std::os::fd::AsRawFd;
 
 use serde_json::json;
 
-use super::{SnapshotError, SnapshotSlots, layout};
+use super::{SLOTS, SnapshotError, SnapshotSlots, cursor, layout};
 use crate::snapshot::{Region, digest};
 
 #[test]
@@ -42,4 +42,18 @@ fn a_later_engine_finds_as_many_slots_as_the_first_has_made() {
     let reserved = SnapshotSlots::reserve().expect("a descriptor");
     SnapshotSlots::take_none(reserved.as_raw_fd()).expect("a mark");
     assert_eq!(count(reserved.as_raw_fd()), Some(0));
+}
+
+#[test]
+fn the_first_engine_sizes_a_reserved_descriptor() {
+    let (layout, other) = (layout(256), layout(4096));
+    let reserved = SnapshotSlots::reserve().expect("a descriptor");
+    let first = SnapshotSlots::from_fd(reserved.as_raw_fd(), layout.bytes(), SLOTS).expect("empty");
+    first.slot(1, &layout).commit(7, &cursor(7), 1).expect("commit");
+    drop(first);
+    let second =
+        SnapshotSlots::from_fd(reserved.as_raw_fd(), layout.bytes(), SLOTS).expect("sized");
+    assert_eq!(second.newest_good(&layout).good.expect("committed").head.step, 7);
+    let refused = SnapshotSlots::from_fd(reserved.as_raw_fd(), other.bytes(), SLOTS);
+    assert!(matches!(refused, Err(SnapshotError::Size { .. })), "another configuration");
 }

@@ -9,8 +9,9 @@ Names are Octet's. Beside what parity_reference.py says, with T = LENGTH places 
 
 Class 1 of Octet's verdict on pairs is "follows", class 0 of the published checkpoints': their rows
 are exchanged. ELECTRA's generator draws the likeliest token, so that both sides draw alike, and
-shares the tables of tokens and positions. Loss and gradients of one step are compared: from the
-second on AdamW's steps of full size make much of gradients that are zero but for rounding. Octet's has no types in windows: their table is zero here.
+shares the tables of tokens and positions; all of a window is of the first type. Loss and gradients
+of one step are compared: from the second on AdamW's steps of full size make much of gradients that
+are zero but for rounding.
 """
 
 import torch
@@ -107,8 +108,6 @@ class Electra(nn.Module):
         theirs.word_embeddings, theirs.position_embeddings = (
             ours.word_embeddings, ours.position_embeddings)
         self.generator.generator_lm_head.weight = ours.word_embeddings.weight
-        for tables in (ours, theirs):
-            tables.token_type_embeddings.requires_grad_(False).weight.zero_()
         set_weights(self.tensors())
 
     def tensors(self):
@@ -123,6 +122,9 @@ class Electra(nn.Module):
                   ("generator.transform_norm", [generator.generator_predictions.LayerNorm])]
         return {"embedding.weight": [tables.word_embeddings.weight],
                 "positions.weight": [tables.position_embeddings.weight],
+                "types.weight": [tables.token_type_embeddings.weight],
+                "generator.types.weight": [
+                    generator.electra.embeddings.token_type_embeddings.weight],
                 "generator.head.bias": [generator.generator_lm_head.bias], **named(layers)}
 
     def step_loss(self, step):

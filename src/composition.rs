@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use octet_actors::contract::{Phase, ProgramId, Reading};
 use octet_kernels::error::{Error, Result};
-use octet_kernels::graph::{Goal, Graph, Layout, Policy, Program, StepBufferId, Tensor, Variables};
+use octet_kernels::graph::{
+    Goal, Graph, Layout, Parameter, ParameterId, Policy, Program, StepBufferId, Tensor, Variables,
+};
 use octet_kernels::ops::exponential_average::exponential_average;
 
 use crate::config::{Config, Weight};
@@ -335,9 +337,10 @@ impl Builder<'_> {
         self.vocabulary
     }
 
-    /// Where the objective's own parameters go.
-    pub fn scope(&mut self) -> Scope<'_> {
-        Scope::new(self.variables).named(self.name)
+    /// Registers what the objective trains beside its models; the track's name is put in front.
+    pub fn parameters(&mut self, own: Vec<Parameter>) -> Vec<ParameterId> {
+        let mut scope = Scope::new(self.variables).named(self.name);
+        own.into_iter().map(|parameter| scope.parameter(parameter)).collect()
     }
 
     /// How reports call one of several losses.

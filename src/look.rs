@@ -175,7 +175,7 @@ impl Run {
         self.hold_against_newest(Holds::Computed)?;
         let mut config = self.looking()?;
         (config.sample.every, config.sample.sequences) = (1, sequences);
-        let vocabulary = config.padded_vocabulary(run_data::tokenizer(&self.folder)?.vocabulary());
+        let vocabulary = config.padded_vocabulary(&run_data::tokenizer(&self.folder)?);
         let experiment = Experiment::new(&config, vocabulary, None)?;
         let missing = || Failure::user("this run trains no model that goes on with a text");
         let decoder = experiment.decoder().ok_or_else(missing)?;
@@ -277,7 +277,7 @@ pub fn evaluate(
             source.validation = std::mem::take(&mut source.train);
         }
     }
-    let vocabulary = config.padded_vocabulary(prepared.tokenizer.vocabulary());
+    let vocabulary = config.padded_vocabulary(&prepared.tokenizer);
     let text = Text::held_out_only(&config, prepared)?;
     let experiment = Experiment::new(&config, vocabulary, Some(text))?;
     let names: Vec<String> = experiment.evaluations().iter().map(|t| t.name.clone()).collect();

@@ -29,6 +29,7 @@ pub struct Text {
     tokens: usize,
     /// By token: UTF-8 bytes of its text.
     token_bytes: Arc<[u32]>,
+    special: Arc<[(&'static str, i32)]>,
     seed: u64,
     sequence_length: usize,
     identity: String,
@@ -175,7 +176,7 @@ impl Text {
     /// [`DataError`]: a shard that is gone or damaged, a split that is too short, or sources that
     /// end before the run does.
     pub fn open(config: &Config, prepared: Prepared) -> Result<Self, DataError> {
-        check_rows(config, prepared.tokenizer.vocabulary())?;
+        check_rows(config, &prepared.tokenizer)?;
         let open = |track: &TrackConfig| {
             let training = Training::open(config, track, &prepared)?;
             let training = Some(Which::Training(Arc::new(training)));
@@ -204,7 +205,8 @@ impl Text {
     /// Tokens that are drawn, below so many: for steps whose text does not matter.
     pub fn random(config: &Config, vocabulary: usize) -> Self {
         let tokenizer = Tokenizer::bytes();
-        let (seed, tokens) = (config.run.seed, vocabulary - config.special_tokens());
+        let special = config.special_tokens();
+        let (seed, tokens) = (config.run.seed, vocabulary - special.len());
         let track = |_: &TrackConfig| {
             let training = Some(Which::Random { tokens, seed });
             TrackText { training, held_out: Vec::new(), splits: Vec::new() }
@@ -213,6 +215,7 @@ impl Text {
             tracks: config.tracks().iter().map(track).collect(),
             tokens,
             token_bytes: vec![1; tokens].into(),
+            special: special.into_iter().zip(tokens as i32..).collect(),
             seed,
             sequence_length: config.batch.sequence_length,
             identity: String::new(),
@@ -221,10 +224,17 @@ impl Text {
     }
 
     fn new(config: &Config, prepared: Prepared, tracks: Vec<TrackText>) -> Self {
+        let (tokenizer, tokens) = (&prepared.tokenizer, prepared.tokenizer.vocabulary());
+        let added = config.added_tokens(tokenizer);
+        let id = |name| {
+            let behind = || tokens + added.iter().take_while(|added| **added != name).count();
+            (name, tokenizer.id_of(name).map_or_else(|| behind() as i32, |id| id as i32))
+        };
         Self {
             tracks,
-            tokens: prepared.tokenizer.vocabulary(),
-            token_bytes: prepared.tokenizer.token_bytes().into(),
+            tokens,
+            token_bytes: tokenizer.token_bytes().into(),
+            special: config.special_tokens().into_iter().map(id).collect(),
             seed: config.run.seed,
             sequence_length: config.batch.sequence_length,
             identity: prepared.identity,
@@ -265,6 +275,7 @@ impl Text {
             sequence_length: self.sequence_length,
             tokens: self.tokens,
             token_bytes: self.token_bytes.clone(),
+            special: self.special.clone(),
             seed: self.seed,
         }
     }
@@ -292,13 +303,13 @@ impl Text {
     }
 }
 
-/// Whether `model.vocabulary`, if it is given, is enough for so many tokens and those of
+/// Whether `model.vocabulary`, if it is given, is enough for a tokenizer's tokens and those of
 /// objectives.
 ///
 /// # Errors
 /// [`DataError::Config`].
-pub(crate) fn check_rows(config: &Config, tokens: usize) -> Result<(), DataError> {
-    let special = config.special_tokens();
+pub(crate) fn check_rows(config: &Config, tokenizer: &Tokenizer) -> Result<(), DataError> {
+    let (tokens, special) = (tokenizer.vocabulary(), config.added_tokens(tokenizer).len());
     let Some(rows) = config.model.vocabulary.filter(|&rows| rows < tokens + special) else {
         return Ok(());
     };

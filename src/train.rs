@@ -118,7 +118,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     check_memory(&job, backend)?;
     let Some((prepared, of_data)) = prepared(&job, &mut watchers)? else { return Ok(None) };
     let mut config = job.config;
-    let vocabulary = config.padded_vocabulary(prepared.tokenizer.vocabulary());
+    let vocabulary = config.padded_vocabulary(&prepared.tokenizer);
     // What is stored says how large the model is, whatever becomes of the text.
     config.model.vocabulary = Some(vocabulary);
     let place = DataPlace::of(&prepared)?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Invalid, require};
 use super::sections::expected;
 use super::{BatchConfig, Config};
+use crate::data::Tokenizer;
 use crate::models::parts::MAIN;
 use crate::objectives::ObjectiveConfig;
 
@@ -183,14 +184,26 @@ impl Config {
         self.tracks().iter().any(|track| track.objective.get().writes().is_some())
     }
 
-    /// Tokens beyond the tokenizer's that objectives need.
-    pub fn special_tokens(&self) -> usize {
-        self.tracks().iter().map(|track| track.objective.get().special_tokens()).max().unwrap_or(0)
+    /// The special tokens that objectives need, by name.
+    pub fn special_tokens(&self) -> Vec<&'static str> {
+        let mut names: Vec<&str> = Vec::new();
+        for track in self.tracks().iter() {
+            let needed = track.objective.get().special_tokens().iter();
+            names.extend(needed.filter(|name| !names.contains(name)).copied().collect::<Vec<_>>());
+        }
+        names
     }
 
-    /// Rows of the embedding for a tokenizer of `tokens` tokens.
-    pub fn padded_vocabulary(&self, tokens: usize) -> usize {
-        self.model.padded_vocabulary(tokens + self.special_tokens())
+    /// Those of them that a tokenizer has not: they stand behind its tokens, in this order.
+    pub fn added_tokens(&self, tokenizer: &Tokenizer) -> Vec<&'static str> {
+        let mut names = self.special_tokens();
+        names.retain(|name| tokenizer.id_of(name).is_none());
+        names
+    }
+
+    /// Rows of the embedding for a tokenizer.
+    pub fn padded_vocabulary(&self, tokenizer: &Tokenizer) -> usize {
+        self.model.padded_vocabulary(tokenizer.vocabulary() + self.added_tokens(tokenizer).len())
     }
 
     pub(super) fn validate_tracks(&self) -> Result<(), Invalid> {

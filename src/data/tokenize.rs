@@ -260,6 +260,14 @@ impl Tokenizer {
         }
     }
 
+    /// The special token of this name, if this tokenizer has one.
+    pub fn id_of(&self, name: &str) -> Option<u32> {
+        match &self.kind {
+            Kind::Bytes | Kind::Characters(_) | Kind::Tiktoken(_) => None,
+            Kind::HuggingFace(tokenizer) => tokenizer.special(name),
+        }
+    }
+
     /// The last place at which `text` may be cut without changing a token, whatever follows it;
     /// `None` if there is none, or if it is not known.
     pub fn last_cut(&self, text: &str) -> Option<usize> {

@@ -13,17 +13,18 @@ use octet_kernels::dtype::DType;
 use serde_json::{Map, Value, json};
 
 use super::card;
-use super::families::{Family, dense, family_of, rows_of, torch_name};
+use super::families::{Class, Family, family_of, rows_of, stored_type, torch_name};
 use super::gguf::{self, GgmlType};
 use super::reading::Reading;
 use super::record::{self, Record};
 use super::staging::Staging;
 use super::table::{Part, Row};
 use super::tensors::{Tensors, narrow};
-use super::tokenizer;
+use super::{special, tokenizer};
 use crate::data::Tokenizer;
 use crate::failure::Failure;
 use crate::look::{Holds, Run};
+use crate::objectives::Ability;
 use crate::run_data;
 
 /// The version of `transformers` whose files these are.
@@ -187,9 +188,9 @@ fn export_one(
     stop: &dyn Fn() -> bool,
 ) -> Result<Exported, Damage> {
     let config = &source.run.config;
-    let family = family_of(config)?;
-    let dtype = dtype.unwrap_or(dense(config)?.dtype.into());
-    let rows = rows_of(family, config)?;
+    let (family, class) = family_of(config)?;
+    let rows = rows_of(class.lines, config)?;
+    let dtype = dtype.unwrap_or(stored_type(config));
     let tensors = Tensors::of_checkpoint(&source.folder, &source.manifest)
         .map_err(|failure| Damage::Checkpoint(failure.what))?;
     let shards = plan(&rows, dtype, job.shard_bytes);
@@ -203,14 +204,14 @@ fn export_one(
     if shards.len() > 1 {
         staging.write(INDEX, &index(&rows, &shards, bytes))?;
     }
-    let (files, notes) = documents(family, source, dtype)?;
+    let (files, notes) = documents((family, class), source, dtype)?;
     for (name, bytes) in files {
         staging.write(name, &bytes)?;
     }
     let exported = Exported {
         step: source.manifest.step,
         digest: source.manifest.digest.clone(),
-        architecture: family.architecture,
+        architecture: class.name,
         parameters,
         bytes,
         shards: shards.len(),
@@ -319,7 +320,11 @@ impl Writer<'_> {
 type Documents = (Vec<(&'static str, Vec<u8>)>, Vec<String>);
 
 /// Everything but tensors and card: files by name, and notes.
-fn documents(family: &Family, source: &Source, dtype: DType) -> Result<Documents, Failure> {
+fn documents(
+    (family, class): (&Family, &Class),
+    source: &Source,
+    dtype: DType,
+) -> Result<Documents, Failure> {
     let (config, folder) = (&source.run.config, &source.run.folder);
     let record = Record::of(folder)?;
     let mut notes = Vec::new();
@@ -330,30 +335,41 @@ fn documents(family: &Family, source: &Source, dtype: DType) -> Result<Documents
             None
         }
     };
-    let tokens = match &record {
-        Some(record) => record.tokens.clone(),
-        None => ends(tokenizer.as_ref()),
+    let json = tokenizer.as_ref().map(|tokenizer| special::json(config, tokenizer)).transpose()?;
+    let writes = class.ability == Ability::GoesOn;
+    let tokens = match (&record, &json) {
+        (Some(record), _) => record.tokens.clone(),
+        (None, Some(json)) if !writes => special::ids(config, json),
+        (None, _) => ends(tokenizer.as_ref()),
     };
-    let model = dense(config)?;
-    let positions = model.max_positions.unwrap_or(config.batch.sequence_length);
+    let longest = config.model.family.get().max_positions();
+    let positions = longest.unwrap_or(config.batch.sequence_length);
     let rows = config.model.vocabulary.unwrap_or(0);
     let mut whole = json!({
-        "architectures": [family.architecture],
+        "architectures": [class.name],
         "model_type": family.model_type,
         "vocab_size": rows,
     });
     let whole = whole.as_object_mut().expect("it is an object");
-    whole.extend((family.write)(model, positions));
+    whole.extend(family.model.write(&config.model.family, positions));
     whole.extend(tokens.clone());
     whole.insert("torch_dtype".into(), torch_name(dtype).into());
     whole.insert("transformers_version".into(), TRANSFORMERS.into());
-    whole.insert("use_cache".into(), true.into());
-    let mut files = vec![("config.json", tokenizer::pretty(&Value::Object(whole.clone())))];
-    if let Some(tokenizer) = &tokenizer {
-        files.extend(tokenizer::files(tokenizer, positions));
+    if writes {
+        whole.insert("use_cache".into(), true.into());
     }
-    let known = tokenizer.as_ref().map_or(rows, Tokenizer::vocabulary);
-    files.push(("generation_config.json", generation(tokens, known, rows)));
+    let mut files = vec![("config.json", tokenizer::pretty(&Value::Object(whole.clone())))];
+    if let (Some(tokenizer), Some(json)) = (&tokenizer, json) {
+        let roles = match writes {
+            true => tokenizer::ends(&json, tokenizer),
+            false => special::roles(config),
+        };
+        files.extend(tokenizer::files(json, &roles, positions));
+    }
+    if writes {
+        let known = tokenizer.as_ref().map_or(rows, Tokenizer::vocabulary);
+        files.push(("generation_config.json", generation(tokens, known, rows)));
+    }
     for (name, bytes) in record::kept(folder)? {
         files.retain(|(made, _)| *made != name);
         files.push((name, bytes));

@@ -10,15 +10,15 @@ pub use blocks::GgmlType;
 use header::{ALIGNMENT, Placed, Value, header};
 
 use super::export::{Damage, Export, Exported, Source, check_space};
-use super::families::{dense, family_of, parameters};
+use super::families::{family_of, rows_of};
 use super::reading::Reading;
 use super::staging::Staging;
-use super::table::{Line, Part, Row, Way, line, rows};
+use super::table::{Line, Part, Row, Way, line};
 use super::tensors::Tensors;
 use super::{card, gpt2, llama};
 use crate::failure::Failure;
-use crate::models::DenseConfig;
 use crate::models::dense::RopeScaling;
+use crate::models::{DenseConfig, FamilyConfig};
 use crate::run_data;
 
 mod blocks;
@@ -84,9 +84,14 @@ pub(super) fn export_one(
     stop: &dyn Fn() -> bool,
 ) -> Result<Exported, Damage> {
     let config = &source.run.config;
-    let (family, model) = (family_of(config)?, dense(config)?);
+    let (family, _) = family_of(config)?;
+    let FamilyConfig::Dense(model) = &config.model.family else {
+        let family = family.model_type;
+        let what = format!("--to gguf: {family}: llama.cpp goes on with texts, and it does not");
+        return Err(Failure::user(what).into());
+    };
     let architecture = architecture(family.model_type, model)?;
-    let rows = rows(&lines(architecture), &parameters(config)?, model)?;
+    let rows = rows_of(&lines(architecture), config)?;
     let vocabulary = config.model.vocabulary.unwrap_or(0);
     let tokenizer = run_data::tokenizer(&source.run.folder)?;
     let mut keys = keys(source, architecture, model, kind);

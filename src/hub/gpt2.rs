@@ -3,43 +3,43 @@
 
 use serde_json::{Map, Value, json};
 
-use super::families::{Family, first_misfit};
+use super::families::{Class, Family, Form, Model, first_misfit};
 use super::keys::Keys;
 use super::table::{Line, Way, line};
 use crate::failure::Failure;
 use crate::models::DenseConfig;
 use crate::models::dense::{ActivationKind, NormKind, Positions};
+use crate::objectives::Ability;
 
 /// The family.
 pub(super) const GPT2: Family = Family {
     model_type: "gpt2",
-    architecture: "GPT2LMHeadModel",
+    classes: &[Class { ability: Ability::GoesOn, name: "GPT2LMHeadModel", lines: &LINES }],
     prefix: "transformer.",
     head: "lm_head",
-    lines: &[
-        line("embedding", &["transformer.wte"], Way::Tokens),
-        line("positions", &["transformer.wpe"], Way::Same),
-        line("blocks.{}.attention_norm", &["transformer.h.{}.ln_1"], Way::Same),
-        line("blocks.{}.attention.qkv", &["transformer.h.{}.attn.c_attn"], Way::Transposed),
-        line("blocks.{}.attention.output", &["transformer.h.{}.attn.c_proj"], Way::Transposed),
-        line("blocks.{}.feed_forward_norm", &["transformer.h.{}.ln_2"], Way::Same),
-        line("blocks.{}.feed_forward.up", &["transformer.h.{}.mlp.c_fc"], Way::Transposed),
-        line("blocks.{}.feed_forward.down", &["transformer.h.{}.mlp.c_proj"], Way::Transposed),
-        line("final_norm", &["transformer.ln_f"], Way::Same),
-        line("head", &["lm_head"], Way::Tokens),
-    ],
     computed: &[".attn.bias", ".attn.masked_bias"],
-    misfit,
-    write,
-    read,
+    model: Model::Dense(Form { misfit, write, read }),
 };
 
+/// Its modules.
+const LINES: [Line; 10] = [
+    line("embedding", &["transformer.wte"], Way::Tokens),
+    line("positions", &["transformer.wpe"], Way::Same),
+    line("blocks.{}.attention_norm", &["transformer.h.{}.ln_1"], Way::Same),
+    line("blocks.{}.attention.qkv", &["transformer.h.{}.attn.c_attn"], Way::Transposed),
+    line("blocks.{}.attention.output", &["transformer.h.{}.attn.c_proj"], Way::Transposed),
+    line("blocks.{}.feed_forward_norm", &["transformer.h.{}.ln_2"], Way::Same),
+    line("blocks.{}.feed_forward.up", &["transformer.h.{}.mlp.c_fc"], Way::Transposed),
+    line("blocks.{}.feed_forward.down", &["transformer.h.{}.mlp.c_proj"], Way::Transposed),
+    line("final_norm", &["transformer.ln_f"], Way::Same),
+    line("head", &["lm_head"], Way::Tokens),
+];
+
 /// The lines of nanoGPT and llm.c: those of GPT-2, nothing transposed.
-pub(super) const NANOGPT: [Line; GPT2.lines.len()] = {
-    let mut lines = [line("", &[], Way::Same); GPT2.lines.len()];
+pub(super) const NANOGPT: [Line; LINES.len()] = {
+    let mut lines = LINES;
     let mut i = 0;
     while i < lines.len() {
-        lines[i] = GPT2.lines[i];
         if matches!(lines[i].way, Way::Transposed) {
             lines[i].way = Way::Same;
         }

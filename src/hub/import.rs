@@ -17,12 +17,12 @@ use octet_kernels::dtype::DType;
 use octet_kernels::graph::Init;
 use serde_json::json;
 
-use super::families::{dense, parameters};
+use super::families::rows_of;
 use super::matching;
 use super::record::{FOLDER, RECORD, Record, computed_keys, digest};
 use super::source::{self, Found};
 use super::staging::{Staging, check_free};
-use super::table::{Order, Row, rows, transposed};
+use super::table::{Order, Row, reversed, transposed};
 use super::tokenizer::{name_of, pretty};
 use super::vocabulary::{extend, fill_with_mean};
 use crate::beginning::begun;
@@ -31,7 +31,8 @@ use crate::data::Tokenizer;
 use crate::experiment::Experiment;
 use crate::failure::{Failure, INTERRUPTED};
 use crate::models::dense::StorageType;
-use crate::models::{DenseConfig, FamilyConfig, RecomputeConfig};
+use crate::models::{DenseConfig, EncoderConfig, FamilyConfig, RecomputeConfig};
+use crate::objectives::ObjectiveConfig;
 use crate::provenance;
 use crate::run_data::tokenizer_folder;
 
@@ -79,8 +80,7 @@ pub fn import(job: &Import, stop: &dyn Fn() -> bool) -> Result<Imported, Failure
     let mut found = source::find(&job.from)?;
     let words = Words::of(&mut found, &job.tokens)?;
     let config = configuration(&found, &words, job)?;
-    let parameters = parameters(&config)?;
-    let rows = rows_of(&found, &parameters, &config)?;
+    let rows = rows_of_file(&found, &config)?;
     matching::check(&found, &rows)?;
     let experiment = {
         // Chosen for a run's machine; here nothing runs.
@@ -93,7 +93,7 @@ pub fn import(job: &Import, stop: &dyn Fn() -> bool) -> Result<Imported, Failure
     let slots = SnapshotSlots::create(layout.bytes())?;
     let mut slot = slots.slot(0, &layout);
     // A recipe may have other models beside the one that is imported.
-    match experiment.variables().parameters().len() == parameters.len() {
+    match experiment.variables().parameters().len() == rows.len() {
         true => initialise_rest(&experiment, &slot),
         false => initialise(&experiment, &slot),
     }
@@ -115,7 +115,7 @@ pub fn import(job: &Import, stop: &dyn Fn() -> bool) -> Result<Imported, Failure
     let digest = publish(job, &found, &words, &config, &slot)?;
     Ok(Imported {
         kind: found.kind,
-        parameters: parameters.iter().map(|p| p.elements()).sum(),
+        parameters: rows.iter().map(|row| row.shape.iter().product::<usize>()).sum(),
         vocabulary: words.rows,
         tokens: words.tokenizer.as_ref().map(Tokenizer::vocabulary),
         digest,
@@ -176,19 +176,38 @@ fn configuration(found: &Found, words: &Words, job: &Import) -> Result<Config, F
         Some(recipe) => Config::load(recipe, &job.sets)?,
         None => Config::parse("", Path::new("--set"), &job.sets)?,
     };
-    let recipe = dense(&config)?.clone();
-    let mut model = found.model.clone();
-    if job.recipe.is_some() {
-        let DenseConfig { dropout, embedding_dropout, dtype, .. } = recipe;
-        model = DenseConfig { dropout, embedding_dropout, dtype, ..model };
-    } else {
-        let mut types = found.tensors.iter().map(|(_, stored)| stored.dtype);
-        let narrow = types.all(|dtype| dtype == Some(DType::Bf16));
-        model.dtype = if narrow { StorageType::Bf16 } else { StorageType::F32 };
-        let longest = model.max_positions.unwrap_or(usize::MAX);
+    let mut types = found.tensors.iter().map(|(_, stored)| stored.dtype);
+    let narrow = types.all(|dtype| dtype == Some(DType::Bf16));
+    let stored = if narrow { StorageType::Bf16 } else { StorageType::F32 };
+    let with_recipe = job.recipe.is_some();
+    let model = match (found.model.clone(), &config.model.family) {
+        (FamilyConfig::Dense(model), FamilyConfig::Dense(recipe)) if with_recipe => {
+            let DenseConfig { dropout, embedding_dropout, dtype, .. } = *recipe;
+            FamilyConfig::Dense(DenseConfig { dropout, embedding_dropout, dtype, ..model })
+        }
+        (FamilyConfig::Encoder(model), FamilyConfig::Encoder(recipe)) if with_recipe => {
+            let EncoderConfig { dropout, dtype, .. } = *recipe;
+            FamilyConfig::Encoder(EncoderConfig { dropout, dtype, ..model })
+        }
+        (FamilyConfig::Dense(model), _) => {
+            FamilyConfig::Dense(DenseConfig { dtype: stored, ..model })
+        }
+        (FamilyConfig::Encoder(model), _) => {
+            FamilyConfig::Encoder(EncoderConfig { dtype: stored, ..model })
+        }
+    };
+    if !with_recipe {
+        let longest = model.get().max_positions().unwrap_or(usize::MAX);
         config.batch.sequence_length = config.batch.sequence_length.min(longest);
+        config.objective = ObjectiveConfig::teaching(found.ability).ok_or_else(|| {
+            let path = found.path.display();
+            Failure::user(format!(
+                "{path}: expected a recipe (--config FILE) whose objective trains such a model, \
+                 with the other models that it needs in [model.parts]"
+            ))
+        })?;
     }
-    config.model.family = FamilyConfig::Dense(model);
+    config.model.family = model;
     config.model.vocabulary = Some(words.rows);
     if words.tokenizer.is_some() {
         let folder = tokenizer_folder(&job.run);
@@ -203,12 +222,8 @@ fn configuration(found: &Found, words: &Words, job: &Import) -> Result<Config, F
 }
 
 /// The tensors of the parameters as the file must have them: without rows for new tokens.
-fn rows_of(
-    found: &Found,
-    parameters: &[octet_kernels::graph::Parameter],
-    config: &Config,
-) -> Result<Vec<Row>, Failure> {
-    let mut rows = rows(found.lines, parameters, dense(config)?)?;
+fn rows_of_file(found: &Found, config: &Config) -> Result<Vec<Row>, Failure> {
+    let mut rows = rows_of(found.lines, config)?;
     for row in rows.iter_mut().filter(|row| row.tokens) {
         row.parts[0].shape[0] = found.vocabulary;
     }
@@ -232,19 +247,22 @@ fn fill(
             into.fill(0.0);
             continue;
         };
-        let turns = part.order == Order::Transposed;
+        let turns = part.order != Order::Same;
         let mut whole = vec![0.0; if turns { part.elements() } else { 0 }];
         let buffer = if turns { &mut whole[..] } else { &mut *into };
         matching::read_all(&found.tensors, &part.name, stored, |first, values| {
             buffer[first..first + values.len()].copy_from_slice(values);
             go_on(stop)
         })?;
-        if turns {
-            into.copy_from_slice(&transposed(&whole, part.shape[1]));
+        match part.order {
+            Order::Same => {}
+            Order::Transposed => into.copy_from_slice(&transposed(&whole, part.shape[1])),
+            Order::Reversed => into.copy_from_slice(&reversed(&whole, part.columns())),
+            Order::Turned(_) => unreachable!("no folder that is read turns heads"),
         }
     }
     if row.tokens {
-        let width = row.shape[1];
+        let width = row.parts[0].columns();
         let filled = words.new.clone().chain(found.vocabulary.max(words.new.end)..words.rows);
         fill_with_mean(target, width, words.known, filled);
     }
@@ -279,7 +297,7 @@ fn check_tied_head(
     stop: &dyn Fn() -> bool,
 ) -> Result<(), Failure> {
     let name = matching::head(found);
-    let Some(stored) = found.tensors.get(&name).filter(|_| found.model.tied) else {
+    let Some(stored) = found.tensors.get(&name).filter(|_| found.is_tied()) else {
         return Ok(());
     };
     let embedding = &matching::embedding(rows).name;

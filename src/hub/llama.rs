@@ -3,39 +3,41 @@
 
 use serde_json::{Map, Value, json};
 
-use super::families::{Family, first_misfit};
+use super::families::{Class, Family, Form, Model, first_misfit};
 use super::keys::Keys;
 use super::rope;
 use super::table::{Line, Way, line};
 use crate::failure::Failure;
 use crate::models::DenseConfig;
 use crate::models::dense::{ActivationKind, NormKind, Positions};
+use crate::objectives::Ability;
 
 /// The family.
 pub(super) const LLAMA: Family = Family {
     model_type: "llama",
-    architecture: "LlamaForCausalLM",
+    classes: &[Class { ability: Ability::GoesOn, name: "LlamaForCausalLM", lines: &LINES }],
     prefix: "model.",
     head: "lm_head",
-    lines: &LINES,
     computed: &COMPUTED,
-    misfit,
-    write: |model, positions| {
-        let mut keys = write(model, positions);
-        keys.insert("head_dim".into(), model.head_dim().into());
-        keys.insert("attention_bias".into(), model.bias.into());
-        keys.insert("mlp_bias".into(), model.bias.into());
-        keys
-    },
-    read: |keys| {
-        let defaults = Defaults { kv_heads: None, head_dim: None, positions: 2048 };
-        let bias = keys.flag("attention_bias", false)?;
-        if keys.flag("mlp_bias", false)? != bias {
-            let what = "expected the same as attention_bias, since Octet has both or none";
-            return Err(keys.refuse("mlp_bias", what));
-        }
-        Ok(DenseConfig { bias, ..read(keys, &defaults)? })
-    },
+    model: Model::Dense(Form {
+        misfit,
+        write: |model, positions| {
+            let mut keys = write(model, positions);
+            keys.insert("head_dim".into(), model.head_dim().into());
+            keys.insert("attention_bias".into(), model.bias.into());
+            keys.insert("mlp_bias".into(), model.bias.into());
+            keys
+        },
+        read: |keys| {
+            let defaults = Defaults { kv_heads: None, head_dim: None, positions: 2048 };
+            let bias = keys.flag("attention_bias", false)?;
+            if keys.flag("mlp_bias", false)? != bias {
+                let what = "expected the same as attention_bias, since Octet has both or none";
+                return Err(keys.refuse("mlp_bias", what));
+            }
+            Ok(DenseConfig { bias, ..read(keys, &defaults)? })
+        },
+    }),
 };
 
 /// Its modules; those of norms on heads are Qwen3's only.

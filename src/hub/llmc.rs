@@ -12,7 +12,8 @@ use super::gpt2::{self, GPT2, NANOGPT};
 use super::source::Found;
 use super::tensors::{Stored, Tensors};
 use crate::failure::Failure;
-use crate::models::DenseConfig;
+use crate::models::{DenseConfig, FamilyConfig};
+use crate::objectives::Ability;
 
 /// The first integer of a file.
 const MAGIC: i32 = 20_240_326;
@@ -69,7 +70,8 @@ pub(super) fn find(path: &Path) -> Result<Found, Failure> {
         kind: "llm.c",
         family: &GPT2,
         lines: &NANOGPT,
-        model,
+        model: FamilyConfig::Dense(model),
+        ability: Ability::GoesOn,
         vocabulary,
         tensors,
         biases_may_miss: false,

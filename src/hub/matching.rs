@@ -34,7 +34,7 @@ pub(super) fn check(found: &Found, rows: &[Row]) -> Result<(), Failure> {
     }
     for (name, stored) in found.tensors.iter() {
         let computed = found.family.computed.iter().any(|end| name.ends_with(end));
-        let tied_head = found.model.tied && name == head(found);
+        let tied_head = found.is_tied() && name == head(found);
         let known = parts().any(|part| part.name == name);
         if known || computed {
             continue;

@@ -3,7 +3,7 @@
 //!
 //! | Module | Holds |
 //! |---|---|
-//! | `gpt2`, `llama`, `mistral`, `qwen2`, `qwen3` | a family: its names and its `config.json` |
+//! | `gpt2`, `llama`, `bert` and others | a family: its names and its `config.json` |
 //! | `families` | all of them, and which one a model is of |
 //! | `table` | what the names come to for the parameters of a model |
 //! | `keys`, `rope` | the keys of a `config.json` |
@@ -17,12 +17,14 @@
 //! | `tensors`, `reading` | tensors of files, found and read |
 //! | `record` | what a run keeps of the folder that it was imported from |
 //! | `staging` | a folder that appears whole or not at all |
-//! | `card`, `tokenizer` | what stands beside the tensors |
+//! | `card`, `tokenizer`, `special` | what stands beside the tensors |
 //!
 //! A family that is added brings its file, one line in `families`, and its cases in
 //! `scripts/hub_parity`.
 
+mod bert;
 mod card;
+mod electra;
 mod export;
 mod families;
 mod gguf;
@@ -40,6 +42,7 @@ mod reading;
 mod record;
 mod rope;
 mod source;
+mod special;
 mod staging;
 mod table;
 mod tensors;

@@ -3,34 +3,36 @@
 
 use serde_json::{Map, Value, json};
 
-use super::families::{Family, first_misfit};
+use super::families::{Class, Family, Form, Model, first_misfit};
 use super::keys::Keys;
 use super::llama::{self, Defaults};
 use crate::failure::Failure;
 use crate::models::DenseConfig;
+use crate::objectives::Ability;
 
 /// The family.
 pub(super) const QWEN2: Family = Family {
     model_type: "qwen2",
-    architecture: "Qwen2ForCausalLM",
+    classes: &[Class { ability: Ability::GoesOn, name: "Qwen2ForCausalLM", lines: &llama::LINES }],
     prefix: "model.",
     head: "lm_head",
-    lines: &llama::LINES,
     computed: &llama::COMPUTED,
-    misfit,
-    write: |model, positions| {
-        let mut keys = llama::write(model, positions);
-        if model.head_dim() * model.heads != model.width {
-            keys.insert("head_dim".into(), model.head_dim().into());
-        }
-        keys.extend(write_windows(model));
-        keys
-    },
-    read: |keys| {
-        let defaults = Defaults { kv_heads: Some(32), head_dim: None, positions: 32768 };
-        let model = llama::read(keys, &defaults)?;
-        read_windows(keys, DenseConfig { qkv_bias: true, ..model })
-    },
+    model: Model::Dense(Form {
+        misfit,
+        write: |model, positions| {
+            let mut keys = llama::write(model, positions);
+            if model.head_dim() * model.heads != model.width {
+                keys.insert("head_dim".into(), model.head_dim().into());
+            }
+            keys.extend(write_windows(model));
+            keys
+        },
+        read: |keys| {
+            let defaults = Defaults { kv_heads: Some(32), head_dim: None, positions: 32768 };
+            let model = llama::read(keys, &defaults)?;
+            read_windows(keys, DenseConfig { qkv_bias: true, ..model })
+        },
+    }),
 };
 
 fn misfit(model: &DenseConfig) -> Option<&'static str> {

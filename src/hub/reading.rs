@@ -4,7 +4,7 @@ use octet_actors::snapshot::digest::{CHUNK_BYTES, TensorHasher};
 use octet_kernels::dtype::DType;
 
 use super::export::{Damage, Source};
-use super::table::{Order, Part, Row, transposed, turned};
+use super::table::{Order, Part, Row, reversed, transposed, turned};
 use super::tensors::{Stored, Tensors, first_unfit, widen};
 use crate::failure::{Failure, INTERRUPTED};
 
@@ -93,10 +93,8 @@ impl<'a> Reading<'a> {
         match part.order {
             Order::Same => {}
             Order::Transposed => sink(&transposed(&whole, part.shape[0]))?,
-            Order::Turned(head_dim) => {
-                let columns = part.shape.get(1).copied().unwrap_or(1);
-                sink(&turned(&whole, columns, head_dim))?;
-            }
+            Order::Turned(head_dim) => sink(&turned(&whole, part.columns(), head_dim))?,
+            Order::Reversed => sink(&reversed(&whole, part.columns()))?,
         }
         Ok(())
     }

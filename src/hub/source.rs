@@ -17,7 +17,8 @@ use super::record::{KEPT, TOKENS};
 use super::table::Line;
 use super::tensors::Tensors;
 use crate::failure::Failure;
-use crate::models::DenseConfig;
+use crate::models::FamilyConfig;
+use crate::objectives::Ability;
 
 /// Largest `config.json`, index or other small file.
 const SMALL_BYTES_MAX: u64 = 64 << 20;
@@ -35,7 +36,9 @@ pub(super) struct Found {
     /// Its table.
     pub(super) lines: &'static [Line],
     /// What it computes.
-    pub(super) model: DenseConfig,
+    pub(super) model: FamilyConfig,
+    /// What it is trained for.
+    pub(super) ability: Ability,
     /// Rows of its embedding.
     pub(super) vocabulary: usize,
     /// Its tensors, by the names of the table.
@@ -50,6 +53,16 @@ pub(super) struct Found {
     pub(super) kept: Vec<(&'static str, Vec<u8>)>,
     /// What a person should know.
     pub(super) notes: Vec<String>,
+}
+
+impl Found {
+    /// Whether its head is its embedding.
+    pub(super) fn is_tied(&self) -> bool {
+        match &self.model {
+            FamilyConfig::Dense(model) => model.tied,
+            FamilyConfig::Encoder(_) => true,
+        }
+    }
 }
 
 /// Looks at a path.
@@ -94,12 +107,13 @@ fn of_hugging_face(path: &Path, keys: &Keys<'_>) -> Result<Found, Failure> {
         return Err(keys.refuse("quantization_config", what));
     }
     let mut notes = Vec::new();
-    for key in ["attn_pdrop", "attention_dropout"] {
+    for key in ["attn_pdrop", "attention_dropout", "attention_probs_dropout_prob"] {
         if keys.number(key, Some(0.0))? != 0.0 {
             notes.push(format!("{key}: Octet drops nothing inside of attention"));
         }
     }
-    let model = (family.read)(keys)?;
+    let model = family.model.read(keys)?;
+    let class = family.class_of(keys)?;
     let vocabulary = keys.whole("vocab_size", None)?;
     let mut tensors = of_files(path)?;
     // A folder of a model without its head says nothing of where the rest stands.
@@ -121,8 +135,9 @@ fn of_hugging_face(path: &Path, keys: &Keys<'_>) -> Result<Found, Failure> {
         path: path.to_owned(),
         kind: family.model_type,
         family,
-        lines: family.lines,
+        lines: class.lines,
         model,
+        ability: class.ability,
         vocabulary,
         tensors,
         biases_may_miss: false,
@@ -145,7 +160,8 @@ fn of_nanogpt(path: &Path, keys: &Keys<'_>) -> Result<Found, Failure> {
         kind: "nanogpt",
         family: &GPT2,
         lines: &NANOGPT,
-        model,
+        model: FamilyConfig::Dense(model),
+        ability: Ability::GoesOn,
         vocabulary,
         tensors,
         biases_may_miss: !keys.flag("bias", true)?,

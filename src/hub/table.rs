@@ -8,7 +8,7 @@
 use octet_kernels::graph::Parameter;
 
 use crate::failure::Failure;
-use crate::models::DenseConfig;
+use crate::models::FamilyConfig;
 
 /// What is done to a tensor of ours to get theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub(super) enum Way {
     TurnedQkv,
     /// Theirs are the first and the second half of the rows: gate and up.
     Halves,
+    /// Theirs has the rows in the reverse order.
+    Reversed,
+    /// They have none: what it is trained for does not use it.
+    Unused,
 }
 
 /// A line of a table.
@@ -62,12 +66,19 @@ pub(super) enum Order {
     Transposed,
     /// In each head of so many rows, the first and the second half take turns.
     Turned(usize),
+    /// Rows in the reverse order.
+    Reversed,
 }
 
 impl Part {
     /// Its elements.
     pub(super) fn elements(&self) -> usize {
         self.shape.iter().product()
+    }
+
+    /// Elements of a row; 1 for a vector.
+    pub(super) fn columns(&self) -> usize {
+        self.shape.get(1).copied().unwrap_or(1)
     }
 }
 
@@ -91,16 +102,18 @@ pub(super) struct Row {
 pub(super) fn rows(
     lines: &[Line],
     parameters: &[Parameter],
-    model: &DenseConfig,
+    model: &FamilyConfig,
 ) -> Result<Vec<Row>, Failure> {
-    let row = |parameter: &Parameter| {
+    let heads = Heads::of(model);
+    let row = |parameter: &Parameter| -> Result<Row, Failure> {
         let unknown = || Failure::ours(format!("no table has a line for {}", parameter.name));
         let (module, kind) = parameter.name.rsplit_once('.').ok_or_else(unknown)?;
         let (pattern, block) = pattern_of(module);
         let line = lines.iter().find(|line| line.ours == pattern).ok_or_else(unknown)?;
-        Ok(expand(line, parameter, kind, &block, model))
+        Ok(expand(line, parameter, kind, &block, heads))
     };
-    parameters.iter().map(row).collect()
+    let rows = parameters.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+    Ok(rows.into_iter().filter(|row| !row.parts.is_empty()).collect())
 }
 
 /// `blocks.7.attention.qkv` is `blocks.{}.attention.qkv` of block `7`.
@@ -112,21 +125,46 @@ fn pattern_of(module: &str) -> (String, String) {
     }
 }
 
-fn expand(line: &Line, parameter: &Parameter, kind: &str, block: &str, model: &DenseConfig) -> Row {
+/// How many rows queries, keys and values have.
+#[derive(Debug, Clone, Copy)]
+struct Heads {
+    queries: usize,
+    keys: usize,
+    rows: usize,
+}
+
+impl Heads {
+    fn of(model: &FamilyConfig) -> Self {
+        match model {
+            FamilyConfig::Dense(model) => {
+                Self { queries: model.heads, keys: model.kv_heads(), rows: model.head_dim() }
+            }
+            FamilyConfig::Encoder(model) => {
+                let (heads, rows) = (model.heads, model.width / model.heads);
+                Self { queries: heads, keys: heads, rows }
+            }
+        }
+    }
+}
+
+fn expand(line: &Line, parameter: &Parameter, kind: &str, block: &str, heads: Heads) -> Row {
     let rows = parameter.shape[0];
     let cut = match line.way {
-        Way::Same | Way::Tokens | Way::Transposed => vec![rows],
+        Way::Same | Way::Tokens | Way::Transposed | Way::Reversed => vec![rows],
         Way::Halves => vec![rows / 2; 2],
+        Way::Unused => Vec::new(),
         Way::Qkv | Way::TurnedQkv => {
-            let [q, kv] = [model.heads, model.kv_heads()].map(|heads| heads * model.head_dim());
+            let [q, kv] = [heads.queries, heads.keys].map(|count| count * heads.rows);
             vec![q, kv, kv]
         }
     };
     assert_eq!(cut.len(), line.theirs.len(), "tensors of {}", line.ours);
-    assert_eq!(cut.iter().sum::<usize>(), rows, "rows of {}", parameter.name);
+    let whole = cut.is_empty() || cut.iter().sum::<usize>() == rows;
+    assert!(whole, "rows of {}", parameter.name);
     let order = |i: usize| match line.way {
         Way::Transposed if parameter.shape.len() == 2 => Order::Transposed,
-        Way::TurnedQkv if i < 2 => Order::Turned(model.head_dim()),
+        Way::TurnedQkv if i < 2 => Order::Turned(heads.rows),
+        Way::Reversed => Order::Reversed,
         _ => Order::Same,
     };
     let part = |(i, (module, rows)): (usize, (&&str, usize))| {
@@ -153,6 +191,11 @@ pub(super) fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
         out.extend((0..rows).map(|row| matrix[row * columns + column]));
     }
     out
+}
+
+/// Rows of `columns` elements, the last one first.
+pub(super) fn reversed(matrix: &[f32], columns: usize) -> Vec<f32> {
+    matrix.chunks_exact(columns).rev().flatten().copied().collect()
 }
 
 /// Rows of `columns` elements: in each head the first row, the first of the second half, the second

@@ -17,6 +17,7 @@ use super::{Export, Exported, Form, Import, Imported, export, import};
 use crate::config::Config;
 use crate::failure::Failure;
 
+mod encoders;
 mod exports;
 mod ggufs;
 mod hostile;

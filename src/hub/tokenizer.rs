@@ -4,29 +4,40 @@ use serde_json::{Map, Value, json};
 
 use crate::data::Tokenizer;
 
-/// A tokenizer's files by name. `longest` is the number of tokens that the model reads.
-pub(super) fn files(tokenizer: &Tokenizer, longest: usize) -> Vec<(&'static str, Vec<u8>)> {
-    let json = tokenizer.hugging_face_json();
-    let end = tokenizer.end_of_document().and_then(|id| name_of(&json, id));
+/// A tokenizer's files by name, of its `tokenizer.json` and of tokens by role. `longest` is the
+/// number of tokens that the model reads.
+pub(super) fn files(
+    json: Vec<u8>,
+    roles: &[(&str, String)],
+    longest: usize,
+) -> Vec<(&'static str, Vec<u8>)> {
+    // Given types of tokens, GPT-2 would add their embeddings to the text's; pairs need them.
+    let pairs = roles.iter().any(|(role, _)| *role == "cls_token");
+    let types = if pairs { &["token_type_ids"][..] } else { &[] };
+    let inputs = [&["input_ids", "attention_mask"], types].concat();
     let mut config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": longest,
         "clean_up_tokenization_spaces": false,
-        // Without it GPT-2 is also given types of tokens, and adds their embeddings to the text's.
-        "model_input_names": ["input_ids", "attention_mask"],
+        "model_input_names": inputs,
     });
     let mut special = Map::new();
-    if let Some(end) = end {
-        for role in ["bos_token", "eos_token"] {
-            config[role] = end.clone().into();
-            special.insert(role.into(), end.clone().into());
-        }
+    for (role, token) in roles {
+        config[*role] = token.clone().into();
+        special.insert((*role).into(), token.clone().into());
     }
     vec![
         ("tokenizer.json", json),
         ("tokenizer_config.json", pretty(&config)),
         ("special_tokens_map.json", pretty(&special.into())),
     ]
+}
+
+/// The token that ends a document in the roles that it has for who goes on with texts.
+pub(super) fn ends(json: &[u8], tokenizer: &Tokenizer) -> Vec<(&'static str, String)> {
+    let end = tokenizer.end_of_document().and_then(|end| name_of(json, end));
+    let both = |end: String| [("bos_token", end.clone()), ("eos_token", end)];
+    end.map(both).into_iter().flatten().collect()
 }
 
 /// The spelling of an added token.

@@ -15,6 +15,7 @@ use octet_kernels::ops::add::add;
 use octet_kernels::ops::attention::{AttentionSpec, HEAD_DIM_MAX, Mask};
 use octet_kernels::ops::dropout::dropout;
 use octet_kernels::ops::embedding::embedding;
+use octet_kernels::ops::integers::less_than;
 use octet_kernels::ops::layer_norm::layer_norm;
 use octet_kernels::ops::linear::linear;
 use octet_kernels::ops::tanh::tanh;
@@ -34,6 +35,8 @@ const TYPES: usize = 2;
 const LAYERS_MAX: usize = 1024;
 /// Largest width.
 const WIDTH_MAX: usize = 1 << 20;
+/// Most positions.
+const POSITIONS_MAX: usize = 1 << 20;
 
 /// The keys of an encoder; by default a small BERT.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
@@ -51,6 +54,10 @@ pub struct EncoderConfig {
     /// Elements of a row of the embedding; by default the width. At least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_width: Option<usize>,
+    /// Rows of the table of positions: no sequence may be longer. By default as long as sequences
+    /// are. At least 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_positions: Option<usize>,
     /// Added to the variance. Above 0.
     pub norm_epsilon: f64,
     /// Share of elements that training leaves out. At least 0, below 1.
@@ -73,6 +80,7 @@ impl Default for EncoderConfig {
             heads: 4,
             feed_forward: None,
             embedding_width: None,
+            max_positions: None,
             norm_epsilon: 1e-12,
             dropout: 0.0,
             init_std: 0.02,
@@ -84,16 +92,22 @@ impl Default for EncoderConfig {
 }
 
 impl EncoderConfig {
-    fn feed_forward(&self) -> usize {
+    /// Elements between the feed-forward layers.
+    pub fn feed_forward(&self) -> usize {
         self.feed_forward.unwrap_or(4 * self.width)
     }
 
-    fn embedding_width(&self) -> usize {
+    /// Elements of a row of the embedding.
+    pub fn embedding_width(&self) -> usize {
         self.embedding_width.unwrap_or(self.width)
     }
 }
 
 impl Family for EncoderConfig {
+    fn max_positions(&self) -> Option<usize> {
+        self.max_positions
+    }
+
     fn layers(&mut self) -> &mut usize {
         &mut self.layers
     }
@@ -108,6 +122,7 @@ impl Family for EncoderConfig {
         range("model.heads", self.heads, WIDTH_MAX)?;
         range("model.feed_forward", self.feed_forward(), WIDTH_MAX)?;
         range("model.embedding_width", self.embedding_width(), WIDTH_MAX)?;
+        range("model.max_positions", self.max_positions.unwrap_or(1), POSITIONS_MAX)?;
         let Self { width, heads, .. } = *self;
         if width % heads != 0 || width / heads > HEAD_DIM_MAX {
             let wanted = format!(
@@ -132,6 +147,12 @@ impl Family for EncoderConfig {
 
     fn build(&self, size: ModelSize, scope: &mut Scope<'_>) -> Result<Box<dyn Model>> {
         self.validate().map_err(|i| Error::Plan(format!("{}: {}", i.keys[0], i.problem)))?;
+        let positions = self.max_positions.unwrap_or(size.max_positions);
+        if positions < size.max_positions {
+            let wanted = expected(&format!("at least {}", size.max_positions), positions);
+            return Err(Error::Plan(format!("model.max_positions: {wanted}")));
+        }
+        let size = ModelSize { max_positions: positions, ..size };
         Ok(Box::new(Encoder::new(self, size, scope)))
     }
 }
@@ -272,10 +293,13 @@ impl Encoder {
             embedding(g, of, table)
         };
         let mut x = rows(g, batch.tokens, self.embedding)?;
-        if let Some(types) = batch.types {
-            let types = rows(g, types, self.types)?;
-            x = add(g, x, types)?;
-        }
+        // Text that is no pair is all of the first type, as tokens are all at least 0.
+        let types = match batch.types {
+            Some(types) => types,
+            None => less_than(g, batch.tokens, 0)?,
+        };
+        let types = rows(g, types, self.types)?;
+        x = add(g, x, types)?;
         let positions = rows(g, batch.positions, self.positions)?;
         x = add(g, x, positions)?;
         x = self.norm(g, self.embedding_norm, x)?;

@@ -6,8 +6,8 @@
 //! i32[M]`, and for training `scale f32[]`. For pairs `types i32[N]`, `follows i32[B]` (1 if so,
 //! negative: no pair) and `pair_scale f32[]`. Results: `loss`, and of each loss its sum and its
 //! targets.
-//! Special tokens stand behind the tokenizer's: the mask, for pairs the token that begins a
-//! sequence and the one that ends a text.
+//! Special tokens: `[MASK]`, and for pairs `[CLS]`, which begins a sequence, and `[SEP]`, which ends
+//! a text.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use octet_actors::contract::{Findings, Reading, Record};
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Graph, Init, Parameter, ParameterId, Program, Tensor};
+use octet_kernels::graph::{Graph, Parameter, ParameterId, Program, Tensor};
 use octet_kernels::ops::add::add;
 use octet_kernels::ops::cross_entropy::cross_entropy;
 use octet_kernels::ops::fill::Fill;
@@ -29,12 +29,12 @@ use octet_kernels::random;
 use serde::{Deserialize, Serialize};
 
 use super::masking::Shares;
-use super::{BatchShape, Counts, Inputs, Objective, Source};
+use super::{Ability, BatchShape, Counts, Inputs, Objective, Source, layer};
 use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 use crate::data::{Cut, DataError, IGNORED, Pair, WindowRows};
-use crate::models::{BIDIRECTIONAL, Extras, Part, Sight, TokenBatch};
+use crate::models::{BIDIRECTIONAL, Extras, Model, Part, Sight, TokenBatch};
 
 #[cfg(test)]
 mod tests;
@@ -67,6 +67,13 @@ impl Default for Masked {
         }
     }
 }
+
+/// What is seen in the place of a hidden token.
+pub(crate) const MASK: &str = "[MASK]";
+/// Begins a pair.
+pub(crate) const BEGIN: &str = "[CLS]";
+/// Ends a text of a pair.
+pub(crate) const END: &str = "[SEP]";
 
 /// Tokens of a pair beside those of its texts.
 const PAIR_SPECIALS: usize = 3;
@@ -189,8 +196,19 @@ impl Objective for Masked {
         require(self.chunk_rows > 0, "objective.chunk_rows", rows)
     }
 
-    fn special_tokens(&self) -> usize {
-        if self.next_sentence { PAIR_SPECIALS } else { 1 }
+    fn special_tokens(&self) -> &'static [&'static str] {
+        if self.next_sentence { &[MASK, BEGIN, END] } else { &[MASK] }
+    }
+
+    fn teaches(&self) -> Option<Ability> {
+        Some(if self.next_sentence { Ability::Pairs } else { Ability::FillsIn })
+    }
+
+    fn parameters(&self, model: &dyn Model) -> Vec<Parameter> {
+        match self.next_sentence {
+            true => layer(model, "next_sentence", [2, model.width()]).into(),
+            false => Vec::new(),
+        }
     }
 
     fn cut(&self) -> Cut {
@@ -199,23 +217,8 @@ impl Objective for Masked {
 
     fn build(&self, track: &mut Builder<'_>) -> Result<Built> {
         let (model, shape) = (track.model(), track.shape());
-        let (width, dtype) = (model.model().width(), model.model().dtype());
-        let pairs = self.next_sentence.then(|| {
-            let mut add = |name: &str, shape: &[usize], init| {
-                let (name, decay) = (format!("next_sentence.{name}"), shape.len() > 1);
-                let shape = shape.to_vec();
-                track.scope().parameter(Parameter {
-                    name,
-                    shape,
-                    dtype,
-                    trainable: true,
-                    decay,
-                    init,
-                })
-            };
-            let weight = add("weight", &[2, width], model.model().init([2, width]));
-            (weight, add("bias", &[2], Init::Constant(0.0)))
-        });
+        let own = track.parameters(self.parameters(model.model()));
+        let pairs = self.next_sentence.then(|| (own[0], own[1]));
         let label = Labels { masked: track.label("masked"), pairs: track.label("next_sentence") };
         let flops = self.flops(&model, shape);
         let with = With { model, shape, pairs, label: label.clone() };
@@ -325,8 +328,7 @@ impl Hidden {
     ) -> std::result::Result<(Vec<usize>, bool), DataError> {
         let Rows { tokens, positions, segments, types } = rows;
         let pair = self.place(sample)?;
-        let own = |number: usize| (self.source.tokens + number) as i32;
-        let (begin, end) = (own(1), own(2));
+        let (begin, end) = (self.source.special(BEGIN), self.source.special(END));
         let (first, second) = (1..1 + pair.first.1, 2 + pair.first.1..2 + pair.tokens());
         let used = pair.tokens() + PAIR_SPECIALS;
         self.source.samples.read(sample, pair.first.0, &mut tokens[first.clone()])?;
@@ -389,7 +391,7 @@ impl Inputs for Hidden {
                 }
             };
             let count = self.shares.count(counted).min(candidates.len());
-            let (seen, mask) = (&mut tokens[part.clone()], self.source.tokens as i32);
+            let (seen, mask) = (&mut tokens[part.clone()], self.source.special(MASK));
             let before = seen.to_vec();
             let noise = (&self.noise, sample);
             let any = (mask, self.source.tokens);

@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use octet_actors::contract::Record;
 use octet_kernels::error::Result;
-use octet_kernels::graph::Program;
+use octet_kernels::graph::{Init, Parameter, Program};
 use octet_kernels::random::{self, Site};
 
 use crate::composition::{Builder, Built};
 use crate::config::error::Invalid;
 use crate::config::tagged::tagged;
 use crate::data::{Cut, DataError};
+use crate::models::Model;
 use crate::text::Stream;
 
 pub mod distillation;
@@ -76,14 +77,25 @@ pub trait Objective: Debug {
         Vec::new()
     }
 
-    /// Tokens of its own that it needs beyond those of the tokenizer, behind which they stand.
-    fn special_tokens(&self) -> usize {
-        0
+    /// The special tokens that it needs: the tokenizer's of these names, or else tokens that stand
+    /// behind the tokenizer's.
+    fn special_tokens(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What it trains beside its models, for the track's one; names without the track's.
+    fn parameters(&self, _model: &dyn Model) -> Vec<Parameter> {
+        Vec::new()
     }
 
     /// What a sample is.
     fn cut(&self) -> Cut {
         Cut::Windows
+    }
+
+    /// What its model learns that other programs make use of.
+    fn teaches(&self) -> Option<Ability> {
+        self.writes().map(|_| Ability::GoesOn)
     }
 
     /// Whether its model learns to go on with a text, and what bounds the logits there.
@@ -102,6 +114,32 @@ pub trait Objective: Debug {
     /// # Errors
     /// [`DataError`] for samples that do not suit it.
     fn inputs(&self, source: Source) -> std::result::Result<Box<dyn Inputs>, DataError>;
+}
+
+/// What a model learns to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ability {
+    /// To go on with a text.
+    GoesOn,
+    /// To tell hidden tokens.
+    FillsIn,
+    /// That, and whether one text follows another.
+    Pairs,
+    /// To find tokens that were replaced.
+    Judges,
+}
+
+impl ObjectiveConfig {
+    /// The objective that teaches something by its defaults, if it needs no other model.
+    pub fn teaching(ability: Ability) -> Option<Self> {
+        let masked = |next_sentence| Masked { next_sentence, ..Masked::default() };
+        match ability {
+            Ability::GoesOn => Some(Self::default()),
+            Ability::FillsIn => Some(Self::Masked(masked(false))),
+            Ability::Pairs => Some(Self::Masked(masked(true))),
+            Ability::Judges => None,
+        }
+    }
 }
 
 /// How text is drawn from a model.
@@ -145,8 +183,10 @@ pub struct Source {
     pub samples: Stream,
     /// Tokens of a sample.
     pub sequence_length: usize,
-    /// Tokens of the tokenizer; the objective's own stand behind them.
+    /// Tokens of the tokenizer; special ones that it has not stand behind them.
     pub tokens: usize,
+    /// The special tokens of all objectives by name.
+    pub special: Arc<[(&'static str, i32)]>,
     /// By token: UTF-8 bytes of its text.
     pub token_bytes: Arc<[u32]>,
     /// The run's seed.
@@ -154,6 +194,12 @@ pub struct Source {
 }
 
 impl Source {
+    /// A special token by name. Panics for one that no objective has asked for.
+    pub fn special(&self, name: &str) -> i32 {
+        let known = self.special.iter().find(|(known, _)| *known == name);
+        known.expect("the objective asked for it").1
+    }
+
     /// Random numbers for what is done to samples, keyed by sample and element. Held-out samples
     /// have numbers of their own, always the same.
     pub fn noise(&self, what: &str) -> random::RandomStream {
@@ -161,6 +207,19 @@ impl Source {
         let site = Site::new(&format!("{whose}{what}"));
         random::RandomStream { seed: self.seed, site }
     }
+}
+
+/// The weight and the bias of a linear layer, `[out, in]`, of the model's kind.
+fn layer(model: &dyn Model, name: &str, shape: [usize; 2]) -> [Parameter; 2] {
+    let own = |kind: &str, shape: &[usize], init| Parameter {
+        name: format!("{name}.{kind}"),
+        shape: shape.to_vec(),
+        dtype: model.dtype(),
+        trainable: true,
+        decay: shape.len() > 1,
+        init,
+    };
+    [own("weight", &shape, model.init(shape)), own("bias", &shape[..1], Init::Constant(0.0))]
 }
 
 impl<'de> serde::Deserialize<'de> for ObjectiveConfig {

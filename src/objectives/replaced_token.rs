@@ -15,7 +15,7 @@ use std::sync::Arc;
 use octet_actors::contract::{Findings, Reading, Record};
 use octet_kernels::dtype::DType;
 use octet_kernels::error::Result;
-use octet_kernels::graph::{Graph, Init, Parameter, ParameterId, Program, Tensor};
+use octet_kernels::graph::{Graph, Parameter, ParameterId, Program, Tensor};
 use octet_kernels::ops::activation::gelu_erf;
 use octet_kernels::ops::add::add;
 use octet_kernels::ops::binary_cross_entropy::binary_cross_entropy;
@@ -29,13 +29,14 @@ use octet_kernels::ops::scatter_rows::scatter_rows;
 use octet_kernels::random;
 use serde::{Deserialize, Serialize};
 
+use super::masked::MASK;
 use super::masking::Shares;
-use super::{BatchShape, Counts, Inputs, Objective, Source};
+use super::{Ability, BatchShape, Counts, Inputs, Objective, Source, layer};
 use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
 use crate::data::{DataError, IGNORED, WindowRows};
-use crate::models::{BIDIRECTIONAL, Extras, Part, Sight, TokenBatch};
+use crate::models::{BIDIRECTIONAL, Extras, Model, Part, Sight, TokenBatch};
 
 #[cfg(test)]
 mod tests;
@@ -86,20 +87,10 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn new(track: &mut Builder<'_>) -> Self {
-        let part = track.model();
-        let (model, width) = (part.model(), part.model().width());
-        let mut layer = |name: &str, rows: usize| {
-            let mut add = |kind: &str, shape: &[usize], init| {
-                let (name, decay) = (format!("verdict.{name}.{kind}"), shape.len() > 1);
-                let (shape, dtype) = (shape.to_vec(), model.dtype());
-                let trainable = true;
-                track.scope().parameter(Parameter { name, shape, dtype, trainable, decay, init })
-            };
-            let weight = add("weight", &[rows, width], model.init([rows, width]));
-            (weight, add("bias", &[rows], Init::Constant(0.0)))
-        };
-        Self { dense: layer("dense", width), output: layer("output", 1) }
+    fn parameters(model: &dyn Model) -> Vec<Parameter> {
+        let width = model.width();
+        let layers = [("verdict.dense", width), ("verdict.output", 1)];
+        layers.into_iter().flat_map(|(name, rows)| layer(model, name, [rows, width])).collect()
     }
 
     /// `f[N]`: how likely a token was replaced, as logits.
@@ -193,13 +184,23 @@ impl Objective for ReplacedToken {
         vec![&self.generator]
     }
 
-    fn special_tokens(&self) -> usize {
-        1
+    fn special_tokens(&self) -> &'static [&'static str] {
+        &[MASK]
+    }
+
+    fn teaches(&self) -> Option<Ability> {
+        Some(Ability::Judges)
+    }
+
+    fn parameters(&self, model: &dyn Model) -> Vec<Parameter> {
+        Verdict::parameters(model)
     }
 
     fn build(&self, track: &mut Builder<'_>) -> Result<Built> {
         let (judge, generator) = (track.model(), track.part(&self.generator)?);
-        let (shape, verdict) = (track.shape(), Verdict::new(track));
+        let own = track.parameters(self.parameters(judge.model()));
+        let verdict = Verdict { dense: (own[0], own[1]), output: (own[2], own[3]) };
+        let shape = track.shape();
         let labels = ["generator", "verdict"].map(|loss| track.label(loss));
         let length = shape.sequence_length;
         let unseen = length - self.shares().count(length);
@@ -287,7 +288,7 @@ impl Inputs for Replaceable {
             let own = &mut seen[part.clone()];
             own.copy_from_slice(&tokens[part.clone()]);
             let count = self.shares.count(candidates.len());
-            let words = (self.source.tokens as i32, self.source.tokens);
+            let words = (self.source.special(MASK), self.source.tokens);
             let at = self.shares.hide((&self.noise, sample), &candidates, count, own, words);
             chosen.push((row, at.into_iter().map(|at| (at, tokens[part.start + at])).collect()));
         }

@@ -24,14 +24,14 @@ pub fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Failure> {
         return Ok((rows, Some(note)));
     }
     if let Some(tokenizer) = tokenizer_ahead(data, given)? {
-        check_rows(config, tokenizer.vocabulary())?;
-        return Ok((config.padded_vocabulary(tokenizer.vocabulary()), None));
+        check_rows(config, &tokenizer)?;
+        return Ok((config.padded_vocabulary(&tokenizer), None));
     }
     let (tokens, what) = match spec {
         TokenizerSpec::Bpe(size) => (size, "tokens, the most that it makes"),
         _ => (CHARACTERS_ASSUMED, "characters"),
     };
-    let rows = config.padded_vocabulary(tokens);
+    let rows = config.model.padded_vocabulary(tokens + config.special_tokens().len());
     let note = given.is_none().then(|| {
         format!(
             "the text is not there, is cleaned first, or too large to be read for a plan: planned \

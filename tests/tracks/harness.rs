@@ -59,7 +59,7 @@ pub(crate) fn experiment_on(folder: &Path, corpus: &str, own: &str) -> Arc<Exper
     let config = Config::parse(&format!("{COMMON}{own}"), Path::new("a.toml"), &sets);
     let config = config.unwrap_or_else(|error| panic!("{error}"));
     let prepared = prepare(&config.data, None, &mut |_| ControlFlow::Continue(())).unwrap();
-    let vocabulary = config.padded_vocabulary(prepared.tokenizer.vocabulary());
+    let vocabulary = config.padded_vocabulary(&prepared.tokenizer);
     let text = Text::open(&config, prepared).unwrap();
     Arc::new(Experiment::new(&config, vocabulary, Some(text)).unwrap())
 }

@@ -4,6 +4,7 @@
 //! One file for each kind; what they share is in `harness`.
 
 mod distillation;
+mod golden;
 mod harness;
 mod masked;
 mod mixture;

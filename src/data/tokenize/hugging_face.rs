@@ -101,6 +101,13 @@ impl HuggingFace {
         self.end_of_document.as_ref().map(|(name, id)| (name.as_str(), *id))
     }
 
+    /// A token that texts cannot spell, by name.
+    pub(super) fn special(&self, name: &str) -> Option<u32> {
+        let special = self.tokenizer.get_added_tokens_decoder().into_iter();
+        let mut named = special.filter(|(_, token)| token.special && token.content == name);
+        named.next().map(|(id, _)| id)
+    }
+
     pub(super) fn is_byte_exact(&self) -> bool {
         self.token_bytes.is_some() && self.tokenizer.get_normalizer().is_none()
     }

@@ -155,7 +155,7 @@ fn a_model_that_no_family_computes_is_refused_with_what_it_is() {
     let masked: Vec<&str> = masked.lines().filter(|line| !next_token.contains(line)).collect();
     fs::write(run.join("config.toml"), masked.join("\n")).unwrap();
     let refused = export_to(&run, &target).unwrap_err();
-    assert!(refused.what.starts_with("no objective of this run teaches"), "{refused}");
+    assert!(refused.what.contains("llama (it is trained for something else)"), "{refused}");
     let capped =
         format!("{config}\n").replace("[objective]\n", "[objective]\nlogit_softcap = 30.0\n");
     fs::write(run.join("config.toml"), capped).unwrap();

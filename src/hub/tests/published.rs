@@ -5,11 +5,13 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::super::families::{FAMILIES, parameters};
+use super::super::families::{FAMILIES, family_of, rows_of};
 use super::super::keys::Keys;
 use super::super::record::computed_keys;
+use super::super::table::Part;
 use crate::config::Config;
-use crate::models::FamilyConfig;
+use crate::models::PartConfig;
+use crate::objectives::{Ability, ObjectiveConfig, ReplacedToken};
 
 fn published() -> Vec<(Value, usize)> {
     vec![
@@ -75,6 +77,28 @@ fn published() -> Vec<(Value, usize)> {
             }),
             596_049_920,
         ),
+        (
+            json!({
+                "architectures": ["BertForPreTraining"], "model_type": "bert",
+                "vocab_size": 30522, "hidden_size": 768, "num_hidden_layers": 12,
+                "num_attention_heads": 12, "intermediate_size": 3072, "hidden_act": "gelu",
+                "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+                "max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
+                "initializer_range": 0.02, "pad_token_id": 0
+            }),
+            110_106_428,
+        ),
+        (
+            json!({
+                "architectures": ["ElectraForPreTraining"], "model_type": "electra",
+                "vocab_size": 30522, "embedding_size": 128, "hidden_size": 256,
+                "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 1024,
+                "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+                "attention_probs_dropout_prob": 0.1, "max_position_embeddings": 512,
+                "type_vocab_size": 2, "layer_norm_eps": 1e-12, "pad_token_id": 0
+            }),
+            13_549_057,
+        ),
     ]
 }
 
@@ -85,10 +109,18 @@ fn config_of(value: &Value) -> Config {
     let keys = Keys::new(Path::new("config.json"), &text, &map);
     let kind = keys.word("model_type", None).unwrap();
     let family = FAMILIES.into_iter().find(|family| family.model_type == kind).unwrap();
-    let model = (family.read)(&keys).unwrap();
-    assert_eq!((family.misfit)(&model), None, "{kind}");
+    let model = family.model.read(&keys).unwrap();
+    assert_eq!(family.model.misfit(&model), Some(None), "{kind}");
     let mut config = Config::default();
-    config.model.family = FamilyConfig::Dense(model);
+    config.objective = match family.class_of(&keys).unwrap().ability {
+        Ability::Judges => {
+            let generator = PartConfig { family: model.clone(), ..PartConfig::default() };
+            config.model.parts.insert("generator".to_owned(), generator);
+            ObjectiveConfig::ReplacedToken(ReplacedToken::default())
+        }
+        ability => ObjectiveConfig::teaching(ability).unwrap(),
+    };
+    config.model.family = model;
     config.model.vocabulary = Some(keys.whole("vocab_size", None).unwrap());
     config.validate().unwrap();
     Config::parse(&config.to_toml(), Path::new("run"), &[]).unwrap()
@@ -100,7 +132,9 @@ fn published_models_have_their_published_sizes() {
     assert_eq!(published.len(), FAMILIES.len());
     for (value, size) in published {
         let config = config_of(&value);
-        let found: usize = parameters(&config).unwrap().iter().map(|p| p.elements()).sum();
+        let (_, class) = family_of(&config).unwrap();
+        let rows = rows_of(class.lines, &config).unwrap();
+        let found: usize = rows.iter().flat_map(|row| &row.parts).map(Part::elements).sum();
         assert_eq!(found, size, "{}", value["model_type"]);
     }
 }

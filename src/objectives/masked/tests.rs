@@ -42,8 +42,8 @@ fn experiment(folder: &Path, sets: &[&str]) -> Experiment {
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).chain(paths).collect();
     let config = Config::parse(TEXT, Path::new("a.toml"), &sets).unwrap();
     let prepared = prepare(&config.data, None, &mut |_| ControlFlow::Continue(())).unwrap();
-    let vocabulary = config.padded_vocabulary(prepared.tokenizer.vocabulary());
-    assert_eq!(vocabulary, 257 + config.special_tokens());
+    let vocabulary = config.padded_vocabulary(&prepared.tokenizer);
+    assert_eq!(vocabulary, 257 + config.special_tokens().len());
     let text = Text::open(&config, prepared).unwrap();
     Experiment::new(&config, vocabulary, Some(text)).unwrap()
 }

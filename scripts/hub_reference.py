@@ -109,7 +109,8 @@ def prompt():
 
 def class_of(config):
     """The class of a configuration; a decoder's has the head of a language model."""
-    name = (config.architectures or [f"{type(config).__name__.removesuffix('Config')}ForCausalLM"])[0]
+    decoder = f"{type(config).__name__.removesuffix('Config')}ForCausalLM"
+    name = config.architectures[0] if config.architectures else decoder
     return getattr(transformers, {"GPT2ForCausalLM": "GPT2LMHeadModel"}.get(name, name))
 
 

@@ -1,5 +1,5 @@
-//! BERT (`BertForPreTraining`, `BertForMaskedLM`), and what ELECTRA shares with it: post-norm blocks,
-//! learned positions, types of texts.
+//! BERT (`BertForPreTraining`, `BertForMaskedLM`), and what ELECTRA shares with it: post-norm
+//! blocks, learned positions, types of texts.
 //!
 //! Their first class of a pair is that the second text follows, ours is the other one.
 

@@ -1,5 +1,5 @@
-//! The special tokens of objectives in the files that `transformers` reads: those that the tokenizer
-//! has not are added behind its tokens, where the run has them.
+//! The special tokens of objectives in the files that `transformers` reads: those that the
+//! tokenizer has not are added behind its tokens, where the run has them.
 
 use serde_json::{Map, Value, json};
 

@@ -6,8 +6,8 @@
 //! i32[M]`, and for training `scale f32[]`. For pairs `types i32[N]`, `follows i32[B]` (1 if so,
 //! negative: no pair) and `pair_scale f32[]`. Results: `loss`, and of each loss its sum and its
 //! targets.
-//! Special tokens: `[MASK]`, and for pairs `[CLS]`, which begins a sequence, and `[SEP]`, which ends
-//! a text.
+//! Special tokens: `[MASK]`, and for pairs `[CLS]`, which begins a sequence, and `[SEP]`, which
+//! ends a text.
 
 use std::ops::Range;
 use std::sync::Arc;

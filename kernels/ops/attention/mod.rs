@@ -17,7 +17,9 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_float, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
@@ -25,6 +27,7 @@ use crate::shape::Spec;
 
 mod backward;
 pub(crate) mod cpu;
+mod cuda;
 pub(crate) mod geometry;
 #[cfg(test)]
 mod oracle;
@@ -133,6 +136,7 @@ impl Op for Attention {
             accumulates: false,
             flops: |geometry, io| 5.0 * Self::product_flops(geometry, io.inputs[0].leading()),
             workspace: |_, io| io.inputs[2].elements() * size_of::<f32>(),
+            cuda: |geometry, io| cuda::backward(io, geometry),
             ..GradientOp::new("attention_gradient", self.0, backward::run)
         };
         backward.give_all(targets, rule, &operands)
@@ -141,6 +145,10 @@ impl Op for Attention {
     fn cost(&self, io: &Io) -> Cost {
         let flops = 2.0 * Self::product_flops(&self.0, io.inputs[0].leading());
         Cost { flops, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, &self.0)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

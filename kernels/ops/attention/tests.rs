@@ -1,11 +1,14 @@
 //! `attention` against pairs in f64: odd lengths, grouped heads, documents, windows, dead rows,
 //! rows that see nothing, outliers.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::error::Result;
-use crate::graph::{Graph, Tensor};
+use crate::graph::{Graph, Policy, Target, Tensor};
 use crate::ops::attention::oracle::Case;
 use crate::ops::attention::{AttentionSpec, Mask, attention, attention_within, cross_attention};
-use crate::testing::{Array, assert_close, forward, gradients, noise, numeric_gradient, wide};
+use crate::testing::{
+    Array, Trace, Trial, assert_close, forward, gradients, noise, numeric_gradient, wide,
+};
 
 fn spec(heads: usize, kv_heads: usize, head_dim: usize, length: usize) -> AttentionSpec {
     AttentionSpec {
@@ -296,4 +299,75 @@ fn extents_leave_dead_rows_alone() {
     let got = gradients(&inputs, &[Array::f32(&[n, own], dout)], &trace).unwrap();
     assert!(got[0].floats()[..live * columns].iter().all(|x| x.is_finite()));
     assert!(got[0].floats()[live * columns..].iter().all(|x| x.is_nan()));
+}
+
+/// Without outliers, so that sums of weighted values stay below a few units.
+fn tame(seed: u64, shape: &[usize]) -> Array {
+    let data = noise(seed, shape.iter().product());
+    Array::f32(shape, data.into_iter().map(|x| x.clamp(-1.0, 1.0)).collect())
+}
+
+/// Holds kernels against the CPU: `x[0]` is `qkv`.
+fn hold(spec: &AttentionSpec, rest: Vec<Array>, live: Option<usize>, trace: Trace<'_>) {
+    let n = rest[0].ints().len();
+    let inputs = [vec![tame(1, &[n, packed_columns(spec)])], rest].concat();
+    let seeds = [tame(2, &[n, spec.heads * spec.head_dim])];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    Hold { trial, activations: 1, live, near: Near::Chained(20.0) }.run(trace);
+}
+
+#[test]
+fn a_gpu_agrees_on_masks_windows_documents_and_shared_heads() {
+    let local =
+        AttentionSpec { mask: Mask::Bidirectional, window: Some(70), ..spec(1, 1, 80, 140) };
+    for (spec, sequences, documented) in [
+        // Rings go round twice, in bf16 too; heads of a group share keys; documents of some rows.
+        (spec(2, 1, 16, 230), 1, true),
+        // Wide heads, and padded ones.
+        (local, 1, false),
+        // Heads that copies cannot align, sequences of less than a tile.
+        (AttentionSpec { window: Some(9), scale: Some(0.3), ..spec(4, 2, 5, 33) }, 2, false),
+    ] {
+        let n = sequences * spec.sequence_length;
+        let segments = if documented { documents(n) } else { vec![0; n] };
+        let trace = |g: &mut Graph<'_>, x: &[Tensor]| Ok(vec![attention(g, x[0], x[1], spec)?]);
+        hold(&spec, vec![Array::i32(&[n], segments)], None, &trace);
+    }
+}
+
+#[test]
+fn a_gpu_agrees_on_extents_and_live_rows() {
+    let spec = AttentionSpec { mask: Mask::Extents, ..spec(2, 1, 8, 70) };
+    let (n, live) = (210, 99);
+    for kind in [0, 2] {
+        let rest = vec![Array::i32(&[n], documents(n)), Array::i32(&[n], extents(&spec, 3, kind))];
+        hold(&spec, rest, Some(live), &within(spec));
+    }
+}
+
+#[test]
+fn a_gpu_agrees_on_cross_attention() {
+    let spec = AttentionSpec { mask: Mask::Bidirectional, ..spec(2, 1, 24, 40) };
+    let (sequences, kv_length) = (2, 130);
+    let (n, m) = (sequences * 40, sequences * kv_length);
+    let inputs = [
+        tame(1, &[n, 48]),
+        tame(2, &[m, 48]),
+        Array::i32(&[n], (0..n as i32).map(|i| i / 30).collect()),
+        Array::i32(&[m], (0..m as i32).map(|i| i / 50).collect()),
+    ];
+    let seeds = [tame(3, &[n, 48])];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    Hold { trial, activations: 2, live: None, near: Near::Chained(20.0) }
+        .run(&|g, x| Ok(vec![cross_attention(g, x[0], x[1], [x[2], x[3]], kv_length, spec)?]));
+}
+
+#[test]
+fn heads_wider_than_128_have_no_kernels_yet() {
+    let spec = spec(1, 1, 129, 3);
+    let inputs = packed_inputs(&spec, 1, vec![0; 3]);
+    let policy = Policy { target: Target::H200, ..Policy::default() };
+    let trial = Trial { inputs: &inputs, policy, ..Trial::default() };
+    let program = trial.program(&|g, x| Ok(vec![attention(g, x[0], x[1], spec)?])).unwrap();
+    assert_eq!(program.without_launches().into_iter().collect::<Vec<_>>(), [("attention", 1)]);
 }

@@ -14,7 +14,9 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Cost, Graph, Tensor, Write};
+use crate::launch::Launches;
 use crate::ops::attention::geometry::{Geometry, Packing};
 use crate::ops::attention::{AttentionSpec, HEAD_DIM_MAX, Mask};
 use crate::ops::shapes::{Shapes, expect_float, expect_i32, matrix, operands};
@@ -22,6 +24,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -176,6 +179,10 @@ impl Op for CacheAppend {
         Cost { flops: 0.0, bytes: (2 * elements * io.inputs[0].dtype.bytes()) as f64 }
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::append(io, &self.spec, self.first)
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::append(run, &self.spec, self.first);
         Ok(())
@@ -201,6 +208,10 @@ impl Op for AttentionOverCache {
         let pairs = io.inputs[0].leading() * self.0.positions / 2;
         let flops = 4.0 * (pairs * self.0.heads * self.0.head_dim) as f64;
         Cost { flops, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::attend(io, &self.0)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

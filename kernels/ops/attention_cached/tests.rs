@@ -1,6 +1,7 @@
 //! Decoding row by row gives the bits of causal attention over the whole sequence.
 
 use crate::dtype::DType;
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::Tensor;
 use crate::ops::attention::{AttentionSpec, Mask, attention};
 use crate::ops::attention_cached::{CacheSpec, Caches, Places, attention_cached, cache_append};
@@ -208,4 +209,33 @@ fn caches_of_another_size_are_refused() {
     });
     let expected = "cache_append at : a cache is f32[1, 100, 2], not [1, 200, 2]";
     assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for spec in [
+        CacheSpec { window: Some(150), ..spec(4, 2, 24, 2) },
+        CacheSpec { positions: 9, scale: Some(0.3), ..spec(1, 1, 250, 3) },
+    ] {
+        // A long prompt and a short one, then a row more of each and rows that have no place.
+        let long = if spec.positions > 100 { 170 } else { 8 };
+        let prompts = (0..long).map(|t| (t, 0)).chain((0..7).map(|t| (t, 1))).collect::<Vec<_>>();
+        let rows = vec![(long, 0), (7, 1), (-1, 0), (spec.positions as i32, 0), (0, 9)];
+        let columns = (spec.heads + 2 * spec.kv_heads) * spec.head_dim;
+        let mut inputs = Vec::new();
+        for (seed, rows) in [(2, rows), (1, prompts)] {
+            let n = rows.len();
+            let qkv = noise(seed, n * columns).into_iter().map(|x| x.clamp(-1.0, 1.0)).collect();
+            inputs.push(Array::f32(&[n, columns], qkv));
+            inputs.push(Array::i32(&[n], rows.iter().map(|row| row.0).collect()));
+            inputs.push(Array::i32(&[n], rows.iter().map(|row| row.1).collect()));
+        }
+        let states = caches(&spec);
+        let trial = Trial { inputs: &inputs, states: &states, ..Trial::default() };
+        Hold { trial, activations: 1, live: Some(4), near: Near::Sums(20.0) }.run(&|g, x| {
+            let caches = Caches { keys: x[6], values: x[7] };
+            cache_append(g, x[3], places(&x[4..]), caches, spec)?;
+            Ok(vec![attention_cached(g, x[0], places(&x[1..]), caches, spec)?])
+        });
+    }
 }

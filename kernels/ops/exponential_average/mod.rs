@@ -7,12 +7,15 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Graph, Tensor, Write};
-use crate::ops::Op;
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_float, operands};
+use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +60,10 @@ impl Op for ExponentialAverage {
 
     fn accumulates(&self) -> bool {
         true
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::launches(io, 1.0 - self.decay)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `exponential_average` moves a state towards a weight.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Tensor, Write};
 use crate::ops::exponential_average::{ExponentialAverage, exponential_average};
 use crate::testing::{Array, Trial, assert_close, forward, noise, wide};
@@ -34,4 +35,18 @@ fn a_decay_outside_is_refused() {
     })
     .unwrap_err();
     assert_eq!(error.to_string(), "exponential_average at : decay 1.5");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, d) in [(1, 1), (300, 33), (20, 64)] {
+        let inputs = [Array::f32(&[n, d], noise(1, n * d))];
+        let states = [2, 3].map(|seed| Array::f32(&[n, d], noise(seed, n * d)));
+        let trial = Trial { inputs: &inputs, states: &states, ..Trial::default() };
+        Hold { trial, activations: 1, live: None, near: Near::Bits }.run(&|g, x| {
+            exponential_average(g, x[1], x[0], 0.9)?;
+            g.apply_into(ExponentialAverage { decay: 0.9 }, &[x[0]], x[2], Write::Overwrite)?;
+            Ok(vec![])
+        });
+    }
 }

@@ -7,13 +7,16 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, matrix, operands};
 use crate::ops::{Class, Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -54,6 +57,7 @@ impl Op for L2Normalize {
         let rule = GradientOp {
             outputs: |_, of| vec![of[1].clone()],
             flops: |_, io| 5.0 * io.inputs[0].elements() as f64,
+            cuda: |&eps, io| cuda::gradient(io, eps),
             ..GradientOp::new("l2_normalize_gradient", self.eps, |run, &eps| {
                 cpu::gradient(run, eps);
             })
@@ -67,6 +71,10 @@ impl Op for L2Normalize {
 
     fn class(&self) -> Class {
         Class::Norm
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self.eps)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

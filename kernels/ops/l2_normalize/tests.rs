@@ -1,6 +1,7 @@
 //! `l2_normalize` against f64: odd sizes, short, huge and dead rows.
 
 use crate::dtype::DType;
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::l2_normalize::{l2_normalize, oracle};
 use crate::testing::{Array, Trial, assert_close, forward, noise, numeric_gradient, wide};
@@ -52,4 +53,17 @@ fn narrow_rows_keep_their_dtype() {
     let got = forward(&inputs, &|g, x| Ok(vec![l2_normalize(g, x[0], 1e-6)?])).unwrap();
     let rounded = |x: f32| half::bf16::from_f32(x).to_f32();
     assert_eq!(got[0], Array::Float(vec![1, 2], vec![rounded(0.6), rounded(0.8)], DType::Bf16));
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, d, eps) in [(1, 1, 1e-6), (37, 33, 0.8), (9, 300, 1e-6)] {
+        let inputs = [Array::f32(&[n, d], noise(1, n * d))];
+        let seeds = [Array::f32(&[n, d], noise(2, n * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        for live in [None, Some(n.div_ceil(2))] {
+            Hold { trial, activations: 1, live, near: Near::Sums(50.0) }
+                .run(&|g, x| Ok(vec![l2_normalize(g, x[0], eps)?]));
+        }
+    }
 }

@@ -7,13 +7,16 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_i32, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -80,6 +83,7 @@ impl Op for MeanPool {
                 vec![Spec::new(&shape, of[0].dtype).with_live(of[0].live)]
             },
             flops: |_, io| io.outputs[0].elements() as f64,
+            cuda: |&positions, io| cuda::gradient(io, positions),
             ..GradientOp::new("mean_pool_gradient", positions, |run, &positions| {
                 cpu::gradient(run, positions);
             })
@@ -93,6 +97,10 @@ impl Op for MeanPool {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `mean_pool` against f64: with and without a mask, empty, masked and dead sequences.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::mean_pool::{mean_pool, oracle};
 use crate::testing::{Array, Trial, assert_close, forward, noise, numeric_gradient, wide};
@@ -59,4 +60,19 @@ fn rows_that_are_no_whole_sequences_are_refused() {
     let inputs = [Array::f32(&[5, 2], vec![0.0; 10])];
     let error = forward(&inputs, &|g, x| Ok(vec![mean_pool(g, x[0], 2, None)?])).unwrap_err();
     assert_eq!(error.to_string(), "reshape at : f32[5, 2] into [2, 2, 2]");
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (b, t, d, masked) in [(1, 1, 1, false), (5, 300, 9, true), (3, 7, 40, false)] {
+        // The last sequence is all masked.
+        let mask = (0..b * t).map(|i| i32::from(i / t + 1 < b && i % 3 != 1) * 2).collect();
+        let inputs = [Array::f32(&[b, t, d], noise(1, b * t * d)), Array::i32(&[b, t], mask)];
+        let seeds = [Array::f32(&[b, d], noise(2, b * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        for live in [None, Some(b.div_ceil(2))] {
+            Hold { trial, activations: 1, live, near: Near::Bits }
+                .run(&|g, x| Ok(vec![mean_pool(g, x[0], t, masked.then_some(x[1]))?]));
+        }
+    }
 }

@@ -13,12 +13,15 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -70,6 +73,10 @@ impl Op for Sample {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 40.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::launches(io, self.temperature)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

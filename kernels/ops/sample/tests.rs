@@ -1,5 +1,6 @@
 //! `sample`: against f64, frequencies, independence of packing, temperature 0, dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::sample::{cpu, oracle, sample};
 use crate::random::{RandomStream, Site};
@@ -127,4 +128,21 @@ fn dead_rows_are_neither_read_nor_written() {
         })
         .unwrap();
     assert_eq!(got.outputs[0].ints(), [0, -1]);
+}
+
+#[test]
+fn a_gpu_draws_the_same() {
+    for (m, v, temperature) in [(1, 1, 1.0), (7, 2500, 0.7), (5, 70, 0.0)] {
+        let logits = noise(3, m * v).iter().map(|x| x * 3.0).collect();
+        let samples = (0..m).map(|i| (i / 2) as i32).collect();
+        // Far enough that the blocks of random words exceed 32 bits.
+        let elements = (0..m).map(|i| (i * 3 % 17) as i32 + (1 << 30)).collect();
+        let rows = [samples, elements].map(|rows| Array::i32(&[m], rows));
+        let inputs = [vec![Array::f32(&[m, v], logits)], rows.to_vec()].concat();
+        let trial = Trial { inputs: &inputs, step: 5, first_sample: 1 << 40, ..Trial::default() };
+        for live in [None, Some(m.div_ceil(2))] {
+            Hold { trial, activations: 1, live, near: Near::Bits }
+                .run(&|g, x| Ok(vec![sample(g, x[0], x[1], x[2], temperature)?]));
+        }
+    }
 }

@@ -6,11 +6,14 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +55,10 @@ impl Op for Tanh {
         Cost { flops: 20.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::launches(io, "tanh")
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::forward(run);
         Ok(())
@@ -77,6 +84,10 @@ impl Op for Gradient {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 23.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::launches(io, "tanh_gradient")
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

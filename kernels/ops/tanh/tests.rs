@@ -1,8 +1,11 @@
 //! The tangent and its gradient against f64.
 
 use super::tanh;
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
-use crate::testing::{Array, assert_close, forward, gradients, noise, numeric_gradient, wide};
+use crate::testing::{
+    Array, Trial, assert_close, forward, gradients, noise, numeric_gradient, wide,
+};
 
 fn values(n: usize) -> Vec<f32> {
     noise(1, n).iter().map(|x| x * 4.0).collect()
@@ -41,5 +44,18 @@ fn dead_rows_are_neither_read_nor_written() {
     for got in [&y[0], &dx[0]] {
         assert!(got.floats()[..6].iter().all(|x| x.is_finite()));
         assert!(got.floats()[6..].iter().all(|x| x.is_nan()));
+    }
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, d) in [(1, 1), (300, 33), (20, 64)] {
+        let inputs = [Array::f32(&[n, d], values(n * d))];
+        let seeds = [Array::f32(&[n, d], noise(2, n * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        for live in [None, Some(n.div_ceil(2))] {
+            Hold { trial, activations: 1, live, near: Near::Bits }
+                .run(&|g, x| Ok(vec![tanh(g, x[0])?]));
+        }
     }
 }

@@ -1,0 +1,761 @@
+// attention, tile by tile with an online softmax (Dao, arXiv:2307.08691): 16 queries a warp, keys and
+// values in a ring of shared memory that cp.async fills. Gradient: keys and values by a block for a
+// tile of keys, which meets the queries of all heads of its group in order, queries by a block for a
+// tile of queries; both recompute the scores, nothing is added by two blocks, bits repeat. Who sees
+// whom is mod.rs's; tiles that do not meet are skipped by the bounds of each 32 rows.
+//
+// bf16: ldmatrix and mma.sync; probabilities and gradients of scores are rounded to bf16 between two
+// products. f32: fmaf, laid out alike. Heads of up to 64 or 128 elements, padded with zeros.
+//
+// expects attention_64_bf16: HMMA.16816.F32.BF16 LDSM LDGSTS STG.E.128
+// expects attention_128_bf16: HMMA.16816.F32.BF16 LDSM LDGSTS STG.E.128
+// expects attention_queries_64_bf16: HMMA.16816.F32.BF16 LDSM LDGSTS STG.E.128
+// expects attention_queries_128_bf16: HMMA.16816.F32.BF16 LDSM LDGSTS STG.E.128
+// expects attention_keys_64_bf16: HMMA.16816.F32.BF16 LDSM LDGSTS STG.E.128
+// expects attention_keys_128_bf16: HMMA.16816.F32.BF16 LDSM LDGSTS STG.E.128
+#include "common.cuh"
+
+/// geometry.rs in numbers; `window` is beyond all positions if there is none.
+struct Geometry {
+    u64 heads, kv_heads, elements, length, kv_length, q_stride, kv_stride, k_first, v_first, window;
+    u64 causal, scale;
+};
+
+/// Rows that bounds are kept of.
+constexpr u32 BOUND = 32;
+
+/// Smallest and largest segment of some rows, and extent if they are queries.
+struct Bounds { i32 low, high, least, most; };
+
+__device__ __forceinline__ f32 negative_infinity() { return __uint_as_float(0xff800000u); }
+__device__ __forceinline__ u32 smaller(u32 a, u32 b) { return a < b ? a : b; }
+__device__ __forceinline__ u32 larger(u32 a, u32 b) { return a > b ? a : b; }
+__device__ __forceinline__ u32 blocks_of(u64 count, u32 size) { return (u32)((count + size - 1) / size); }
+
+__device__ __forceinline__ Bounds joined(Bounds a, Bounds b) {
+    return {a.low < b.low ? a.low : b.low, a.high > b.high ? a.high : b.high,
+            a.least < b.least ? a.least : b.least, a.most > b.most ? a.most : b.most};
+}
+
+/// What a query sees: keys from `low` to before `high` that have its segment.
+struct Sight { u32 low, high; i32 segment; };
+
+/// Live rows of a sequence: the first, and how many.
+struct Part { u64 first; u32 count; };
+
+__device__ __forceinline__ Part part(u32 sequence, u64 length, u32 live) {
+    u64 first = sequence * length, left = live > first ? live - first : 0;
+    return {first, (u32)(left < length ? left : length)};
+}
+
+/// The operands of forward that all kernels read.
+template <class T> struct Operands {
+    const T *q, *kv;
+    const i32 *q_segments, *kv_segments, *extents;
+    const Bounds *q_bounds, *kv_bounds;
+    u32 q_live, kv_live;
+    Geometry g;
+};
+
+/// One sequence, as a block sees it.
+template <class T> struct Sequence {
+    const Operands<T>& in;
+    Part queries, keys;
+    const Bounds *q_bounds, *kv_bounds;
+
+    __device__ Sequence(const Operands<T>& in, u32 sequence)
+        : in(in), queries(part(sequence, in.g.length, in.q_live)),
+          keys(part(sequence, in.g.kv_length, in.kv_live)),
+          q_bounds(in.q_bounds + (u64)sequence * blocks_of(in.g.length, BOUND)),
+          kv_bounds(in.kv_bounds + (u64)sequence * blocks_of(in.g.kv_length, BOUND)) {}
+
+    /// The first key that query `t` may see by mask and window, and the first that it may not.
+    __device__ u32 low(u32 t) const {
+        u32 window = (u32)in.g.window;
+        return t + 1 > window ? t + 1 - window : 0;
+    }
+    __device__ u32 high(u32 t) const {
+        if (in.g.causal) return smaller(t + 1, keys.count);
+        u64 end = (u64)t + in.g.window;
+        return end < keys.count ? (u32)end : keys.count;
+    }
+
+    /// A query that is not there sees nothing.
+    __device__ Sight sight(u32 t) const {
+        if (t >= queries.count) return {0, 0, 0};
+        u32 end = high(t);
+        u64 row = queries.first + t;
+        if (in.extents) {
+            i32 extent = in.extents[row];
+            end = extent < 0 ? 0 : smaller(end, (u32)extent);
+        }
+        return {low(t), end, in.q_segments[row]};
+    }
+
+    __device__ Bounds bounds(const Bounds* of, u32 begin, u32 end) const {
+        Bounds all = of[begin / BOUND];
+        for (u32 i = begin / BOUND + 1; i * BOUND < end; i++) all = joined(all, of[i]);
+        return all;
+    }
+    __device__ Bounds of_queries(u32 begin, u32 size) const {
+        return bounds(q_bounds, begin, smaller(begin + size, queries.count));
+    }
+    __device__ Bounds of_keys(u32 begin, u32 size) const {
+        return bounds(kv_bounds, begin, smaller(begin + size, keys.count));
+    }
+
+    /// Whether every live query of a tile sees every key of a tile of so many.
+    __device__ bool clear(Bounds queries_bounds, u32 t, u32 queries_end, Bounds keys_bounds, u32 key,
+                          u32 size) const {
+        u32 seen = high(t);
+        if (queries_bounds.least < (i32)seen) seen = queries_bounds.least < 0 ? 0 : queries_bounds.least;
+        return queries_bounds.low == keys_bounds.high && queries_bounds.high == keys_bounds.low &&
+            key >= low(queries_end - 1) && key + size <= seen;
+    }
+};
+
+__device__ __forceinline__ bool apart(Bounds a, Bounds b) { return a.high < b.low || b.high < a.low; }
+
+// ---- Bounds
+
+/// A warp for each 32 rows of a sequence, of queries or of keys.
+__device__ void bound(const i32* segments, const i32* extents, Bounds* bounds, u64 length, u32 live,
+                      u32 tile, u32 tiles) {
+    Part rows = part(tile / tiles, length, live);
+    u32 t = tile % tiles * BOUND + warp_team().rank;
+    bool there = t < rows.count;
+    const i32 most = 0x7fffffff, least = -most - 1;
+    Bounds mine = {most, least, most, least};
+    if (there) {
+        i32 segment = segments[rows.first + t], extent = extents ? extents[rows.first + t] : most;
+        mine = {segment, segment, extent, extent};
+    }
+#pragma unroll
+    for (u32 width = 16; width > 0; width /= 2) {
+        Bounds other = {__shfl_xor_sync(~0u, mine.low, width), __shfl_xor_sync(~0u, mine.high, width),
+                        __shfl_xor_sync(~0u, mine.least, width), __shfl_xor_sync(~0u, mine.most, width)};
+        mine = joined(mine, other);
+    }
+    if (warp_team().rank == 0) bounds[tile] = mine;
+}
+
+KERNEL(attention_bounds, 256, const i32* segments, const i32* extents, Bounds* bounds,
+       const i32* live, u32 capacity, u32 length) {
+    u32 tiles = blocks_of(length, BOUND), tile = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (tile >= capacity / length * tiles) return;
+    bound(segments, extents, bounds, length, live_rows(live, capacity), tile, tiles);
+}
+
+// ---- Tiles and products
+
+/// Rows of one head in shared memory; 16 bytes more than a row needs, so that eight rows lie in
+/// different banks.
+template <class T, u32 ROWS, u32 D> struct Tile {
+    static constexpr u32 CHUNK = 16 / sizeof(T);
+    T at[ROWS][D + CHUNK];
+
+    /// From rows of `elements` elements; zeros where those or the rows end.
+    __device__ __forceinline__ void fill(const T* from, u64 stride, u32 rows, u32 elements) {
+        bool whole = (u64)from % 16 == 0 && stride % CHUNK == 0 && elements % CHUNK == 0;
+#pragma unroll 4
+        for (u32 i = threadIdx.x; i < ROWS * D / CHUNK; i += blockDim.x) {
+            u32 row = i / (D / CHUNK), column = i % (D / CHUNK) * CHUNK;
+            bool inside = row < rows && column < elements;
+            const T* source = from + row * stride + column;
+            if (whole) {
+                copy_async(&at[row][column], inside ? source : from, inside ? 16 : 0);
+                continue;
+            }
+#pragma unroll 1
+            for (u32 e = 0; e < CHUNK; e++) {
+                at[row][column + e] = inside && column + e < elements ? source[e] : T{};
+            }
+        }
+    }
+
+    /// Some rows of a warp's from shared memory, which the warp has written.
+    __device__ __forceinline__ void store_rows(u32 first, T* to, u64 stride, u32 rows,
+                                               u32 elements) const {
+        bool whole = (u64)to % 16 == 0 && stride % PACK == 0;
+        for (u32 i = warp_team().rank; i < 16 * D / PACK; i += 32) {
+            u32 row = i / (D / PACK), column = i % (D / PACK) * PACK;
+            if (row >= rows || column >= elements) continue;
+            f32 x[PACK];
+            load_pack(&at[first + row][column], x);
+            store(to + row * stride + column, smaller(elements - column, PACK), whole, x);
+        }
+    }
+};
+
+/// What the first of two products leaves for the second between a warp's lanes, if it does not stay
+/// in their registers.
+template <class T, u32 COLUMNS> struct Between {};
+template <u32 COLUMNS> struct Between<f32, COLUMNS> { f32 at[16][COLUMNS + 4]; };
+
+/// Sums of a warp's 16 rows: of 8 columns each lane has two of row lane / 4 and two of the eighth
+/// row after that.
+template <u32 COLUMNS> using Sums = f32[COLUMNS / 8][4];
+
+template <u32 N> __device__ __forceinline__ void zero(f32 (&sums)[N][4]) {
+#pragma unroll
+    for (u32 j = 0; j < N; j++) {
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) sums[j][k] = 0.0f;
+    }
+}
+
+/// sums = a[row.., D] b[.., D]^T.
+template <u32 ROWS, u32 COLUMNS, u32 D>
+__device__ __forceinline__ void multiply_rows(Sums<COLUMNS>& sums, const Tile<bf16, ROWS, D>& a,
+                                              u32 row, const Tile<bf16, COLUMNS, D>& b) {
+    u32 lane = threadIdx.x % 32, eighth = lane / 8, r = lane % 8;
+    zero(sums);
+#pragma unroll
+    for (u32 k = 0; k < D; k += 16) {
+        u32 left[4];
+        load_matrices(left, &a.at[row + eighth % 2 * 8 + r][k + eighth / 2 * 8]);
+#pragma unroll
+        for (u32 j = 0; j < COLUMNS / 16; j++) {
+            u32 right[4];
+            load_matrices(right, &b.at[j * 16 + eighth / 2 * 8 + r][k + eighth % 2 * 8]);
+            multiply(sums[2 * j], left, right[0], right[1]);
+            multiply(sums[2 * j + 1], left, right[2], right[3]);
+        }
+    }
+}
+
+template <u32 ROWS, u32 COLUMNS, u32 D>
+__device__ __forceinline__ void multiply_rows(Sums<COLUMNS>& sums, const Tile<f32, ROWS, D>& a,
+                                              u32 row, const Tile<f32, COLUMNS, D>& b) {
+    u32 g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
+    zero(sums);
+#pragma unroll 1
+    for (u32 d = 0; d < D; d++) {
+        f32 first = a.at[row + g][d], second = a.at[row + g + 8][d];
+#pragma unroll
+        for (u32 j = 0; j < COLUMNS / 8; j++) {
+#pragma unroll
+            for (u32 k = 0; k < 2; k++) {
+                f32 right = b.at[8 * j + pair + k][d];
+                sums[j][k] = fmaf(first, right, sums[j][k]);
+                sums[j][2 + k] = fmaf(second, right, sums[j][2 + k]);
+            }
+        }
+    }
+}
+
+/// sums += p[16, ROWS] b[ROWS, D], p as a product has left it.
+template <u32 ROWS, u32 D>
+__device__ __forceinline__ void multiply_sums(Sums<D>& sums, const Sums<ROWS>& p,
+                                              const Tile<bf16, ROWS, D>& b, Between<bf16, ROWS>&) {
+    u32 lane = threadIdx.x % 32, eighth = lane / 8, r = lane % 8;
+#pragma unroll
+    for (u32 k = 0; k < ROWS / 16; k++) {
+        const f32(&even)[4] = p[2 * k], (&odd)[4] = p[2 * k + 1];
+        u32 left[4] = {pack_bf16(even[0], even[1]), pack_bf16(even[2], even[3]),
+                       pack_bf16(odd[0], odd[1]), pack_bf16(odd[2], odd[3])};
+#pragma unroll
+        for (u32 j = 0; j < D / 16; j++) {
+            u32 right[4];
+            load_transposed(right, &b.at[k * 16 + eighth % 2 * 8 + r][j * 16 + eighth / 2 * 8]);
+            multiply(sums[2 * j], left, right[0], right[1]);
+            multiply(sums[2 * j + 1], left, right[2], right[3]);
+        }
+    }
+}
+
+template <u32 ROWS, u32 D>
+__device__ __forceinline__ void multiply_sums(Sums<D>& sums, const Sums<ROWS>& p,
+                                              const Tile<f32, ROWS, D>& b,
+                                              Between<f32, ROWS>& between) {
+    u32 g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (u32 j = 0; j < ROWS / 8; j++) {
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) between.at[g + k / 2 * 8][8 * j + pair + k % 2] = p[j][k];
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (u32 d = 0; d < ROWS; d++) {
+        f32 first = between.at[g][d], second = between.at[g + 8][d];
+#pragma unroll
+        for (u32 j = 0; j < D / 8; j++) {
+#pragma unroll
+            for (u32 k = 0; k < 2; k++) {
+                f32 right = b.at[d][8 * j + pair + k];
+                sums[j][k] = fmaf(first, right, sums[j][k]);
+                sums[j][2 + k] = fmaf(second, right, sums[j][2 + k]);
+            }
+        }
+    }
+    // All have read it before it is written again.
+    __syncwarp();
+}
+
+/// A warp's sums, each row by its factor, to its rows of a tile that nobody else reads any more.
+template <class T, u32 ROWS, u32 D>
+__device__ __forceinline__ void leave(Tile<T, ROWS, D>& tile, u32 row, const Sums<D>& sums,
+                                      f32 first, f32 second) {
+    u32 g = threadIdx.x % 32 / 4, pair = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (u32 j = 0; j < D / 8; j++) {
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) {
+            tile.at[row + g + k / 2 * 8][8 * j + pair + k % 2] =
+                narrowed<T>(sums[j][k] * (k < 2 ? first : second));
+        }
+    }
+    __syncwarp();
+}
+
+__device__ __forceinline__ f32 quad_max(f32 x) {
+#pragma unroll
+    for (u32 width = 1; width < 4; width *= 2) {
+        f32 other = __shfl_xor_sync(~0u, x, width);
+        x = other > x ? other : x;
+    }
+    return x;
+}
+
+__device__ __forceinline__ f32 quad_sum(f32 x) {
+#pragma unroll
+    for (u32 width = 1; width < 4; width *= 2) x += __shfl_xor_sync(~0u, x, width);
+    return x;
+}
+
+constexpr f32 LOG2_E = 1.44269504088896340736f;
+
+// ---- Tiles of keys that queries meet: forward, and the gradient of queries
+
+/// Keys and values of a tile, and the keys' segments.
+template <class T, u32 KEYS, u32 D> struct KeyStage {
+    Tile<T, KEYS, D> k, v;
+    i32 segments[KEYS];
+};
+
+/// The walk of one tile of queries over the tiles of keys that it meets.
+template <class T, u32 KEYS, u32 D> struct KeyWalk {
+    using Stage = KeyStage<T, KEYS, D>;
+    const Sequence<T>& s;
+    Bounds bounds;
+    u32 begin, end, last, kv_head;
+
+    __device__ KeyWalk(const Sequence<T>& s, u32 begin, u32 size, u32 head)
+        : s(s), bounds(s.of_queries(begin, size)), begin(begin),
+          end(smaller(begin + size, s.queries.count)),
+          kv_head(head / (u32)(s.in.g.heads / s.in.g.kv_heads)) {
+        u32 seen = s.high(end - 1);
+        if (bounds.most < (i32)seen) seen = bounds.most < 0 ? 0 : bounds.most;
+        last = blocks_of(seen, KEYS);
+    }
+    __device__ u32 first() const { return next(s.low(begin) / KEYS); }
+    __device__ u32 next(u32 tile) const {
+        while (tile < last && apart(bounds, s.of_keys(tile * KEYS, KEYS))) tile++;
+        return tile;
+    }
+    __device__ bool clear(u32 tile) const {
+        return s.clear(bounds, begin, end, s.of_keys(tile * KEYS, KEYS), tile * KEYS, KEYS);
+    }
+    __device__ void fill(Stage& stage, u32 tile) const {
+        const Geometry& g = s.in.g;
+        u32 left = s.keys.count - tile * KEYS;
+        u64 row = s.keys.first + (u64)tile * KEYS;
+        const T* from = s.in.kv + row * g.kv_stride + kv_head * g.elements;
+        stage.k.fill(from + g.k_first, g.kv_stride, left, g.elements);
+        stage.v.fill(from + g.v_first, g.kv_stride, left, g.elements);
+        if (threadIdx.x < KEYS) {
+            stage.segments[threadIdx.x] = threadIdx.x < left ? s.in.kv_segments[row + threadIdx.x] : 0;
+        }
+    }
+    /// Minus infinity for the keys of a tile that a row does not see.
+    __device__ void mask(Sums<KEYS>& scores, const Stage& stage, u32 tile, const Sight (&rows)[2]) const {
+        u32 pair = threadIdx.x % 4 * 2;
+#pragma unroll
+        for (u32 j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+            for (u32 k = 0; k < 2; k++) {
+                u32 column = 8 * j + pair + k, key = tile * KEYS + column;
+                i32 segment = stage.segments[column];
+#pragma unroll
+                for (u32 i = 0; i < 2; i++) {
+                    bool seen = key >= rows[i].low && key < rows[i].high && segment == rows[i].segment;
+                    if (!seen) scores[j][2 * i + k] = negative_infinity();
+                }
+            }
+        }
+    }
+    /// `meet(stage, tile)` for every tile, while the next ones are copied to the ring.
+    template <u32 STAGES, class F> __device__ __forceinline__ void run(Stage* stages, F meet) const {
+        u32 ahead = first(), step = 0;
+        auto advance = [&](u32 stage) {
+            if (ahead < last) {
+                fill(stages[stage % STAGES], ahead);
+                ahead = next(ahead + 1);
+            }
+            commit_copies();
+        };
+#pragma unroll 1
+        for (u32 stage = 0; stage < STAGES - 1; stage++) advance(stage);
+#pragma unroll 1
+        for (u32 tile = first(); tile < last; tile = next(tile + 1), step++) {
+            wait_for_copies<STAGES - 2>();
+            // All of this tile is there, and nobody reads the one that is filled next.
+            __syncthreads();
+            advance(step + STAGES - 1);
+            meet(stages[step % STAGES], tile);
+        }
+        wait_for_copies<0>();
+        __syncthreads();
+    }
+};
+
+template <class T, u32 D, u32 WARPS, u32 KEYS, u32 STAGES>
+__device__ __forceinline__ void forward(char* memory, const Operands<T>& in, T* out, f32* logsumexp) {
+    constexpr u32 QUERIES = 16 * WARPS;
+    auto& queries = *reinterpret_cast<Tile<T, QUERIES, D>*>(memory);
+    auto* stages = reinterpret_cast<KeyStage<T, KEYS, D>*>(&queries + 1);
+    auto* betweens = reinterpret_cast<Between<T, KEYS>*>(stages + STAGES);
+    const Geometry& g = in.g;
+    // Late tiles of a causal mask are the longest: they begin first.
+    u32 tiles = blocks_of(g.length, QUERIES), head = blockIdx.y;
+    u32 begin = (tiles - 1 - blockIdx.x % tiles) * QUERIES;
+    Sequence<T> s(in, blockIdx.x / tiles);
+    if (begin >= s.queries.count) return;
+    KeyWalk<T, KEYS, D> walk(s, begin, QUERIES, head);
+    u64 first_row = s.queries.first + begin;
+    u32 left = s.queries.count - begin;
+    queries.fill(in.q + first_row * g.q_stride + head * g.elements, g.q_stride, left, g.elements);
+    u32 warp = threadIdx.x / 32, row = 16 * warp, mine = row + threadIdx.x % 32 / 4;
+    f32 unit = __uint_as_float((u32)g.scale) * LOG2_E;
+    Sight sights[2] = {s.sight(begin + mine), s.sight(begin + mine + 8)};
+    f32 most[2] = {negative_infinity(), negative_infinity()}, total[2] = {};
+    Sums<D> sums;
+    zero(sums);
+    walk.template run<STAGES>(stages, [&](const KeyStage<T, KEYS, D>& stage, u32 tile) {
+        Sums<KEYS> p;
+        multiply_rows(p, queries, row, stage.k);
+        if (!walk.clear(tile)) walk.mask(p, stage, tile, sights);
+#pragma unroll
+        for (u32 i = 0; i < 2; i++) {
+            f32 now = most[i];
+#pragma unroll
+            for (u32 j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+                for (u32 k = 0; k < 2; k++) now = p[j][2 * i + k] > now ? p[j][2 * i + k] : now;
+            }
+            now = quad_max(now);
+            // As long as nothing is seen all exponentials are 0.
+            f32 from = now == negative_infinity() ? 0.0f : now * unit;
+            f32 rescale = exp2_fast(fmaf(most[i], unit, -from)), sum = 0.0f;
+            most[i] = now;
+#pragma unroll
+            for (u32 j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+                for (u32 k = 0; k < 2; k++) {
+                    f32& x = p[j][2 * i + k];
+                    x = exp2_fast(fmaf(x, unit, -from));
+                    sum += x;
+                }
+            }
+            total[i] = fmaf(total[i], rescale, sum);
+#pragma unroll
+            for (u32 j = 0; j < D / 8; j++) sums[j][2 * i] *= rescale, sums[j][2 * i + 1] *= rescale;
+        }
+        multiply_sums(sums, p, stage.v, betweens[warp]);
+    });
+    f32 factors[2];
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+        total[i] = quad_sum(total[i]);
+        factors[i] = total[i] == 0.0f ? 0.0f : 1.0f / total[i];
+        f32 value = fmaf(most[i], __uint_as_float((u32)g.scale), logf(total[i]));
+        u32 t = mine + 8 * i;
+        if (threadIdx.x % 4 == 0 && t < left) logsumexp[(first_row + t) * g.heads + head] = value;
+    }
+    leave(queries, row, sums, factors[0], factors[1]);
+    if (row >= left) return;
+    u64 stride = g.heads * g.elements;
+    T* to = out + (first_row + row) * stride + head * g.elements;
+    queries.store_rows(row, to, stride, left - row, g.elements);
+}
+
+/// What backward reads besides.
+template <class T> struct Given {
+    const T* dout;
+    const f32 *logsumexp, *delta;
+};
+
+/// In units of exp2; a query that sees nothing has probabilities of 0.
+__device__ __forceinline__ f32 in_halvings(f32 logsumexp) {
+    return logsumexp == negative_infinity() ? -negative_infinity() : logsumexp * LOG2_E;
+}
+
+template <class T, u32 D, u32 WARPS, u32 KEYS, u32 STAGES>
+__device__ __forceinline__ void query_gradient(char* memory, const Operands<T>& in,
+                                               const Given<T>& given, T* dq) {
+    constexpr u32 QUERIES = 16 * WARPS;
+    auto& queries = *reinterpret_cast<Tile<T, QUERIES, D>*>(memory);
+    auto& douts = *(&queries + 1);
+    auto* stages = reinterpret_cast<KeyStage<T, KEYS, D>*>(&douts + 1);
+    auto* betweens = reinterpret_cast<Between<T, KEYS>*>(stages + STAGES);
+    const Geometry& g = in.g;
+    u32 tiles = blocks_of(g.length, QUERIES), head = blockIdx.y;
+    u32 begin = (tiles - 1 - blockIdx.x % tiles) * QUERIES;
+    Sequence<T> s(in, blockIdx.x / tiles);
+    if (begin >= s.queries.count) return;
+    KeyWalk<T, KEYS, D> walk(s, begin, QUERIES, head);
+    u64 first_row = s.queries.first + begin, stride = g.heads * g.elements;
+    u32 left = s.queries.count - begin;
+    queries.fill(in.q + first_row * g.q_stride + head * g.elements, g.q_stride, left, g.elements);
+    douts.fill(given.dout + first_row * stride + head * g.elements, stride, left, g.elements);
+    u32 warp = threadIdx.x / 32, row = 16 * warp, mine = row + threadIdx.x % 32 / 4;
+    f32 scale = __uint_as_float((u32)g.scale), unit = scale * LOG2_E;
+    Sight sights[2];
+    f32 logsumexp[2], delta[2];
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+        u32 t = mine + 8 * i;
+        u64 at = (first_row + t) * g.heads + head;
+        sights[i] = s.sight(begin + t);
+        logsumexp[i] = in_halvings(t < left ? given.logsumexp[at] : negative_infinity());
+        delta[i] = t < left ? given.delta[at] : 0.0f;
+    }
+    Sums<D> sums;
+    zero(sums);
+    walk.template run<STAGES>(stages, [&](const KeyStage<T, KEYS, D>& stage, u32 tile) {
+        Sums<KEYS> p, dp;
+        multiply_rows(p, queries, row, stage.k);
+        multiply_rows(dp, douts, row, stage.v);
+        if (!walk.clear(tile)) walk.mask(p, stage, tile, sights);
+#pragma unroll
+        for (u32 j = 0; j < KEYS / 8; j++) {
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) {
+                f32 x = exp2_fast(fmaf(p[j][k], unit, -logsumexp[k / 2]));
+                p[j][k] = x * (dp[j][k] - delta[k / 2]);
+            }
+        }
+        multiply_sums(sums, p, stage.k, betweens[warp]);
+    });
+    leave(queries, row, sums, scale, scale);
+    if (row >= left) return;
+    T* to = dq + (first_row + row) * g.q_stride + head * g.elements;
+    queries.store_rows(row, to, g.q_stride, left - row, g.elements);
+}
+
+// ---- Tiles of queries that keys meet: the gradients of keys and values
+
+/// Queries of a tile, their output's gradients, and what is known of each query.
+template <class T, u32 QUERIES, u32 D> struct QueryStage {
+    Tile<T, QUERIES, D> q, dout;
+    f32 logsumexp[QUERIES], delta[QUERIES];
+    Sight sights[QUERIES];
+};
+
+/// The walk of one tile of keys over the tiles of queries that it meets, head by head.
+template <class T, u32 QUERIES, u32 D> struct QueryWalk {
+    using Stage = QueryStage<T, QUERIES, D>;
+    struct Step { u32 head, tile; };
+    const Sequence<T>& s;
+    const Given<T>& given;
+    Bounds bounds;
+    u32 begin, size, start, last, end_head;
+
+    __device__ QueryWalk(const Sequence<T>& s, const Given<T>& given, u32 begin, u32 size)
+        : s(s), given(given), bounds(s.of_keys(begin, size)), begin(begin), size(size) {
+        const Geometry& g = s.in.g;
+        u32 window = (u32)g.window;
+        u32 low = g.causal ? begin : begin + 1 > window ? begin + 1 - window : 0;
+        u64 high = (u64)smaller(begin + size, s.keys.count) - 1 + g.window;
+        start = low / QUERIES;
+        last = blocks_of(high < s.queries.count ? high : s.queries.count, QUERIES);
+    }
+    __device__ u32 next(u32 tile) const {
+        for (; tile < last; tile++) {
+            Bounds queries = s.of_queries(tile * QUERIES, QUERIES);
+            if (!apart(bounds, queries) && queries.most > (i32)begin) break;
+        }
+        return tile;
+    }
+    /// Of one head after another; one that meets nothing is none.
+    __device__ Step first(u32 head) const { return settled({head, next(start)}); }
+    __device__ Step following(Step step) const { return settled({step.head, next(step.tile + 1)}); }
+    __device__ Step settled(Step step) const {
+        if (step.tile < last) return step;
+        step = {step.head + 1, next(start)};
+        return step.tile < last ? step : Step{~0u, 0};
+    }
+    __device__ bool clear(u32 tile) const {
+        u32 t = tile * QUERIES, end = smaller(t + QUERIES, s.queries.count);
+        return s.clear(s.of_queries(t, QUERIES), t, end, bounds, begin, size);
+    }
+    __device__ void fill(Stage& stage, Step step) const {
+        const Geometry& g = s.in.g;
+        u32 t = step.tile * QUERIES, left = s.queries.count - t;
+        u64 row = s.queries.first + t, stride = g.heads * g.elements, head = step.head * g.elements;
+        stage.q.fill(s.in.q + row * g.q_stride + head, g.q_stride, left, g.elements);
+        stage.dout.fill(given.dout + row * stride + head, stride, left, g.elements);
+        u32 i = threadIdx.x;
+        if (i >= QUERIES) return;
+        u64 at = (row + i) * g.heads + step.head;
+        stage.logsumexp[i] = in_halvings(i < left ? given.logsumexp[at] : negative_infinity());
+        stage.delta[i] = i < left ? given.delta[at] : 0.0f;
+        stage.sights[i] = s.sight(t + i);
+    }
+    /// Minus infinity for the queries of a tile that do not see a row's key.
+    __device__ void mask(Sums<QUERIES>& scores, const Stage& stage, u32 key,
+                         const i32 (&segments)[2]) const {
+        u32 pair = threadIdx.x % 4 * 2;
+#pragma unroll
+        for (u32 j = 0; j < QUERIES / 8; j++) {
+#pragma unroll
+            for (u32 k = 0; k < 2; k++) {
+                Sight sight = stage.sights[8 * j + pair + k];
+#pragma unroll
+                for (u32 i = 0; i < 2; i++) {
+                    bool seen = key + 8 * i >= sight.low && key + 8 * i < sight.high &&
+                        segments[i] == sight.segment;
+                    if (!seen) scores[j][2 * i + k] = negative_infinity();
+                }
+            }
+        }
+    }
+    template <u32 STAGES, class F>
+    __device__ __forceinline__ void run(Stage* stages, u32 head, u32 heads, F meet) const {
+        u32 end = head + heads, number = 0;
+        Step ahead = first(head);
+        auto advance = [&](u32 stage) {
+            if (ahead.head < end) {
+                fill(stages[stage % STAGES], ahead);
+                ahead = following(ahead);
+            }
+            commit_copies();
+        };
+#pragma unroll 1
+        for (u32 stage = 0; stage < STAGES - 1; stage++) advance(stage);
+#pragma unroll 1
+        for (Step step = first(head); step.head < end; step = following(step), number++) {
+            wait_for_copies<STAGES - 2>();
+            // As for queries.
+            __syncthreads();
+            advance(number + STAGES - 1);
+            meet(stages[number % STAGES], step.tile);
+        }
+        wait_for_copies<0>();
+        __syncthreads();
+    }
+};
+
+template <class T, u32 D, u32 WARPS, u32 QUERIES, u32 STAGES>
+__device__ __forceinline__ void key_gradient(char* memory, const Operands<T>& in,
+                                             const Given<T>& given, T* dkv) {
+    constexpr u32 KEYS = 16 * WARPS;
+    auto& keys = *reinterpret_cast<Tile<T, KEYS, D>*>(memory);
+    auto& values = *(&keys + 1);
+    auto* stages = reinterpret_cast<QueryStage<T, QUERIES, D>*>(&values + 1);
+    auto* betweens = reinterpret_cast<Between<T, QUERIES>*>(stages + STAGES);
+    const Geometry& g = in.g;
+    // Early keys of a causal mask have the most queries: they begin first.
+    u32 tiles = blocks_of(g.kv_length, KEYS), begin = blockIdx.x % tiles * KEYS;
+    u32 kv_head = blockIdx.y, group = (u32)(g.heads / g.kv_heads);
+    Sequence<T> s(in, blockIdx.x / tiles);
+    if (begin >= s.keys.count) return;
+    QueryWalk<T, QUERIES, D> walk(s, given, begin, KEYS);
+    u64 first_row = s.keys.first + begin;
+    u32 left = s.keys.count - begin;
+    u64 place = first_row * g.kv_stride + kv_head * g.elements;
+    keys.fill(in.kv + place + g.k_first, g.kv_stride, left, g.elements);
+    values.fill(in.kv + place + g.v_first, g.kv_stride, left, g.elements);
+    u32 warp = threadIdx.x / 32, row = 16 * warp, mine = row + threadIdx.x % 32 / 4;
+    f32 scale = __uint_as_float((u32)g.scale), unit = scale * LOG2_E;
+    i32 segments[2];
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+        segments[i] = mine + 8 * i < left ? in.kv_segments[first_row + mine + 8 * i] : 0;
+    }
+    Sums<D> dk, dv;
+    zero(dk);
+    zero(dv);
+    using Stage = QueryStage<T, QUERIES, D>;
+    walk.template run<STAGES>(stages, kv_head * group, group, [&](const Stage& stage, u32 tile) {
+        u32 pair = threadIdx.x % 4 * 2;
+        Sums<QUERIES> p, dp;
+        multiply_rows(p, keys, row, stage.q);
+        if (!walk.clear(tile)) walk.mask(p, stage, begin + mine, segments);
+#pragma unroll
+        for (u32 j = 0; j < QUERIES / 8; j++) {
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) {
+                f32 logsumexp = stage.logsumexp[8 * j + pair + k % 2];
+                p[j][k] = exp2_fast(fmaf(p[j][k], unit, -logsumexp));
+            }
+        }
+        multiply_sums(dv, p, stage.dout, betweens[warp]);
+        multiply_rows(dp, values, row, stage.dout);
+#pragma unroll
+        for (u32 j = 0; j < QUERIES / 8; j++) {
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) p[j][k] *= dp[j][k] - stage.delta[8 * j + pair + k % 2];
+        }
+        multiply_sums(dk, p, stage.q, betweens[warp]);
+    });
+    leave(keys, row, dk, scale, scale);
+    leave(values, row, dv, 1.0f, 1.0f);
+    if (row >= left) return;
+    T* to = dkv + place + row * g.kv_stride;
+    keys.store_rows(row, to + g.k_first, g.kv_stride, left - row, g.elements);
+    values.store_rows(row, to + g.v_first, g.kv_stride, left - row, g.elements);
+}
+
+/// Σ dout · out of every row and head, by a warp: what the softmax takes back from each score.
+template <class T>
+__device__ void deltas(const T* dout, const T* out, f32* delta, Rows rows, u32 heads, u32 elements) {
+    for (u64 i = (u64)rows.begin * heads + threadIdx.x / 32; i < (u64)rows.end * heads;
+         i += blockDim.x / 32) {
+        f32 sum[1];
+        sum_row(elements, {dout + i * elements, out + i * elements}, sum,
+                [](const f32(&in)[2], f32(&sums)[1], u32) { sums[0] += in[0] * in[1]; });
+        if (warp_team().rank == 0) delta[i] = sum[0];
+    }
+}
+
+#define OPERANDS(T)                                                                                \
+    const T *q, const T *kv, const i32 *q_segments, const i32 *kv_segments, const i32 *extents,    \
+        const Bounds *q_bounds, const Bounds *kv_bounds, const i32 *q_live, u32 q_rows,            \
+        const i32 *kv_live, u32 kv_rows
+#define GIVEN(T)                                                                                   \
+    Operands<T> {                                                                                  \
+        q, kv, q_segments, kv_segments, extents, q_bounds, kv_bounds, live_rows(q_live, q_rows),   \
+            live_rows(kv_live, kv_rows), geometry                                                  \
+    }
+
+// KEYS of a tile in forward, OTHERS of a tile of keys or queries in backward.
+#define HEADS(T, D, WARPS, KEYS, OTHERS, STAGES)                                                   \
+    KERNEL(attention_##D##_##T, 32 * WARPS, OPERANDS(T), T* out, f32* logsumexp,                   \
+           const Geometry geometry) {                                                              \
+        DYNAMIC_SHARED(memory);                                                                    \
+        forward<T, D, WARPS, KEYS, STAGES>(memory, GIVEN(T), out, logsumexp);                      \
+    }                                                                                              \
+    KERNEL(attention_queries_##D##_##T, 32 * WARPS, OPERANDS(T), const T* dout,                    \
+           const f32* logsumexp, const f32* delta, T* dq, const Geometry geometry) {               \
+        DYNAMIC_SHARED(memory);                                                                    \
+        Given<T> given = {dout, logsumexp, delta};                                                 \
+        query_gradient<T, D, WARPS, OTHERS, STAGES>(memory, GIVEN(T), given, dq);                  \
+    }                                                                                              \
+    KERNEL(attention_keys_##D##_##T, 32 * WARPS, OPERANDS(T), const T* dout,                       \
+           const f32* logsumexp, const f32* delta, T* dkv, const Geometry geometry) {              \
+        DYNAMIC_SHARED(memory);                                                                    \
+        Given<T> given = {dout, logsumexp, delta};                                                 \
+        key_gradient<T, D, WARPS, OTHERS, STAGES>(memory, GIVEN(T), given, dkv);                   \
+    }
+HEADS(f32, 64, 2, 32, 32, 2)
+HEADS(f32, 128, 2, 32, 16, 2)
+HEADS(bf16, 64, 4, 64, 64, 3)
+HEADS(bf16, 128, 4, 64, 32, 2)
+
+#define DELTAS(T)                                                                                  \
+    KERNEL(attention_deltas_##T, 256, const T* dout, const T* out, f32* delta, const i32* live,    \
+           u32 capacity, u32 each, u32 heads, u32 elements) {                                      \
+        deltas(dout, out, delta, block_rows(live, capacity, each), heads, elements);               \
+    }
+FOR_ELEMENTS(DELTAS)

@@ -10,6 +10,7 @@
 //! `checker.cpp` watches memory, `tensor.cpp` is `ldmatrix` and `mma.sync`.
 
 pub mod compile;
+pub mod device;
 pub mod hold;
 mod run;
 
@@ -17,6 +18,7 @@ mod run;
 mod tests;
 
 pub use run::{Schedule, run};
+pub(crate) use run::{Watched, run_step};
 
 use crate::cuda::testing::skip;
 

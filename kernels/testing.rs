@@ -171,7 +171,8 @@ impl Trial<'_> {
             match program.target {
                 Target::Cpu => device.run(&program, &bindings, &context, 0..program.nodes())?,
                 Target::Gpu(_) => {
-                    copies = emulator::run(&program, &bindings, &context, &self.schedule)?;
+                    let nodes = 0..program.nodes();
+                    copies = emulator::run(&program, &bindings, &context, nodes, &self.schedule)?;
                 }
             }
         }

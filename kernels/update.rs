@@ -16,13 +16,17 @@ use crate::random::{RandomStream, Site};
 /// Most state vectors of a rule.
 pub const VECTORS_MAX: usize = 2;
 
-/// Most constants of a rule.
+/// Most constants of a rule, and most numbers that they are computed from.
 pub const CONSTANTS_MAX: usize = 8;
 
 /// Values that share a scale in [`Storage::Blocks8`]. Parameters begin at multiples of it.
 pub const SCALED: usize = 64;
 
-/// The constants of one step, computed in `f64` and rounded once: what kernels are given.
+/// What a rule's constants of a step follow from, besides the number of the update, which only the
+/// device knows: what kernels are given, in the rule's own order.
+pub type Numbers = [f64; CONSTANTS_MAX];
+
+/// The constants of one update, computed in `f64` and rounded once: on a GPU by the kernel.
 pub type Constants = [f32; CONSTANTS_MAX];
 
 /// How state vectors are stored. Narrow ones are rounded to either neighbour at random, so that
@@ -60,6 +64,20 @@ pub struct StepNumbers {
     pub weight_decay: f64,
 }
 
+/// `base` to the power of a whole number, by squaring: products alone, so that every device has the
+/// same bits and no library of functions enters them.
+pub fn power(mut base: f64, mut exponent: u64) -> f64 {
+    let mut result = 1.0;
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            result *= base;
+        }
+        base *= base;
+        exponent >>= 1;
+    }
+    result
+}
+
 /// Values of one piece of the flat vectors, all of one length. Vectors that the rule has not are
 /// empty.
 #[derive(Debug)]
@@ -85,8 +103,11 @@ pub trait Rule: Debug + Send + Sync {
     /// Its state vectors, which begin as zeros.
     fn vectors(&self) -> &'static [VectorName];
 
+    /// What the constants of a step follow from.
+    fn numbers(&self, step: &StepNumbers) -> Numbers;
+
     /// The constants of update number `update`. Panics if updates are not counted from 1.
-    fn constants(&self, numbers: &StepNumbers, update: u64) -> Constants;
+    fn constants(&self, numbers: &Numbers, update: u64) -> Constants;
 
     /// Updates a piece.
     fn run_cpu(&self, isa: Isa, constants: &Constants, piece: Piece<'_>);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use octet_actors::contract::Workload;
 use octet_kernels::cpu::CpuDevice;
+use octet_kernels::cuda::step;
 use octet_kernels::graph::{Peaks, Program, Target};
 use serde::Serialize;
 
@@ -241,11 +242,17 @@ pub fn plan(
     })
 }
 
-/// How often programs have an op that asks for nothing on the GPU that they were compiled for.
+/// How often programs have an op that asks for nothing on the GPU that they were compiled for; and
+/// what a step needs besides, if this build has no kernels of it.
 pub fn without_kernels(workload: &dyn Workload) -> BTreeMap<String, usize> {
     let mut missing = BTreeMap::new();
     for (op, count) in workload.programs().iter().flat_map(Program::without_launches) {
         *missing.entry(op.to_string()).or_default() += count;
+    }
+    if workload.programs().iter().any(|program| program.target != Target::Cpu) {
+        for module in step::missing(workload.optimizer()) {
+            *missing.entry(module.to_string()).or_default() += 1;
+        }
     }
     missing
 }

@@ -5,20 +5,19 @@
 //! was sent is not written before it is copied. How ranks meet is [`super::rendezvous`]'s: a host
 //! thread waits for the others only to learn that their events are recorded.
 
-use std::ffi::c_void;
 use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::sys::CUevent;
 
 use crate::collectives::rendezvous::{Carrier, Delivery};
-use crate::collectives::{JoinTree, RANKS_MAX, join};
+use crate::collectives::{JoinTree, join};
 use crate::cpu::CpuDevice;
 use crate::cuda::context::Context;
-use crate::cuda::gpu::{Elementwise, Gpu};
+use crate::cuda::gpu::Gpu;
+use crate::cuda::step;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::memory::DeviceSlice;
-use crate::operands::Value;
 use crate::ops::Stream;
 
 #[cfg(test)]
@@ -123,28 +122,13 @@ impl Carrier for Peer {
             // SAFETY: the caller vouches for both.
             return unsafe { self.gpu().context.copy(Stream::Communication, *piece, output) };
         }
-        let elements = output.bytes() / dtype.bytes();
-        let function = format!("join_{dtype}");
-        let count = pieces.len() as u32;
-        let values =
-            [Value::Address(Some(output)), Value::Long(elements as u64), Value::Word(count)];
-        // Addresses, then how often sums merge behind each: as long as the parameter, always.
-        let mut table = [0u64; 2 * RANKS_MAX];
-        let (addresses, merges) = table.split_at_mut(RANKS_MAX);
-        for (to, piece) in addresses.iter_mut().zip(pieces) {
-            *to = piece.pointer().cast::<c_void>() as u64;
-        }
-        for (to, &merge) in merges.iter_mut().zip(tree.merges()) {
-            *to = u64::from(merge);
-        }
+        let kernel = step::join(tree, dtype, pieces, output);
         let (tree, pieces) = (*tree, pieces.to_vec());
         let on_a_cpu = move |_: &CpuDevice| {
             // SAFETY: the caller vouches for all of them until the stream comes here.
             unsafe { join(&tree, dtype, &pieces, output) }
         };
-        let (function, module) = (function.as_str(), "fold");
-        let kernel = Elementwise { module, function, elements, values: &values, table: &table };
         // SAFETY: as above.
-        unsafe { self.gpu().elementwise(Stream::Communication, &kernel, on_a_cpu) }
+        unsafe { self.gpu().step(Stream::Communication, &[kernel], on_a_cpu) }
     }
 }

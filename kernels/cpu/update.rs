@@ -26,7 +26,7 @@ pub(crate) unsafe fn update(
     decision: &Decision,
     slice: &UpdateSlice,
 ) -> u64 {
-    let constants = rule.constants(numbers, decision.updates);
+    let constants = rule.constants(&rule.numbers(numbers), decision.updates);
     let gradient_scale = decision.factor;
     let total = AtomicU64::new(0);
     // SAFETY: the caller vouches for all vectors.

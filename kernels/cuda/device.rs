@@ -11,21 +11,21 @@ use std::time::Duration;
 use cudarc::driver::sys::CUevent;
 
 use crate::collectives::peer::Peer;
-use crate::collectives::{Communicator, RANKS_MAX, rendezvous};
+use crate::collectives::{Communicator, rendezvous};
 use crate::cpu::CpuDevice;
 use crate::cuda::context::address;
 use crate::cuda::driver::Driver;
 use crate::cuda::find::Search;
-use crate::cuda::gpu::{Elementwise, Gpu};
+use crate::cuda::gpu::Gpu;
 use crate::cuda::host::Host;
+use crate::cuda::step::{self, StepKernel};
 use crate::device::{BlockSums, Device, Event, Events, Open, Opened, Pinned, RunArguments};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext, Target};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice, Span};
-use crate::operands::{Operands, Value};
+use crate::operands::Operands;
 use crate::ops::Stream;
-use crate::update::{Rule, StepNumbers, Stored, UpdateSlice};
+use crate::update::{Rule, StepNumbers, UpdateSlice};
 
 #[cfg(test)]
 mod tests;
@@ -70,20 +70,22 @@ impl CudaDevice {
         self.events.get().expect("events are made with the memory")[event.0]
     }
 
-    /// A kernel of an update, on the stream of compute.
+    /// What earlier work of the host left, on a stand-in: as a context's error, in every call.
+    fn worked(&self) -> Result<()> {
+        self.gpu.host.as_ref().map_or(Ok(()), Host::failure)
+    }
+
+    /// Kernels that no op asks for, on the stream of compute.
     ///
     /// # Safety
-    /// Of [`Gpu::elementwise`].
-    unsafe fn elements(
+    /// Of [`Gpu::step`].
+    unsafe fn step(
         &self,
-        (module, function): (&'static str, &str),
-        elements: usize,
-        values: &[Value],
+        kernels: &[StepKernel],
         on_a_cpu: impl FnOnce(&CpuDevice) -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let kernel = Elementwise { module, function, elements, values, table: &[] };
         // SAFETY: the caller vouches for it.
-        unsafe { self.gpu.elementwise(Stream::Compute, &kernel, on_a_cpu) }
+        unsafe { self.gpu.step(Stream::Compute, kernels, on_a_cpu) }
     }
 }
 
@@ -134,14 +136,16 @@ impl Device for CudaDevice {
         // SAFETY: it is alive as long as `self`.
         let status =
             unsafe { (self.gpu.context.driver.functions.event_query)(self.event(event).0) };
-        self.gpu.context.driver.is_ready("cuEventQuery", status)
+        let ready = self.gpu.context.driver.is_ready("cuEventQuery", status)?;
+        self.worked().map(|()| ready)
     }
 
     fn synchronize(&self, event: Event) -> Result<()> {
         // SAFETY: it is alive as long as `self`.
         let status =
             unsafe { (self.gpu.context.driver.functions.event_synchronize)(self.event(event).0) };
-        self.check("cuEventSynchronize", status)
+        self.check("cuEventSynchronize", status)?;
+        self.worked()
     }
 
     fn elapsed(&self, from: Event, to: Event) -> Result<Duration> {
@@ -160,7 +164,7 @@ impl Device for CudaDevice {
 
     fn finish(&self) -> Result<()> {
         self.gpu.context.synchronize()?;
-        self.gpu.host.as_ref().map_or(Ok(()), Host::failure)
+        self.worked()
     }
 
     unsafe fn copy_in(&self, stream: Stream, from: HostSlice, to: DeviceSlice) -> Result<()> {
@@ -235,13 +239,10 @@ impl Device for CudaDevice {
     }
 
     unsafe fn add_into(&self, into: DeviceSlice, from: DeviceSlice) -> Result<()> {
-        let elements = into.bytes() / size_of::<f32>();
-        let values = [Value::Address(Some(into)), Value::Address(Some(from))];
-        let values = [values[0], values[1], Value::Long(elements as u64)];
         // SAFETY: the caller vouches for both until the stream comes here.
         let on_a_cpu = move |cpu: &CpuDevice| unsafe { cpu.add_into(into, from) };
         // SAFETY: as above.
-        unsafe { self.elements(("fold", "add_into"), elements, &values, on_a_cpu) }
+        unsafe { self.step(&[step::add_into(into, from)], on_a_cpu) }
     }
 
     unsafe fn block_sums(
@@ -250,18 +251,11 @@ impl Device for CudaDevice {
         block_elements: usize,
         sums: DeviceSlice,
     ) -> Result<()> {
-        let elements = gradient.bytes() / size_of::<f32>();
-        let values = [
-            Value::Address(Some(gradient)),
-            Value::Address(Some(sums)),
-            Value::Long(elements as u64),
-            Value::Long(block_elements as u64),
-        ];
         // SAFETY: as in `add_into`.
         let on_a_cpu =
             move |cpu: &CpuDevice| unsafe { cpu.block_sums(gradient, block_elements, sums) };
         // SAFETY: as in `add_into`.
-        unsafe { self.elements(("global_norm", "block_sums"), elements, &values, on_a_cpu) }
+        unsafe { self.step(&[step::block_sums(gradient, block_elements, sums)], on_a_cpu) }
     }
 
     unsafe fn decide(
@@ -271,26 +265,15 @@ impl Device for CudaDevice {
         updates: Option<u64>,
         decision: DeviceSlice,
     ) -> Result<()> {
+        let kernel = step::decide(sums, clip_norm, updates, decision);
         let (gathered, order, flags) = (sums.gathered, sums.order, sums.flags.to_vec());
-        let mut values = vec![
-            Value::Address(Some(gathered)),
-            Value::Address(Some(order)),
-            Value::Long((order.bytes() / size_of::<i32>()) as u64),
-            Value::Long(clip_norm.to_bits()),
-            Value::Word(u32::from(updates.is_some())),
-            Value::Long(updates.unwrap_or(0)),
-            Value::Address(Some(decision)),
-            Value::Word(flags.len() as u32),
-        ];
-        let flag = |rank: usize| Value::Long(flags.get(rank).map_or(0, |&at| at as u64));
-        values.extend((0..RANKS_MAX).map(flag));
         let on_a_cpu = move |cpu: &CpuDevice| {
             let sums = BlockSums { gathered, order, flags: &flags };
             // SAFETY: as in `add_into`.
             unsafe { cpu.decide(&sums, clip_norm, updates, decision) }
         };
-        // SAFETY: as in `add_into`. One block: the sums are added in order.
-        unsafe { self.elements(("global_norm", "decide"), 1, &values, on_a_cpu) }
+        // SAFETY: as in `add_into`.
+        unsafe { self.step(&[kernel], on_a_cpu) }
     }
 
     unsafe fn update(
@@ -302,43 +285,13 @@ impl Device for CudaDevice {
         fingerprint: DeviceSlice,
         first: bool,
     ) -> Result<()> {
+        let kernels = step::update(&**rule, numbers, slice, decision, fingerprint, first)?;
         let (rule, numbers, slice) = (rule.clone(), *numbers, *slice);
-        let elements = slice.weights.bytes() / size_of::<f32>();
-        let (mut planes, mut storage) = (Vec::new(), "f32");
-        for stored in slice.states {
-            match stored {
-                Stored::None => planes.extend([None, None]),
-                Stored::F32(values) => planes.extend([Some(values), None]),
-                Stored::Bf16(values) => {
-                    storage = "bf16";
-                    planes.extend([Some(values), None]);
-                }
-                Stored::Blocks8 { codes, scales } => {
-                    storage = "blocks8";
-                    planes.extend([Some(codes), Some(scales)]);
-                }
-            }
-        }
-        let memory = [Some(slice.weights), slice.rounded.map(|r| r.1), Some(slice.gradient)];
-        let told = [Some(decision), Some(fingerprint)];
-        let memory = memory.into_iter().chain(planes).chain(told).map(Value::Address);
-        let rest = [
-            Value::Word(u32::from(first)),
-            Value::Long(slice.first_element),
-            Value::Long(slice.seed),
-            Value::Long(elements as u64),
-            Value::Long(numbers.learning_rate.to_bits()),
-            Value::Long(numbers.weight_decay.to_bits()),
-        ];
-        let values: Vec<Value> = memory.chain(rest).collect();
-        let weights = slice.rounded.map_or(DType::F32, |(dtype, _)| dtype);
-        let module = rule.module();
-        let function = format!("{module}_{weights}_{storage}");
         let on_a_cpu = move |cpu: &CpuDevice| {
             // SAFETY: as in `add_into`.
             unsafe { cpu.update(&rule, &numbers, &slice, decision, fingerprint, first) }
         };
         // SAFETY: as in `add_into`.
-        unsafe { self.elements((module, &function), elements, &values, on_a_cpu) }
+        unsafe { self.step(&kernels, on_a_cpu) }
     }
 }

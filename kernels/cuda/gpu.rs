@@ -10,6 +10,7 @@ use crate::cuda::find::Search;
 use crate::cuda::host::Host;
 use crate::cuda::images::Images;
 use crate::cuda::modules::{Launch, Modules};
+use crate::cuda::step::{StepKernel, THREADS};
 use crate::error::{Error, Result};
 use crate::graph::Target;
 use crate::launch::{self, Grid, Kernel, Memory};
@@ -17,27 +18,12 @@ use crate::memory::DeviceSlice;
 use crate::operands::{Operands, Value};
 use crate::ops::Stream;
 
-/// Threads of a block of the kernels that no op asks for.
-const THREADS: u32 = 256;
-/// Blocks of such a kernel at most; it goes over its elements in strides.
-const BLOCKS_MAX: usize = 4096;
-
 /// A context with our kernels loaded.
 pub(crate) struct Gpu {
     pub(crate) context: Arc<Context>,
     modules: Modules,
     /// What computes if the driver is a stand-in.
     pub(super) host: Option<Host>,
-}
-
-/// A kernel over elements that no op asks for.
-pub(crate) struct Elementwise<'a> {
-    pub(crate) module: &'static str,
-    pub(crate) function: &'a str,
-    pub(crate) elements: usize,
-    pub(crate) values: &'a [Value],
-    /// Its last parameter, by value, if there is one.
-    pub(crate) table: &'a [u64],
 }
 
 impl Gpu {
@@ -132,27 +118,28 @@ impl Gpu {
         }
     }
 
-    /// A kernel that no op asks for, and what computes it on a stand-in.
+    /// Kernels that no op asks for, and what computes them on a stand-in.
     ///
     /// # Safety
-    /// The values are what the function's parameters want, in memory that it may use.
-    pub(crate) unsafe fn elementwise(
+    /// The values are what the functions' parameters want, in memory that they may use.
+    pub(crate) unsafe fn step(
         &self,
         stream: Stream,
-        kernel: &Elementwise<'_>,
+        kernels: &[StepKernel],
         on_a_cpu: impl FnOnce(&CpuDevice) -> Result<()> + Send + 'static,
     ) -> Result<()> {
-        let blocks = kernel.elements.div_ceil(THREADS as usize).min(BLOCKS_MAX) as u32;
-        let launch = Launch {
-            module: kernel.module,
-            function: kernel.function,
-            blocks: [blocks, 1, 1],
-            threads: THREADS,
-            shared_bytes: 0,
-        };
-        let parameters = (kernel.values, kernel.table);
-        // SAFETY: the caller vouches for it.
-        unsafe { self.modules.launch(self.context.stream(stream), &launch, parameters) }?;
+        for kernel in kernels {
+            let launch = Launch {
+                module: kernel.module,
+                function: &kernel.function,
+                blocks: [kernel.blocks as u32, 1, 1],
+                threads: THREADS,
+                shared_bytes: 0,
+            };
+            let parameters = (&kernel.values[..], &kernel.table[..]);
+            // SAFETY: the caller vouches for it.
+            unsafe { self.modules.launch(self.context.stream(stream), &launch, parameters) }?;
+        }
         match &self.host {
             Some(host) => host.push(&self.context, stream, on_a_cpu),
             None => Ok(()),

@@ -8,6 +8,7 @@
 //! | [`images`] | our kernels, as a driver loads them |
 //! | [`driver`] | the driver's functions, and the GPUs that it shows |
 //! | `context`, `modules`, `gpu` | one GPU as this process has it, with our kernels loaded |
+//! | [`step`] | the kernels that no op asks for |
 //! | `device` | that GPU as a [`crate::device::Device`] |
 //! | `host` | how a device computes whose driver is a stand-in |
 //! | [`testing`] | shared libraries made by tests, and tests that say why they skip |
@@ -29,4 +30,5 @@ pub mod images;
 pub mod library;
 mod modules;
 pub mod nvrtc;
+pub mod step;
 pub mod testing;

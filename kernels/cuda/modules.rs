@@ -20,7 +20,7 @@ use crate::operands::Value;
 /// What a launch is, once it is known where operands lie.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Launch<'a> {
-    pub(super) module: &'a str,
+    pub(super) module: &'static str,
     pub(super) function: &'a str,
     pub(super) blocks: [u32; 3],
     /// Of a block.
@@ -35,7 +35,8 @@ const SHARED_BYTES: u32 = 48 << 10;
 pub(super) struct Modules {
     context: Arc<Context>,
     loaded: HashMap<&'static str, CUmodule>,
-    functions: Mutex<HashMap<String, CUfunction>>,
+    /// By module and name.
+    functions: Mutex<HashMap<(&'static str, String), CUfunction>>,
 }
 
 // SAFETY: handles of the driver, which may be used by any thread.
@@ -112,7 +113,8 @@ impl Modules {
     /// `None`: a stand-in needs no kernels, and not all of them are written yet.
     fn function(&self, launch: &Launch<'_>) -> Result<Option<CUfunction>> {
         let mut known = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(function) = known.get(launch.function) {
+        let key = (launch.module, launch.function.to_string());
+        if let Some(function) = known.get(&key) {
             return Ok(Some(*function));
         }
         let Some(module) = self.loaded.get(launch.module) else {
@@ -135,7 +137,7 @@ impl Modules {
             let done = self.context.driver.check("cuFuncSetAttribute", status);
             done.map_err(|error| error.within(launch.function))?;
         }
-        known.insert(launch.function.to_string(), function);
+        known.insert(key, function);
         Ok(Some(function))
     }
 }

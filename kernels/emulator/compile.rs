@@ -12,8 +12,8 @@ use std::sync::{Mutex, OnceLock};
 
 /// The emulator's own sources.
 const RUNTIME: [&str; 3] = ["runtime.cpp", "checker.cpp", "tensor.cpp"];
-/// What they and kernels include.
-const HEADERS: [&str; 3] = ["emulator/device.h", "emulator/machine.h", "ops/common.cuh"];
+/// What they and kernels include, besides [`shared`].
+const HEADERS: [&str; 2] = ["emulator/device.h", "emulator/machine.h"];
 /// No contraction: kernels say which products and sums are one operation. Nothing that modules of
 /// one name share: each has what it was compiled with.
 const OPTIONS: [&str; 7] = [
@@ -34,7 +34,7 @@ const KERNEL: [&str; 6] =
 pub struct Edit {
     /// The folder of the op whose kernels are changed.
     pub module: &'static str,
-    /// Text that stands in its file or in `common.cuh`, once.
+    /// Text that stands in its file or in a header of `ops/`, once.
     pub from: &'static str,
     /// What stands there instead.
     pub to: &'static str,
@@ -75,6 +75,16 @@ fn sources() -> PathBuf {
 
 fn text(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// What kernels share, by name and text: `ops/*.cuh`.
+fn shared() -> Result<Vec<(String, String)>, String> {
+    let folder = sources().join("ops");
+    let entries = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".cuh")).collect();
+    names.sort();
+    names.into_iter().map(|name| text(&folder.join(&name)).map(|text| (name, text))).collect()
 }
 
 /// `target/<profile>/emulator`, beside the tests that run.
@@ -163,19 +173,21 @@ pub fn module(name: &'static str, edit: Option<Edit>) -> Result<Library, String>
 
 fn load(name: &str, edit: Option<Edit>) -> Result<Library, String> {
     let folder = sources();
-    let mut kernel = text(&folder.join(format!("ops/{name}/{name}.cu")))?;
-    let mut common = text(&folder.join("ops/common.cuh"))?;
+    let source = format!("{name}.cu");
+    let mut files = shared()?;
+    files.push((source.clone(), text(&folder.join(format!("ops/{name}/{source}")))?));
     if let Some(Edit { from, to, .. }) = edit {
-        let found = kernel.matches(from).count() + common.matches(from).count();
+        let found: usize = files.iter().map(|(_, text)| text.matches(from).count()).sum();
         if found != 1 {
-            return Err(format!("{from:?} stands {found} times in {name}.cu and common.cuh"));
+            return Err(format!(
+                "{from:?} stands {found} times in {source} and what it may include"
+            ));
         }
-        (kernel, common) = (kernel.replace(from, to), common.replace(from, to));
+        files.iter_mut().for_each(|(_, text)| *text = text.replace(from, to));
     }
     let include = format!("-I{}", folder.join("emulator").display());
-    let path = built(name, &(&kernel, &common), |own, file| {
-        let source = format!("{name}.cu");
-        for (file, text) in [(source.as_str(), &kernel), ("common.cuh", &common)] {
+    let path = built(name, &files, |own, file| {
+        for (file, text) in &files {
             fs::write(own.join(file), text).map_err(|e| e.to_string())?;
         }
         let mut arguments = OPTIONS.to_vec();

@@ -1,7 +1,10 @@
-//! The launches of a program's nodes, one after the other, on memory that is watched.
+//! The launches of a program's nodes, and the kernels that no op asks for, one after the other, on
+//! memory that is watched.
 
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::ops::Range;
 
+use crate::cuda::step::{StepKernel, THREADS};
 use crate::emulator::compile::{Edit, module, runtime};
 use crate::emulator::{Copies, Order};
 use crate::error::{Error, Result};
@@ -42,7 +45,7 @@ struct Entry {
     table_words: u32,
 }
 
-type Launched = unsafe extern "C" fn(
+type Start = unsafe extern "C" fn(
     *const Entry,
     *const c_char,
     *const u32,
@@ -58,7 +61,7 @@ type Forget = unsafe extern "C" fn();
 
 /// The runtime's functions.
 struct Runtime {
-    launch: Launched,
+    launch: Start,
     watch: Watch,
     forget: Forget,
 }
@@ -70,7 +73,7 @@ impl Runtime {
         // SAFETY: runtime.cpp and checker.cpp define them with these types.
         unsafe {
             Ok(Self {
-                launch: std::mem::transmute::<*mut c_void, Launched>(symbol("emulator_launch")),
+                launch: std::mem::transmute::<*mut c_void, Start>(symbol("emulator_launch")),
                 watch: std::mem::transmute::<*mut c_void, Watch>(symbol("emulator_range")),
                 forget: std::mem::transmute::<*mut c_void, Forget>(symbol("emulator_forget")),
             })
@@ -84,7 +87,16 @@ impl Runtime {
     }
 }
 
-/// Runs all nodes; returns how many asynchronous copies kernels made.
+/// Memory that a kernel may touch, for the checker.
+pub(crate) struct Watched {
+    pub(crate) slice: DeviceSlice,
+    pub(crate) name: &'static str,
+    pub(crate) writable: bool,
+    /// Whether it has content.
+    pub(crate) known: bool,
+}
+
+/// Runs nodes of a program; returns how many asynchronous copies kernels made.
 ///
 /// # Safety
 /// As of [`crate::device::Device::run`], in host memory.
@@ -96,11 +108,12 @@ pub unsafe fn run(
     program: &Program,
     bindings: &Bindings<'_>,
     context: &RunContext<'_>,
+    nodes: Range<usize>,
     schedule: &Schedule,
 ) -> Result<u64> {
     let runtime = Runtime::new()?;
     let mut copies = 0;
-    for node in program.planned(0..program.nodes()) {
+    for node in program.planned(nodes) {
         let operands = Operands { program, node, bindings, context };
         let Some(launches) = &node.launches else {
             return Err(Error::Plan(format!("{} has no kernels for a GPU", node.op.name())));
@@ -185,6 +198,41 @@ fn watch_operands(runtime: &Runtime, operands: &Operands<'_>, list: &[Launch]) {
     }
 }
 
+/// Runs a kernel that no op asks for, which may touch what is watched and nothing else.
+///
+/// # Errors
+/// [`Error::Device`] with what the checker found, or why nothing can be emulated here.
+pub(crate) fn run_step(
+    kernel: &StepKernel,
+    watched: &[Watched],
+    schedule: &Schedule,
+) -> Result<()> {
+    let runtime = Runtime::new()?;
+    // SAFETY: it touches the watch's own lists only.
+    unsafe { (runtime.forget)() };
+    for Watched { slice, name, writable, known } in watched {
+        if slice.bytes() > 0 {
+            runtime.watch(*slice, name, *writable, *known);
+        }
+    }
+    let grid = Launched {
+        module: kernel.module,
+        function: &kernel.function,
+        blocks: [kernel.blocks as u32, 1, 1],
+        threads: THREADS,
+        shared_bytes: 0,
+    };
+    let kind = |value: &Value| match value {
+        Value::Address(_) => 'p',
+        Value::Word(_) => 'w',
+        Value::Long(_) => 'l',
+        Value::TensorMap(..) => 't',
+    };
+    let table = (!kernel.table.is_empty()).then_some('s');
+    let kinds: String = kernel.values.iter().map(kind).chain(table).collect();
+    grid.run(&runtime, &kinds, &kernel.values, &kernel.table, schedule).map(|_| ())
+}
+
 fn run_kernel(
     runtime: &Runtime,
     operands: &Operands<'_>,
@@ -192,69 +240,95 @@ fn run_kernel(
     io: &Io,
     schedule: &Schedule,
 ) -> Result<u64> {
-    let Kernel { module: name, function, .. } = kernel;
-    let edit = schedule.edit.filter(|edit| edit.module == *name);
-    let library = module(name, edit).map_err(Error::Device)?;
-    let entry = library
-        .symbol(&format!("kernel_{function}"))
-        .ok_or_else(|| Error::Device(format!("{name}.cu has no kernel {function}")))?;
-    // SAFETY: every symbol of that kind of name is one.
-    let entry = unsafe { &*entry.cast::<Entry>() };
-    let values = arguments(operands, kernel, entry)?;
-    let mut addresses: Vec<*const c_void> =
-        values.iter().map(|value| std::ptr::from_ref(value).cast()).collect();
-    if !kernel.table.is_empty() {
-        addresses.push(kernel.table.as_ptr().cast());
-    }
-    let called = CString::new(function.as_str()).expect("a name without NUL");
-    let Schedule { order, copies, seed, .. } = *schedule;
-    let mut said = [0u8; 1024];
-    // SAFETY: the values have the kinds that the kernel's parameters have; what it touches is
-    // watched.
-    let copies = unsafe {
-        (runtime.launch)(
-            entry,
-            called.as_ptr(),
-            kernel.blocks(io).as_ptr(),
-            kernel.block,
-            kernel.shared_bytes,
-            addresses.as_ptr(),
-            &ByOrder { order, copies, seed },
-            said.as_mut_ptr().cast(),
-            said.len(),
-        )
+    let grid = Launched {
+        module: kernel.module,
+        function: &kernel.function,
+        blocks: kernel.blocks(io),
+        threads: kernel.block,
+        shared_bytes: kernel.shared_bytes,
     };
-    let said = CStr::from_bytes_until_nul(&said).expect("text that ends").to_string_lossy();
-    if said.is_empty() { Ok(copies) } else { Err(Error::Device(said.into_owned())) }
+    let table = (!kernel.table.is_empty()).then_some('s');
+    let kinds: String = kernel.arguments.iter().map(kind).chain(table).collect();
+    let values: Vec<Value> = kernel.arguments.iter().map(|a| operands.value(a)).collect();
+    grid.run(runtime, &kinds, &values, &kernel.table, schedule)
 }
 
-/// The values of a kernel's parameters, held against the kinds that it declares.
-fn arguments(operands: &Operands<'_>, kernel: &Kernel, entry: &Entry) -> Result<Vec<u64>> {
-    // SAFETY: a constant of the module, which is never unloaded.
-    let declared = unsafe { CStr::from_ptr(entry.parameters) }.to_str().expect("letters");
-    let mut given: String = kernel.arguments.iter().map(kind).collect();
-    if !kernel.table.is_empty() {
-        given.push('s');
+/// A function with its grid.
+struct Launched<'a> {
+    module: &'static str,
+    function: &'a str,
+    blocks: [u32; 3],
+    threads: u32,
+    shared_bytes: u32,
+}
+
+impl Launched<'_> {
+    /// Runs it with these parameters of these kinds, a `table` last; returns the copies it made.
+    fn run(
+        &self,
+        runtime: &Runtime,
+        kinds: &str,
+        values: &[Value],
+        table: &[u64],
+        schedule: &Schedule,
+    ) -> Result<u64> {
+        let &Self { module: name, function, blocks, threads, shared_bytes } = self;
+        let edit = schedule.edit.filter(|edit| edit.module == name);
+        let library = module(name, edit).map_err(Error::Device)?;
+        let entry = library
+            .symbol(&format!("kernel_{function}"))
+            .ok_or_else(|| Error::Device(format!("{name}.cu has no kernel {function}")))?;
+        // SAFETY: every symbol of that kind of name is one.
+        let entry = unsafe { &*entry.cast::<Entry>() };
+        // SAFETY: a constant of the module, which is never unloaded.
+        let declared = unsafe { CStr::from_ptr(entry.parameters) }.to_str().expect("letters");
+        if declared != kinds || threads > entry.block_max {
+            return Err(Error::Device(format!(
+                "{function} takes {declared} from at most {} threads and is given {kinds} from \
+                 {threads}",
+                entry.block_max
+            )));
+        }
+        if entry.table_words as usize != table.len() {
+            let (given, declared) = (table.len(), entry.table_words);
+            let what = format!("{function} takes a table of {declared} words and is given {given}");
+            return Err(Error::Device(what));
+        }
+        let values = values.iter().map(word).collect::<Result<Vec<u64>>>()?;
+        let mut addresses: Vec<*const c_void> =
+            values.iter().map(|value| std::ptr::from_ref(value).cast()).collect();
+        addresses.extend((!table.is_empty()).then_some(table.as_ptr().cast()));
+        let called = CString::new(function).expect("a name without NUL");
+        let Schedule { order, copies, seed, .. } = *schedule;
+        let mut said = [0u8; 1024];
+        // SAFETY: the values have the kinds that the kernel's parameters have; what it touches is
+        // watched.
+        let copies = unsafe {
+            (runtime.launch)(
+                entry,
+                called.as_ptr(),
+                blocks.as_ptr(),
+                threads,
+                shared_bytes,
+                addresses.as_ptr(),
+                &ByOrder { order, copies, seed },
+                said.as_mut_ptr().cast(),
+                said.len(),
+            )
+        };
+        let said = CStr::from_bytes_until_nul(&said).expect("text that ends").to_string_lossy();
+        if said.is_empty() { Ok(copies) } else { Err(Error::Device(said.into_owned())) }
     }
-    let function = &kernel.function;
-    if entry.table_words as usize != kernel.table.len() {
-        let (given, declared) = (kernel.table.len(), entry.table_words);
-        let what = format!("{function} takes a table of {declared} words and is given {given}");
-        return Err(Error::Device(what));
-    }
-    if declared != given || kernel.block > entry.block_max {
-        return Err(Error::Device(format!(
-            "{function} takes {declared} from at most {} threads and is given {given} from {}",
-            entry.block_max, kernel.block
-        )));
-    }
-    let value = |argument| match operands.value(argument) {
+}
+
+/// What a parameter is given.
+fn word(value: &Value) -> Result<u64> {
+    match *value {
         Value::Address(slice) => Ok(slice.map_or(0, |slice| slice.pointer() as u64)),
         Value::Word(word) => Ok(u64::from(word)),
         Value::Long(long) => Ok(long),
         Value::TensorMap(map, _) => Err(Error::Plan(format!("{map} is not emulated"))),
-    };
-    kernel.arguments.iter().map(value).collect()
+    }
 }
 
 /// As device.h's `kind`.

@@ -10,7 +10,7 @@ mod cpu;
 mod tests;
 
 use crate::cpu::isa::Isa;
-use crate::update::{Constants, Piece, Rule, StepNumbers, VectorName};
+use crate::update::{Constants, Numbers, Piece, Rule, StepNumbers, VectorName, power};
 
 /// AdamW and its numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,19 +41,23 @@ impl Rule for AdamW {
         }
     }
 
-    fn constants(&self, numbers: &StepNumbers, update: u64) -> Constants {
-        let StepNumbers { learning_rate, weight_decay } = *numbers;
+    fn numbers(&self, step: &StepNumbers) -> Numbers {
+        let Self { beta1, beta2, eps } = *self;
+        [step.learning_rate, step.weight_decay, beta1, beta2, eps, 0.0, 0.0, 0.0]
+    }
+
+    fn constants(&self, numbers: &Numbers, update: u64) -> Constants {
+        let [learning_rate, weight_decay, beta1, beta2, eps, ..] = *numbers;
         assert!(update > 0, "updates are counted from 1");
-        let power = |beta: f64| 1.0 - beta.powf(update as f64);
         [
             1.0 - learning_rate * weight_decay,
-            self.beta1,
-            1.0 - self.beta1,
-            self.beta2,
-            1.0 - self.beta2,
-            learning_rate / power(self.beta1),
-            1.0 / power(self.beta2).sqrt(),
-            self.eps,
+            beta1,
+            1.0 - beta1,
+            beta2,
+            1.0 - beta2,
+            learning_rate / (1.0 - power(beta1, update)),
+            1.0 / (1.0 - power(beta2, update)).sqrt(),
+            eps,
         ]
         .map(|constant| constant as f32)
     }

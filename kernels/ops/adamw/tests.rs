@@ -10,7 +10,7 @@ const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
 fn step(update: u64, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
     let numbers = StepNumbers { learning_rate: 1e-2, weight_decay: 0.1 };
     let piece = Piece { weights: p, gradients: g, gradient_scale: 0.5, states: [m, v] };
-    ADAMW.run_cpu(Isa::detect(), &ADAMW.constants(&numbers, update), piece);
+    ADAMW.run_cpu(Isa::detect(), &ADAMW.constants(&ADAMW.numbers(&numbers), update), piece);
 }
 
 #[test]
@@ -34,6 +34,20 @@ fn ten_steps_agree_with_f64() {
         assert_close(&p32, &p, 1e-6, 1e-5, "parameters");
         assert_close(&m32, &m, 1e-7, 1e-5, "first moments");
         assert_close(&v32, &v, 1e-9, 1e-5, "second moments");
+    }
+}
+
+#[test]
+fn constants_are_those_of_powers_by_a_library() {
+    let numbers = StepNumbers { learning_rate: 1e-2, weight_decay: 0.1 };
+    for (beta1, beta2) in [(0.9, 0.95), (0.9, 0.999), (0.95, 0.99)] {
+        let rule = AdamW { beta1, beta2, eps: 1e-8 };
+        for update in (1..20_000).chain([1 << 20, 1 << 31]) {
+            let found = rule.constants(&rule.numbers(&numbers), update);
+            let rest = |beta: f64| 1.0 - beta.powf(update as f64);
+            let expected = [1e-2 / rest(beta1), 1.0 / rest(beta2).sqrt()].map(|x| x as f32);
+            assert_eq!(found[5..7], expected, "{beta1} {beta2} {update}");
+        }
     }
 }
 

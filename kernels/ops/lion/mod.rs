@@ -9,7 +9,7 @@ mod cpu;
 mod tests;
 
 use crate::cpu::isa::Isa;
-use crate::update::{Constants, Piece, Rule, StepNumbers, VectorName};
+use crate::update::{Constants, Numbers, Piece, Rule, StepNumbers, VectorName};
 
 /// Lion and its numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,11 +33,14 @@ impl Rule for Lion {
         const { &[VectorName { title: "momentum", suffix: "exp_avg", signed: true }] }
     }
 
-    fn constants(&self, numbers: &StepNumbers, _update: u64) -> Constants {
-        let StepNumbers { learning_rate, weight_decay } = *numbers;
+    fn numbers(&self, step: &StepNumbers) -> Numbers {
+        [step.learning_rate, step.weight_decay, self.beta1, self.beta2, 0.0, 0.0, 0.0, 0.0]
+    }
+
+    fn constants(&self, numbers: &Numbers, _update: u64) -> Constants {
+        let [learning_rate, weight_decay, beta1, beta2, ..] = *numbers;
         let keep = 1.0 - learning_rate * weight_decay;
-        let (rest1, rest2) = (1.0 - self.beta1, 1.0 - self.beta2);
-        [keep, self.beta1, rest1, self.beta2, rest2, learning_rate, 0.0, 0.0]
+        [keep, beta1, 1.0 - beta1, beta2, 1.0 - beta2, learning_rate, 0.0, 0.0]
             .map(|constant| constant as f32)
     }
 

@@ -10,7 +10,7 @@ const LION: Lion = Lion { beta1: 0.9, beta2: 0.99 };
 fn step(update: u64, p: &mut [f32], g: &[f32], m: &mut [f32]) {
     let numbers = StepNumbers { learning_rate: 1e-3, weight_decay: 0.5 };
     let piece = Piece { weights: p, gradients: g, gradient_scale: 0.5, states: [m, &mut []] };
-    LION.run_cpu(Isa::detect(), &LION.constants(&numbers, update), piece);
+    LION.run_cpu(Isa::detect(), &LION.constants(&LION.numbers(&numbers), update), piece);
 }
 
 #[test]

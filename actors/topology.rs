@@ -99,6 +99,8 @@ pub struct RunSetup {
     pub backend: Backend,
     /// Placement of the optimizer state.
     pub zero: Zero,
+    /// How long whoever works may show no sign of life.
+    pub patience: Duration,
     /// What is done when.
     pub schedule: Schedule,
     /// What is done about trouble.

@@ -11,6 +11,8 @@
 //! rows (`k`, a weight's gradient). The other way, zeros written into the dead tail in front of a
 //! library call, would have a reader write its input, which other nodes may read at the same time.
 
+use std::ops::Range;
+
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::graph::target::Gpu;
@@ -60,6 +62,15 @@ pub enum Memory {
     Input(usize),
     /// An output, by number.
     Output(usize),
+    /// Some rows of an operand's leading dimension.
+    Rows {
+        /// The operand.
+        of: Operand,
+        /// The first of them.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
     /// A part of the scratch.
     Workspace {
         /// Where it begins.
@@ -67,6 +78,15 @@ pub enum Memory {
         /// How long it is.
         bytes: usize,
     },
+}
+
+/// An operand, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// Read.
+    Input(usize),
+    /// Written.
+    Output(usize),
 }
 
 /// A function with its grid.
@@ -148,6 +168,17 @@ pub struct TensorMap {
     pub tile: [u32; 2],
 }
 
+/// Whether a product adds to what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Accumulate {
+    /// It overwrites.
+    Never,
+    /// It adds: a launch of this node before it has written there.
+    Always,
+    /// As [`Argument::Accumulate`] of that output has it.
+    As(usize),
+}
+
 /// A size of a product: known, or at most known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Extent {
@@ -161,7 +192,7 @@ impl Extent {
     /// The rows of an operand, as far as they are live.
     pub fn rows(io: &Io, of: Memory) -> Self {
         let spec = of.spec(io).expect("rows of an operand");
-        Self { capacity: spec.leading(), live: spec.live.map(|_| of) }
+        Self { capacity: of.leading(io), live: spec.live.map(|_| of) }
     }
 }
 
@@ -201,8 +232,8 @@ pub struct Matmul {
     pub c: Memory,
     /// Its elements.
     pub c_dtype: DType,
-    /// Whose [`Argument::Accumulate`] decides between beta 0 and 1; `None`: 0.
-    pub accumulate: Option<usize>,
+    /// Decides between beta 0 and 1.
+    pub accumulate: Accumulate,
     /// What becomes of sums before they are stored.
     pub epilogue: Epilogue,
 }
@@ -242,10 +273,80 @@ pub struct MatmulKey {
     pub epilogue: &'static str,
 }
 
+impl Memory {
+    /// The operand that it is, or is some rows of.
+    pub fn operand(self) -> Option<Operand> {
+        match self {
+            Self::Input(i) => Some(Operand::Input(i)),
+            Self::Output(i) => Some(Operand::Output(i)),
+            Self::Rows { of, .. } => Some(of),
+            Self::Workspace { .. } => None,
+        }
+    }
+
+    /// Some rows of this whole operand.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn rows(self, rows: Range<usize>) -> Self {
+        let whole = matches!(self, Self::Input(_) | Self::Output(_));
+        let of = self.operand().filter(|_| whole).expect("a whole operand");
+        Self::Rows { of, first: rows.start as u32, count: rows.len() as u32 }
+    }
+
+    /// The first of its rows in its operand.
+    pub fn first_row(self) -> usize {
+        if let Self::Rows { first, .. } = self { first as usize } else { 0 }
+    }
+
+    /// The operand's spec; `None` for scratch, or if there is no such operand.
+    pub fn spec(self, io: &Io) -> Option<&Spec> {
+        match self.operand()? {
+            Operand::Input(i) => io.inputs.get(i),
+            Operand::Output(i) => io.outputs.get(i),
+        }
+    }
+
+    /// How many rows it has; none if it is scratch.
+    pub fn leading(self, io: &Io) -> usize {
+        match self {
+            Self::Rows { count, .. } => count as usize,
+            _ => self.spec(io).map_or(0, Spec::leading),
+        }
+    }
+
+    /// Length of the whole capacity.
+    pub fn bytes(self, io: &Io) -> Option<usize> {
+        match self {
+            Self::Workspace { bytes, .. } => Some(bytes),
+            Self::Rows { count, .. } => self.spec(io).map(|spec| count as usize * row_bytes(spec)),
+            _ => self.spec(io).map(Spec::bytes),
+        }
+    }
+}
+
+/// Bytes from row to row of the leading dimension.
+pub(crate) fn row_bytes(spec: &Spec) -> usize {
+    spec.elements_per_row() * spec.dtype.bytes()
+}
+
 impl Matmul {
     /// Whether a library can run it: all sizes are known to the host.
     pub fn for_library(&self) -> bool {
         self.m.live.is_none() && self.k.live.is_none()
+    }
+
+    /// Everything that it names.
+    pub fn touches(&self) -> impl Iterator<Item = Memory> {
+        let (bias, keeps) = match self.epilogue {
+            Epilogue::None => (None, None),
+            Epilogue::Bias(bias) => (Some(bias), None),
+            Epilogue::Activation { bias, keeps, .. } => (bias, keeps),
+        };
+        let scales = [self.a.scale, self.b.scale];
+        let fixed = [self.a.memory, self.b.memory, self.c];
+        let others = [self.m.live, self.k.live, bias, keeps];
+        fixed.into_iter().chain(others.into_iter().chain(scales).flatten())
     }
 
     /// What its algorithm is chosen by.
@@ -254,7 +355,7 @@ impl Matmul {
             size: [self.m.capacity, self.n, self.k.capacity],
             dtypes: [self.a.dtype, self.b.dtype, self.c_dtype],
             transposed: [self.a.transposed, self.b.transposed],
-            accumulates: self.accumulate.is_some(),
+            accumulates: self.accumulate != Accumulate::Never,
             epilogue: self.epilogue.name(),
         }
     }
@@ -314,8 +415,7 @@ impl Kernel {
     /// block has.
     pub fn rows(&self, io: &Io) -> [Argument; 3] {
         let Grid::Rows { of, each } = self.grid else { panic!("{} has no rows", self.function) };
-        let capacity = of.spec(io).map_or(0, Spec::leading) as u32;
-        [Argument::Live(of), Argument::U32(capacity), Argument::U32(each)]
+        [Argument::Live(of), Argument::U32(of.leading(io) as u32), Argument::U32(each)]
     }
 
     /// The same with these parameters.
@@ -328,10 +428,7 @@ impl Kernel {
     pub fn blocks(&self, io: &Io) -> [u32; 3] {
         match self.grid {
             Grid::Fixed(blocks) => blocks,
-            Grid::Rows { of, each } => {
-                let rows = of.spec(io).map_or(0, |spec| spec.leading());
-                [rows.div_ceil(each.max(1) as usize) as u32, 1, 1]
-            }
+            Grid::Rows { of, each } => [of.leading(io).div_ceil(each.max(1) as usize) as u32, 1, 1],
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::graph::program::Planned;
 use crate::graph::{Bindings, Part, Program, RunContext, Tensor, Write};
-use crate::launch::{Argument, Memory, TensorMap};
+use crate::launch::{Argument, Memory, Operand, TensorMap, row_bytes};
 use crate::memory::DeviceSlice;
 use crate::random::RandomStream;
 use crate::shape::Spec;
@@ -145,19 +145,33 @@ impl<'a> Operands<'a> {
         match memory {
             Memory::Input(i) => self.stored_input(i),
             Memory::Output(i) => self.stored_output(i),
+            Memory::Rows { of, first, count } => {
+                let (whole, spec) = match of {
+                    Operand::Input(i) => (self.stored_input(i), self.input_spec(i)),
+                    Operand::Output(i) => (self.stored_output(i), self.output_spec(i)),
+                };
+                let bytes = |rows: u32| rows as usize * row_bytes(spec);
+                whole.part(bytes(first), bytes(count))
+            }
             Memory::Workspace { offset, bytes } => self.scratch().part(offset, bytes),
         }
+    }
+
+    /// The spec of the operand that a launch names, or rows of it.
+    pub fn spec_of(&self, memory: Memory) -> Option<&'a Spec> {
+        memory.operand().map(|operand| match operand {
+            Operand::Input(i) => self.input_spec(i),
+            Operand::Output(i) => self.output_spec(i),
+        })
     }
 
     /// What a parameter of a function is given.
     pub fn value(&self, argument: &Argument) -> Value {
         match *argument {
             Argument::Pointer(memory) => Value::Address(Some(self.memory(memory))),
-            Argument::Live(memory) => Value::Address(match memory {
-                Memory::Input(i) => self.extent(self.input_spec(i)),
-                Memory::Output(i) => self.extent(self.output_spec(i)),
-                Memory::Workspace { .. } => None,
-            }),
+            Argument::Live(memory) => {
+                Value::Address(self.spec_of(memory).and_then(|spec| self.extent(spec)))
+            }
             Argument::Null => Value::Address(None),
             Argument::Overflow => Value::Address(Some(self.bindings.overflow)),
             Argument::RunArguments => Value::Address(Some(self.bindings.arguments)),

@@ -152,6 +152,39 @@ impl Trial<'_> {
 
     /// Traces, compiles and runs: on the CPU, or emulated if the target is a GPU.
     pub(crate) fn once(&self, trace: Trace<'_>) -> Result<Outcome> {
+        let device = CpuDevice::with_isa(self.threads, self.isa);
+        self.with(trace, |program, bindings, context| {
+            let nodes = 0..program.nodes();
+            // SAFETY: the regions are the trial's, which nobody else uses.
+            unsafe {
+                match program.target {
+                    Target::Cpu => device.run(program, bindings, context, nodes).map(|()| 0),
+                    Target::Gpu(_) => {
+                        emulator::run(program, bindings, context, nodes, &self.schedule)
+                    }
+                }
+            }
+        })
+    }
+
+    /// Traces, compiles and runs on a device that reaches the host's memory.
+    ///
+    /// # Errors
+    /// Those of the trace, of [`Program::compile`] and of the device.
+    pub fn on(&self, device: &dyn Device, trace: Trace<'_>) -> Result<Outcome> {
+        self.with(trace, |program, bindings, context| {
+            // SAFETY: the regions are the trial's, which nobody else uses.
+            unsafe { device.run(program, bindings, context, 0..program.nodes()) }?;
+            device.finish().map(|()| 0)
+        })
+    }
+
+    /// What is left by `run`, which returns how many asynchronous copies it made.
+    fn with(
+        &self,
+        trace: Trace<'_>,
+        run: impl FnOnce(&Program, &Bindings<'_>, &RunContext<'_>) -> Result<u64>,
+    ) -> Result<Outcome> {
         let (variables, ids) = self.variables();
         let layout = Layout::new(&variables, Granularity::default());
         let program = self.compile(&variables, &ids, &layout, trace)?;
@@ -164,18 +197,7 @@ impl Trial<'_> {
             first_in_lane: &vec![!self.later; variables.parameters().len()],
             communicator: None,
         };
-        let device = CpuDevice::with_isa(self.threads, self.isa);
-        let mut copies = 0;
-        // SAFETY: the regions are those of `memory`, which nobody else uses.
-        unsafe {
-            match program.target {
-                Target::Cpu => device.run(&program, &bindings, &context, 0..program.nodes())?,
-                Target::Gpu(_) => {
-                    let nodes = 0..program.nodes();
-                    copies = emulator::run(&program, &bindings, &context, nodes, &self.schedule)?;
-                }
-            }
-        }
+        let copies = run(&program, &bindings, &context)?;
         let mut outputs = Vec::new();
         for (name, spec) in program.fetches() {
             let slice = program.fetched(name, &bindings, 0)?;

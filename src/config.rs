@@ -88,6 +88,7 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("run.threads", "CPU sums follow fixed chunks, not threads"),
     ("run.depth", "steps come in the same order, and one that overflows comes again before others"),
     ("run.snapshots", "they are where a run may go on from, not what it is"),
+    ("run.patience", "when a hang is named changes no number"),
     ("run.zero", "it decides where state lies, not what it is"),
     ("run.steps", "only through the schedule: it is replaced by the steps of the schedule"),
     ("data.text", "the text may move; its content is the identity of the prepared data"),

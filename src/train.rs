@@ -23,7 +23,7 @@ use octet_actors::snapshot::{SnapshotLayout, SnapshotSlots};
 use octet_actors::telemetry::Observer;
 use octet_actors::telemetry::metrics::Metrics;
 use octet_actors::telemetry::status::Status;
-use octet_actors::topology::deadlines::slowest;
+use octet_actors::topology::deadlines::{self, slowest};
 use octet_actors::topology::{Begin, Finished, RunSetup, run};
 use octet_actors::web::{Web, WebSetup, listen};
 use octet_kernels::device::Backend;
@@ -271,6 +271,7 @@ pub(crate) fn setup(
         ranks: config.run.ranks,
         backend,
         zero: config.run.placement(),
+        patience: config.run.patience.map_or(deadlines::PATIENCE, Duration::from_secs),
         schedule: schedule(config),
         policy: config.recovery.policy(),
         slots: saving.slots,

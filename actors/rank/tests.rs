@@ -10,7 +10,7 @@ use octet_kernels::dtype::DType;
 use octet_kernels::error::Error;
 use octet_kernels::graph::{
     Goal, Granularity, Graph, Init, Layout, Ownership, Parameter, ParameterId, Policy, Program,
-    Variables,
+    Target, Variables,
 };
 use octet_kernels::lazy;
 use octet_kernels::memory::DeviceSlice;
@@ -28,6 +28,8 @@ use crate::outcome::ROUNDS;
 use crate::rank_memory::{RankMemory, Zero};
 use crate::step_plan::{Mark, StepPlan, Work};
 use crate::testing::{Leg, Setting, Toy, Trial, adamw, outcomes, train, train_in, train_in_legs};
+
+mod emulated;
 
 const SYMBOLS: usize = 11;
 const WIDTH: usize = 24;
@@ -53,7 +55,7 @@ fn train_on(workload: &Arc<dyn Workload>, ranks: usize) -> Trial {
     train(workload, ranks, Zero::Zero1, 4).unwrap()
 }
 
-fn program(variables: &Variables, layout: &Layout, rate: f32) -> Program {
+fn program(variables: &Variables, layout: &Layout, rate: f32, target: Target) -> Program {
     let mut g = Graph::new(variables);
     let x = g.input("x", &[ROWS], DType::I32);
     let y = g.input("y", &[ROWS], DType::I32);
@@ -68,7 +70,8 @@ fn program(variables: &Variables, layout: &Layout, rate: f32) -> Program {
     for (name, tensor) in [("loss", loss), ("loss_sum", sum), ("targets", targets)] {
         g.fetch(name, tensor);
     }
-    Program::compile("toy", g, &Goal::Train { loss }, Policy::default(), layout).unwrap()
+    let policy = Policy { target, ..Policy::default() };
+    Program::compile("toy", g, &Goal::Train { loss }, policy, layout).unwrap()
 }
 
 fn build(dtype: DType, lanes: usize) -> Toy {
@@ -80,7 +83,7 @@ fn build(dtype: DType, lanes: usize) -> Toy {
     let layout = Layout::new(&variables, Granularity { block: 64, bucket: 400 });
     assert!(layout.buckets.len() > 1);
     assert_eq!([table, hidden, bias, head].map(|id| id.0), [0, 1, 2, 3]);
-    let program = program(&variables, &layout, 0.0);
+    let program = program(&variables, &layout, 0.0, Target::Cpu);
     let batch = Batch { micro: ROWS, global: ROWS * 16, lanes };
     Toy {
         variables,
@@ -354,7 +357,7 @@ fn noise_belongs_to_the_samples_that_are_seen() {
         record.field::<i32>(program, "y").fill(4);
         record.field::<f32>(program, "scale")[0] = 0.01;
     });
-    toy.programs = vec![program(&toy.variables, &toy.layout, 0.5)];
+    toy.programs = vec![program(&toy.variables, &toy.layout, 0.5, Target::Cpu)];
     let workload: Arc<dyn Workload> = Arc::new(toy);
     let losses = |ranks, passed_over| {
         let leg = Leg { ranks, zero: Zero::Zero1, steps: 2 };

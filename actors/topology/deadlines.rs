@@ -8,9 +8,9 @@ use crate::rank::PEER_TIMEOUT;
 use crate::topology::RunSetup;
 use crate::watchdog::Heartbeats;
 
-/// A rank or loader that shows no life for so long is stuck: a program of a micro-batch takes less.
-/// Shorter than what its peers wait, so that the culprit is named before they give up.
-const BEAT_DEADLINE: Duration = Duration::from_secs(600);
+/// A rank or loader that shows no life for so long is stuck, unless a run says otherwise: a program
+/// of a micro-batch takes less.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The checkpointer beats at each piece of what it writes, reads back and hashes, but not while it
 /// hashes what lies in memory, which no machine does slower than this, in bytes/s.
@@ -27,15 +27,16 @@ pub fn slowest(flops: f64) -> Duration {
 /// Everybody whom a run can hang in: who computes, reads and writes.
 pub(super) fn heartbeats(setup: &RunSetup) -> Heartbeats {
     let hash = Duration::from_secs_f64(setup.slots.bytes() as f64 / HASHED_PER_S);
-    let (checkpointer, rank) = (BEAT_DEADLINE + hash, BEAT_DEADLINE + slowest_micro_batch(setup));
+    let patience = setup.patience;
+    let (checkpointer, rank) = (patience + hash, patience + slowest_micro_batch(setup));
     let behind = [
-        (ActorName::Supervisor, BEAT_DEADLINE, BEAT_DEADLINE),
-        (ActorName::Evaluator, BEAT_DEADLINE, BEAT_DEADLINE),
-        (ActorName::Telemetry, BEAT_DEADLINE, BEAT_DEADLINE),
+        (ActorName::Supervisor, patience, patience),
+        (ActorName::Evaluator, patience, patience),
+        (ActorName::Telemetry, patience, patience),
         (ActorName::Checkpointer, checkpointer, checkpointer),
     ];
     let both = |rank| [ActorName::Rank(rank), ActorName::Loader(rank)];
-    let computing = (0..setup.ranks).flat_map(both).map(|actor| (actor, BEAT_DEADLINE, rank));
+    let computing = (0..setup.ranks).flat_map(both).map(|actor| (actor, patience, rank));
     let actors: Vec<_> = computing.chain(behind).collect();
     Heartbeats::learning(setup.clock.clone(), &actors)
 }
@@ -46,7 +47,8 @@ fn slowest_micro_batch(setup: &RunSetup) -> Duration {
     slowest(workload.flops_per_sample() * workload.batch().micro as f64)
 }
 
-/// How long a rank waits for the others: longer than the watchdog does, which names the culprit.
+/// How long a rank waits for the others: longer than the watchdog does, which names the culprit
+/// before they give up.
 pub(super) fn peers(setup: &RunSetup) -> Duration {
-    PEER_TIMEOUT + slowest_micro_batch(setup)
+    PEER_TIMEOUT.max(setup.patience * 3 / 2) + slowest_micro_batch(setup)
 }

@@ -142,8 +142,8 @@ pub struct Driver {
     pub(crate) functions: Functions,
     /// Of CUDA.
     pub version: Version,
-    /// Whether it computes on the host, as tests have it.
-    pub(crate) is_stand_in: bool,
+    /// Whether it is a stand-in, as tests have it: what a GPU is asked for, the host computes.
+    pub is_stand_in: bool,
 }
 
 impl Driver {

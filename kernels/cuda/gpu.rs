@@ -12,11 +12,11 @@ use crate::cuda::images::Images;
 use crate::cuda::modules::{Launch, Modules};
 use crate::cuda::step::{StepKernel, THREADS};
 use crate::error::{Error, Result};
-use crate::graph::Target;
 use crate::launch::{self, Grid, Kernel, Memory};
 use crate::memory::DeviceSlice;
 use crate::operands::{Operands, Value};
-use crate::ops::Stream;
+use crate::ops::{Stream, linear};
+use crate::shape::Spec;
 
 /// A context with our kernels loaded.
 pub(crate) struct Gpu {
@@ -59,7 +59,8 @@ impl Gpu {
     pub(super) unsafe fn node(&self, operands: &Operands<'_>) -> Result<()> {
         let op = operands.node.op.name();
         let Some(launches) = &operands.node.launches else {
-            if operands.program.target == Target::Cpu {
+            // A stand-in's host computes it, whatever a GPU has for it.
+            if self.host.is_some() {
                 return Ok(());
             }
             let path = &operands.node.path;
@@ -78,10 +79,13 @@ impl Gpu {
                     // SAFETY: as above.
                     unsafe { self.context.copy(Stream::Compute, from, to) }?;
                 }
-                launch::Launch::Matmul(_) if self.host.is_some() => {}
                 launch::Launch::Matmul(product) => {
-                    let key = product.key();
-                    return Err(Error::Device(format!("{op}: no product of {key} yet")));
+                    let Some(kernel) = linear::cuda::kernel(product) else {
+                        let key = product.key();
+                        return Err(Error::Plan(format!("{op}: no kernel for a product of {key}")));
+                    };
+                    // SAFETY: as above.
+                    unsafe { self.kernel(&kernel, operands) }?;
                 }
             }
         }
@@ -91,10 +95,9 @@ impl Gpu {
     /// # Safety
     /// Of [`crate::device::Device::run`].
     unsafe fn kernel(&self, kernel: &Kernel, operands: &Operands<'_>) -> Result<()> {
-        let rows = |of| match of {
-            Memory::Input(i) => operands.input_spec(i).leading(),
-            Memory::Output(i) => operands.output_spec(i).leading(),
-            Memory::Workspace { .. } => 0,
+        let rows = |of: Memory| match of {
+            Memory::Rows { count, .. } => count as usize,
+            _ => operands.spec_of(of).map_or(0, Spec::leading),
         };
         let blocks = match kernel.grid {
             Grid::Fixed(blocks) => blocks,

@@ -13,7 +13,7 @@ use crate::operands::Value;
 use crate::update::{OptimizerSpec, Rule, StepNumbers, Stored, UpdateSlice, rounding};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// Threads of a block.
 pub(crate) const THREADS: u32 = 256;

@@ -12,7 +12,7 @@ use std::sync::{Mutex, OnceLock};
 
 /// The emulator's own sources.
 const RUNTIME: [&str; 3] = ["runtime.cpp", "checker.cpp", "tensor.cpp"];
-/// What they and kernels include, besides [`shared`].
+/// What they and kernels include, besides the headers of `ops/`.
 const HEADERS: [&str; 2] = ["emulator/device.h", "emulator/machine.h"];
 /// No contraction: kernels say which products and sums are one operation. Nothing that modules of
 /// one name share: each has what it was compiled with.
@@ -34,7 +34,7 @@ const KERNEL: [&str; 6] =
 pub struct Edit {
     /// The folder of the op whose kernels are changed.
     pub module: &'static str,
-    /// Text that stands in its file or in a header of `ops/`, once.
+    /// Text that stands in its file or in a header that it includes, once.
     pub from: &'static str,
     /// What stands there instead.
     pub to: &'static str,
@@ -77,14 +77,24 @@ fn text(path: &Path) -> Result<String, String> {
     fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// What kernels share, by name and text: `ops/*.cuh`.
-fn shared() -> Result<Vec<(String, String)>, String> {
-    let folder = sources().join("ops");
-    let entries = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| name.ends_with(".cuh")).collect();
-    names.sort();
-    names.into_iter().map(|name| text(&folder.join(&name)).map(|text| (name, text))).collect()
+/// A file of kernels with the headers of `ops/` that it includes, by name and text.
+fn with_headers(name: String, path: &Path) -> Result<Vec<(String, String)>, String> {
+    let mut files = vec![(name, text(path)?)];
+    let mut at = 0;
+    while let Some((_, text_of_one)) = files.get(at) {
+        let lines = text_of_one.lines().filter_map(|line| line.strip_prefix("#include \""));
+        let names: Vec<String> = lines
+            .filter_map(|rest| rest.strip_suffix('"'))
+            .filter(|name| name.ends_with(".cuh") && files.iter().all(|(known, _)| known != name))
+            .map(str::to_string)
+            .collect();
+        for name in names {
+            let text = text(&sources().join("ops").join(&name))?;
+            files.push((name, text));
+        }
+        at += 1;
+    }
+    Ok(files)
 }
 
 /// `target/<profile>/emulator`, beside the tests that run.
@@ -174,8 +184,7 @@ pub fn module(name: &'static str, edit: Option<Edit>) -> Result<Library, String>
 fn load(name: &str, edit: Option<Edit>) -> Result<Library, String> {
     let folder = sources();
     let source = format!("{name}.cu");
-    let mut files = shared()?;
-    files.push((source.clone(), text(&folder.join(format!("ops/{name}/{source}")))?));
+    let mut files = with_headers(source.clone(), &folder.join(format!("ops/{name}/{source}")))?;
     if let Some(Edit { from, to, .. }) = edit {
         let found: usize = files.iter().map(|(_, text)| text.matches(from).count()).sum();
         if found != 1 {

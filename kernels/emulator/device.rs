@@ -19,7 +19,7 @@ use crate::update::{Rule, StepNumbers, Stored, UpdateSlice};
 /// How long a rank waits for itself.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The device.
+/// Computes when it is asked, by kernels under one schedule.
 pub struct EmulatedDevice {
     cpu: CpuDevice,
     schedule: Schedule,

@@ -1,6 +1,7 @@
 //! The launches of a program's nodes, and the kernels that no op asks for, one after the other, on
 //! memory that is watched.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ops::Range;
 
@@ -187,14 +188,17 @@ fn watch_operands(runtime: &Runtime, operands: &Operands<'_>, list: &[Launch]) {
         let (spec, adds) = (operands.output_spec(i), operands.accumulate(i));
         watch(live(operands, operands.stored_output(i), spec), format!("out{i}"), true, adds);
     }
-    let kernels = list.iter().filter_map(|launch| match launch {
-        Launch::Kernel(kernel) => Some(&kernel.arguments),
-        _ => None,
-    });
-    for argument in kernels.flatten() {
-        if let Argument::Pointer(memory @ Memory::Workspace { .. }) = argument {
-            watch(operands.memory(*memory), memory.to_string(), true, false);
+    // Of parts of the scratch that begin together, the longest.
+    let mut scratch: BTreeMap<usize, usize> = BTreeMap::new();
+    for memory in list.iter().flat_map(Launch::touches) {
+        if let Memory::Workspace { offset, bytes } = memory {
+            let longest = scratch.entry(offset).or_default();
+            *longest = bytes.max(*longest);
         }
+    }
+    for (offset, bytes) in scratch {
+        let memory = Memory::Workspace { offset, bytes };
+        watch(operands.memory(memory), memory.to_string(), true, false);
     }
 }
 

@@ -2,11 +2,8 @@
 //! machine.
 
 use crate::graph::target::Gpu;
-use crate::launch::{
-    Argument, Epilogue, Grid, Kernel, Launch, Launches, Matmul, Memory, TensorMap,
-};
+use crate::launch::{Argument, Grid, Kernel, Launch, Launches, Matmul, Memory, Operand, TensorMap};
 use crate::ops::Io;
-use crate::shape::Spec;
 
 /// Threads of a warp.
 const WARP: u32 = 32;
@@ -26,8 +23,8 @@ pub(super) fn check(launches: &Launches, io: &Io, gpu: &Gpu) -> Checked {
     let mut written = vec![false; io.outputs.len()];
     for launch in &launches.list {
         gate.launch(launch)?;
-        for memory in touched(launch) {
-            if let Memory::Output(i) = memory {
+        for memory in launch.touches() {
+            if let Some(Operand::Output(i)) = memory.operand() {
                 written[i] = true;
             }
         }
@@ -38,51 +35,22 @@ pub(super) fn check(launches: &Launches, io: &Io, gpu: &Gpu) -> Checked {
     }
 }
 
-impl Memory {
-    /// The operand's spec; `None` for scratch, or if there is no such operand.
-    pub fn spec(self, io: &Io) -> Option<&Spec> {
+impl Launch {
+    /// Everything that it names.
+    pub(crate) fn touches(&self) -> Vec<Memory> {
         match self {
-            Self::Input(i) => io.inputs.get(i),
-            Self::Output(i) => io.outputs.get(i),
-            Self::Workspace { .. } => None,
-        }
-    }
-
-    /// Length of the whole capacity.
-    pub fn bytes(self, io: &Io) -> Option<usize> {
-        match self {
-            Self::Workspace { bytes, .. } => Some(bytes),
-            _ => self.spec(io).map(Spec::bytes),
-        }
-    }
-}
-
-/// Everything that a launch names.
-pub(super) fn touched(launch: &Launch) -> Vec<Memory> {
-    match launch {
-        Launch::Zero(memory) => vec![*memory],
-        Launch::Copy { from, to } => vec![*from, *to],
-        Launch::Matmul(product) => {
-            let (bias, keeps) = match product.epilogue {
-                Epilogue::None => (None, None),
-                Epilogue::Bias(bias) => (Some(bias), None),
-                Epilogue::Activation { bias, keeps, .. } => (bias, keeps),
-            };
-            let factors = [product.a, product.b];
-            let scales = factors.into_iter().filter_map(|factor| factor.scale);
-            let fixed = [product.a.memory, product.b.memory, product.c];
-            let live = [product.m.live, product.k.live];
-            let others = live.into_iter().chain([bias, keeps]).flatten();
-            fixed.into_iter().chain(others).chain(scales).collect()
-        }
-        Launch::Kernel(kernel) => {
-            let argument = |argument: &Argument| match *argument {
-                Argument::Pointer(memory) | Argument::Live(memory) => Some(memory),
-                Argument::TensorMap(map) => Some(map.memory),
-                Argument::Accumulate(output) => Some(Memory::Output(output)),
-                _ => None,
-            };
-            kernel.arguments.iter().filter_map(argument).collect()
+            Self::Zero(memory) => vec![*memory],
+            Self::Copy { from, to } => vec![*from, *to],
+            Self::Matmul(product) => product.touches().collect(),
+            Self::Kernel(kernel) => {
+                let argument = |argument: &Argument| match *argument {
+                    Argument::Pointer(memory) | Argument::Live(memory) => Some(memory),
+                    Argument::TensorMap(map) => Some(map.memory),
+                    Argument::Accumulate(output) => Some(Memory::Output(output)),
+                    _ => None,
+                };
+                kernel.arguments.iter().filter_map(argument).collect()
+            }
         }
     }
 }
@@ -96,7 +64,7 @@ struct Gate<'a> {
 
 impl Gate<'_> {
     fn launch(&self, launch: &Launch) -> Checked {
-        for memory in touched(launch) {
+        for memory in launch.touches() {
             self.memory(memory)?;
         }
         match launch {
@@ -112,6 +80,9 @@ impl Gate<'_> {
     fn memory(&self, memory: Memory) -> Checked {
         let there = match memory {
             Memory::Workspace { offset, bytes } => offset + bytes <= self.workspace_bytes,
+            Memory::Rows { first, count, .. } => {
+                memory.spec(self.io).is_some_and(|spec| (first + count) as usize <= spec.leading())
+            }
             _ => memory.spec(self.io).is_some(),
         };
         if there { Ok(()) } else { Err(format!("there is no {memory:?}")) }
@@ -163,16 +134,23 @@ impl Gate<'_> {
         let Matmul { m, n, k, a, b, c, c_dtype, .. } = product;
         let elements = [(a, m.capacity * k.capacity), (b, k.capacity * n)];
         for (factor, elements) in elements {
-            if factor.memory.bytes(self.io) != Some(elements * factor.dtype.bytes()) {
+            if !self.holds(factor.memory, elements * factor.dtype.bytes()) {
                 return Err(format!("a product over {factor:?}, not {elements} elements"));
             }
             if factor.scale.is_some() != factor.dtype.is_eighth() {
                 return Err(format!("a product over {factor:?}: scales belong to 8-bit floats"));
             }
         }
-        if c.bytes(self.io) != Some(m.capacity * n * c_dtype.bytes()) {
+        if !self.holds(*c, m.capacity * n * c_dtype.bytes()) {
             return Err(format!("a product into {c:?}, not {} x {n} {c_dtype}", m.capacity));
         }
         Ok(())
+    }
+
+    /// Whether memory is so long, or scratch at least.
+    fn holds(&self, memory: Memory, bytes: usize) -> bool {
+        let has = memory.bytes(self.io);
+        let scratch = memory.operand().is_none();
+        has.is_some_and(|has| has == bytes || scratch && has > bytes)
     }
 }

@@ -6,17 +6,24 @@ use std::fmt::{self, Display, Formatter};
 use crate::graph::program::Planned;
 use crate::graph::{Program, Target, Tensor};
 use crate::launch::{
-    Argument, Epilogue, Extent, Factor, Kernel, Launch, Matmul, MatmulKey, Memory, TensorMap,
+    Accumulate, Argument, Epilogue, Extent, Factor, Kernel, Launch, Launches, Matmul, MatmulKey,
+    Memory, Operand, TensorMap,
 };
-use crate::ops::Io;
+use crate::ops::{Io, linear};
 use crate::shape::Spec;
 
 impl Program {
-    /// Ops of a program for a GPU that do not say yet what they ask of it, by name, and how many
-    /// nodes of each. Nothing for a CPU.
+    /// Ops of a program for a GPU that do not say yet what they ask of it, or ask for a product that
+    /// nothing runs, by name, and how many nodes of each. Nothing for a CPU.
     pub fn without_launches(&self) -> BTreeMap<&'static str, usize> {
         let mut missing = BTreeMap::new();
-        let silent = |n: &&Planned| self.target != Target::Cpu && n.launches.is_none();
+        let run = |launch: &Launch| match launch {
+            Launch::Matmul(product) => linear::cuda::kernel(product).is_some(),
+            _ => true,
+        };
+        let runs = |launches: &Launches| launches.list.iter().all(run);
+        let silent =
+            |n: &&Planned| self.target != Target::Cpu && !n.launches.as_ref().is_some_and(runs);
         for node in self.planned(0..self.nodes()).iter().filter(silent) {
             *missing.entry(node.op.name()).or_default() += 1;
         }
@@ -87,6 +94,13 @@ impl Display for Memory {
         match self {
             Self::Input(i) => write!(f, "in{i}"),
             Self::Output(i) => write!(f, "out{i}"),
+            Self::Rows { of, first, count } => {
+                let (of, i) = match of {
+                    Operand::Input(i) => ("in", i),
+                    Operand::Output(i) => ("out", i),
+                };
+                write!(f, "{of}{i}[{first}+{count}]")
+            }
             Self::Workspace { offset, bytes } => write!(f, "scratch[{offset}+{bytes}]"),
         }
     }
@@ -141,7 +155,11 @@ impl Display for Factor {
 impl Display for Matmul {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { m, n, k, a, b, c, c_dtype, accumulate, epilogue } = self;
-        let plus = if accumulate.is_some() { "(+)" } else { "" };
+        let plus = match accumulate {
+            Accumulate::Never => "",
+            Accumulate::Always => "+",
+            Accumulate::As(_) => "(+)",
+        };
         write!(f, "{c}:{c_dtype} {plus}= {a} · {b}, m {m} n {n} k {k}")?;
         match epilogue {
             Epilogue::None => {}

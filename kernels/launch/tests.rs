@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::graph::target::{A100, H200};
 use crate::graph::{Graph, Policy, Target, Tensor};
 use crate::launch::{
-    Argument, Epilogue, Factor, Grid, Kernel, Launch, Launches, Matmul, Memory, TensorMap, pointers,
+    Accumulate, Argument, Epilogue, Factor, Grid, Kernel, Launch, Launches, Matmul, Memory,
+    TensorMap, pointers,
 };
 use crate::ops::Io;
 use crate::ops::add::add;
@@ -184,7 +185,7 @@ fn products_are_held_against_their_operands() {
         b: factor(1, DType::F8E4M3),
         c: Memory::Output(0),
         c_dtype: DType::Bf16,
-        accumulate: None,
+        accumulate: Accumulate::Never,
         epilogue: Epilogue::None,
     };
     let check =

@@ -201,6 +201,13 @@ __device__ __forceinline__ u32 live_rows(const i32* live, u32 capacity) {
     return rows < 0 ? 0 : (u32)rows < capacity ? (u32)rows : capacity;
 }
 
+/// How many of `count` rows from `first` on are live.
+__device__ __forceinline__ u32 live_rows(const i32* live, u32 first, u32 count) {
+    if (!live) return count;
+    i32 rows = *live - (i32)first;
+    return rows < 0 ? 0 : (u32)rows < count ? (u32)rows : count;
+}
+
 /// The live ones of `each` rows that this block has.
 __device__ __forceinline__ Rows block_rows(const i32* live, u32 capacity, u32 each) {
     u32 rows = live_rows(live, capacity), begin = blockIdx.x * each;
@@ -416,6 +423,21 @@ __device__ void normalise_gradient(const T* dy, const T* x, const T* w, f32 rstd
         });
 }
 
+/// The sum of `f(i)` for i below `count`, added one by one in order, in thread 0 of a block of 256:
+/// as on the CPU. The others come along.
+template <class F> __device__ __forceinline__ f64 sum_in_order(u64 count, F f) {
+    SHARED(terms, f64[256]);
+    f64 sum = 0.0;
+    for (u64 first = 0; first < count; first += 256) {
+        u64 some = count - first < 256 ? count - first : 256;
+        if (threadIdx.x < some) terms[threadIdx.x] = f(first + threadIdx.x);
+        __syncthreads();
+        for (u64 i = 0; threadIdx.x == 0 && i < some; i++) sum += terms[i];
+        __syncthreads();
+    }
+    return sum;
+}
+
 // ---- Functions, as cpu/vector.rs has them
 
 /// e^x within 1.01 units in the last place: Cephes' expf.
@@ -437,6 +459,18 @@ __device__ __forceinline__ f32 exp_exact(f32 x) {
     i32 half = power >> 1;
     p *= __uint_as_float((u32)(half + 127) << 23);
     return p * __uint_as_float((u32)(power - half + 127) << 23);
+}
+
+/// Relative error below 2^-22; odd.
+__device__ __forceinline__ f32 tanh_exact(f32 x) {
+    f32 a = fabsf(x), square = a * a;
+    f32 p = fmaf(-5.7049887e-3f, square, 2.063909e-2f);
+    p = fmaf(p, square, -5.3739715e-2f);
+    p = fmaf(p, square, 1.3331442e-1f);
+    p = fmaf(p, square, -3.333328e-1f);
+    f32 near = fmaf(p * square, a, a);
+    f32 far = 1.0f - 2.0f / (exp_exact(2.0f * a) + 1.0f);
+    return copysignf(a < 0.625f ? near : far, x);
 }
 
 __device__ __forceinline__ f32 sigmoid(f32 x) { return 1.0f / (1.0f + exp_exact(-x)); }

@@ -42,9 +42,9 @@ pub struct RunConfig {
     /// Threads of a rank on the CPU; by default the cores shared among the ranks. From 1 to 1024.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Steps that devices are given before the first of them has said how it went, 1 or 2. With 2
-    /// a GPU does not wait between steps for whoever reads how one went; one that overflows costs
-    /// the work of the one behind it.
+    /// Steps that devices are given before the first of them has said how it went, from 1 to 2.
+    /// With 2 a GPU does not wait between steps for whoever reads how one went; one that overflows
+    /// costs the work of the one behind it.
     pub depth: usize,
     /// States that host memory keeps, from 0 to 2: from the newest a run goes on when its engine
     /// dies. With 0 a state passes through a file of the run folder on its way to a checkpoint, at
@@ -52,6 +52,10 @@ pub struct RunConfig {
     /// memory for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<usize>,
+    /// Seconds for which a rank, or whoever else works, may show no sign of life; then it is named,
+    /// and another engine goes on from the newest state. 600 by default. From 1 to 1000000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
 }
 
 /// The kind of device.
@@ -80,6 +84,7 @@ impl Default for RunConfig {
             threads: None,
             depth: 1,
             snapshots: None,
+            patience: None,
         }
     }
 }
@@ -95,6 +100,9 @@ const BUCKET_BYTES: RangeInclusive<u64> = 4 * BLOCK_ELEMENTS as u64..=2 << 30;
 
 /// Most threads of a rank.
 const THREADS_MAX: usize = 1024;
+
+/// Longest patience, in seconds.
+const PATIENCE_MAX: u64 = 1_000_000;
 
 impl RunConfig {
     /// Where the optimizer state lies.
@@ -128,7 +136,11 @@ impl RunConfig {
         let threads = self.threads.unwrap_or(1);
         let wanted = format!("a number from 1 to {THREADS_MAX}");
         let usable = (1..=THREADS_MAX).contains(&threads);
-        require(usable, "run.threads", || expected(&wanted, threads))
+        require(usable, "run.threads", || expected(&wanted, threads))?;
+        let patience = self.patience.unwrap_or(1);
+        let wanted = format!("a number from 1 to {PATIENCE_MAX}");
+        let usable = (1..=PATIENCE_MAX).contains(&patience);
+        require(usable, "run.patience", || expected(&wanted, patience))
     }
 }
 

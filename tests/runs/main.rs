@@ -2,6 +2,7 @@
 //! sentence for whatever goes wrong.
 
 mod branches;
+mod cuda;
 mod damage;
 mod disk;
 mod harness;

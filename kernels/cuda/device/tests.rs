@@ -10,9 +10,12 @@ use crate::cuda::testing::Pretended;
 use crate::device::{BlockSums, Decision, Device, Event, Events, RunArguments};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::graph::{Graph, Policy, Target, Tensor};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostSlice, Span};
 use crate::ops::Stream;
 use crate::ops::adamw::AdamW;
+use crate::ops::linear::linear;
+use crate::testing::{Array, Trial, noise};
 use crate::update::{Rule, StepNumbers, Stored, UpdateSlice};
 
 const SEEDS: u64 = 30;
@@ -213,5 +216,51 @@ fn an_update_gives_the_cpus_bits() {
         let Some(machine) = Pretended::new("cuda::device", &format!("seed={seed}")) else { return };
         let (device, arena) = opened(&machine, 7 * 2048).unwrap();
         assert!(updated(&*device, &arena) == expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn products_are_kernels_of_our_own() {
+    let Some(machine) = Pretended::new("cuda::device", "seed=4") else { return };
+    let (device, _arena) = opened(&machine, 64).unwrap();
+    let inputs = [Array::f32(&[5, 7], noise(1, 35)), Array::f32(&[3, 7], noise(2, 21))];
+    let seeds = [Array::f32(&[5, 3], noise(3, 15))];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    let trace = |g: &mut Graph<'_>, x: &[Tensor]| Ok(vec![linear(g, x[0], x[1], None)?]);
+    let expected = trial.once(&trace).unwrap();
+    let policy = Policy { target: Target::H200, ..Policy::default() };
+    let gpu = Trial { policy, ..trial };
+    let before = machine.calls("cuLaunchKernel");
+    let found = gpu.on(&*device, &trace).unwrap();
+    assert_eq!(found.gradients, expected.gradients);
+    assert_eq!(found.outputs, expected.outputs);
+    let program = gpu.program(&trace).unwrap();
+    let nodes = program.planned(0..program.nodes()).iter();
+    let asked: usize = nodes.map(|node| node.launches.as_ref().map_or(0, |l| l.list.len())).sum();
+    assert!(asked >= 3, "{}", program.print_launches());
+    assert_eq!(machine.calls("cuLaunchKernel") - before, asked as u64);
+}
+
+#[test]
+fn work_of_the_host_that_fails_is_heard_of_in_every_way_of_waiting() {
+    type Wait<'a> = &'a dyn Fn(&dyn Device) -> Result<()>;
+    let until_reached = |device: &dyn Device| -> Result<()> {
+        while !device.reached(Event(0))? {}
+        Ok(())
+    };
+    let waits: [Wait<'_>; 3] =
+        [&until_reached, &|device| device.synchronize(Event(0)), &|device| device.finish()];
+    for wait in waits {
+        let Some(machine) = Pretended::new("cuda::device", "seed=2") else { return };
+        let (device, arena) = opened(&machine, 1024).unwrap();
+        // SAFETY: memory that was just taken; the lengths do not fit.
+        unsafe { device.add_into(part(&arena, 0, 64), part(&arena, 64, 32)) }.unwrap();
+        // Or at once, if the stream has come there.
+        let told = device.record(Event(0), Stream::Compute).and_then(|()| wait(&*device));
+        let said = told.unwrap_err();
+        assert!(
+            matches!(said, Error::Broken(_)) && said.to_string().contains("panicked"),
+            "{said}"
+        );
     }
 }

@@ -9,7 +9,9 @@
 // Kernels are not run: whoever launches them follows with work of the host (cuLaunchHostFunc).
 // Memory is given full of 0xff, which is not a number in any float. Errors are planted by settings:
 // "devices=2,memory=1048576,seed=7,fail=cuMemAlloc_v2:3:2,fail=work:40:719", the third call of that
-// name returns 2, the fortieth piece of work fails with 719; "deaf=1": streams wait for nothing.
+// name returns 2, the fortieth piece of work fails with 719; "hang=50": the stream of the fiftieth
+// piece of work stands still for ever; "deaf=1": streams wait for nothing. With "once=PATH" errors
+// and hangs are planted by the process that makes the file PATH, and by none after it.
 // OCTET_STAND_IN holds the settings of a start.
 #include <chrono>
 #include <condition_variable>
@@ -59,6 +61,7 @@ struct Item {
 struct Stream {
     Device* device;
     std::deque<Item> queue;
+    bool hangs = false;
 };
 
 struct Module { std::string start; };
@@ -74,7 +77,7 @@ struct World {
     std::vector<Fault> faults;
     std::map<std::string, uint64_t> calls;
     size_t memory = size_t(8) << 30;
-    uint64_t random = 0;
+    uint64_t random = 0, hang = 0;
     Stream* slow = nullptr;
     bool ready = false, deaf = false;
 
@@ -97,6 +100,12 @@ struct World {
             if (key == "memory") memory = std::stoul(value);
             if (key == "seed") random = std::stoull(value);
             if (key == "deaf") deaf = value != "0";
+            if (key == "hang") hang = std::stoull(value);
+            if (key == "once") {
+                FILE* first = fopen(value.c_str(), "wx");
+                if (first) fclose(first);
+                else faults.clear(), hang = 0;
+            }
             if (key == "fail") {
                 size_t first = value.find(':'), second = value.find(':', first + 1);
                 uint64_t number = std::stoull(value.substr(first + 1, second - first - 1));
@@ -117,7 +126,7 @@ struct World {
     }
 
     bool may_run(const Stream& stream) const {
-        if (stream.queue.empty()) return false;
+        if (stream.queue.empty() || stream.hangs) return false;
         auto& item = stream.queue.front();
         return deaf || !item.waits || item.event->passed >= item.number;
     }
@@ -139,6 +148,7 @@ struct World {
             Status status = fault("work");
             if (!status) status = item.work();
             if (status) stream->device->sticky = status;
+            stream->hangs = hang && calls["work"] == hang;
         } else if (item.event && !item.waits) {
             item.event->passed = std::max(item.event->passed, item.number);
             item.event->time = Clock::now();
@@ -395,7 +405,7 @@ API cuStreamWriteValue64_v2(Stream* stream, Address to, uint64_t value, unsigned
 
 API cuStreamCreateWithPriority(Stream** stream, unsigned, int) {
     BEGIN_IN_CONTEXT("cuStreamCreateWithPriority")
-    *stream = new Stream{current, {}};
+    *stream = new Stream{current, {}, false};
     world.streams.push_back(*stream);
     return SUCCESS;
 }

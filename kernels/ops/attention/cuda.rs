@@ -120,7 +120,7 @@ impl<'a> Operands<'a> {
     fn behind_bounds(&self) -> usize {
         match self.bounds()[1] {
             Memory::Workspace { offset, bytes } => offset + bytes,
-            Memory::Input(_) | Memory::Output(_) => 0,
+            Memory::Input(_) | Memory::Output(_) | Memory::Rows { .. } => 0,
         }
     }
 

@@ -313,7 +313,7 @@ fn hold(spec: &AttentionSpec, rest: Vec<Array>, live: Option<usize>, trace: Trac
     let inputs = [vec![tame(1, &[n, packed_columns(spec)])], rest].concat();
     let seeds = [tame(2, &[n, spec.heads * spec.head_dim])];
     let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
-    Hold { trial, activations: 1, live, near: Near::Chained(20.0) }.run(trace);
+    Hold { trial, activations: 1, live, near: Near::Rounded(20.0, 20.0) }.run(trace);
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn a_gpu_agrees_on_cross_attention() {
     ];
     let seeds = [tame(3, &[n, 48])];
     let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
-    Hold { trial, activations: 2, live: None, near: Near::Chained(20.0) }
+    Hold { trial, activations: 2, live: None, near: Near::Rounded(20.0, 20.0) }
         .run(&|g, x| Ok(vec![cross_attention(g, x[0], x[1], [x[2], x[3]], kv_length, spec)?]));
 }
 

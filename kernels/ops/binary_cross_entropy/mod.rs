@@ -10,7 +10,9 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_float, expect_i32, operands};
@@ -18,6 +20,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -31,6 +34,7 @@ pub struct BinaryCrossEntropy;
 const GRADIENT: GradientOp = GradientOp {
     outputs: |(), of| vec![of[0].clone().with_live(of[0].live.or(of[1].live))],
     flops: |(), io| 20.0 * io.inputs[0].elements() as f64,
+    cuda: |(), io| cuda::gradient(io),
     ..GradientOp::new("binary_cross_entropy_gradient", (), |run, ()| cpu::gradient(run))
 };
 
@@ -76,6 +80,10 @@ impl Op for BinaryCrossEntropy {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 20.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

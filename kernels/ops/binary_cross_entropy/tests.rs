@@ -1,5 +1,6 @@
 //! `binary_cross_entropy` against f64: odd sizes, ignored and dead elements, large logits.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::binary_cross_entropy::{binary_cross_entropy, oracle};
 use crate::testing::{Array, Trial, assert_close, gradients, noise, numeric_gradient, wide};
@@ -65,5 +66,18 @@ fn dead_elements_and_no_elements_at_all() {
         let dx = got[0].floats();
         assert_eq!(dx[..live as usize], [-0.5, 0.5][..live as usize]);
         assert!(dx[live as usize..].iter().all(|x| x.is_nan()));
+    }
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, live) in [(1, None), (17, None), (300, Some(270))] {
+        let logits: Vec<f32> = noise(n as u64, n).iter().map(|x| x * 5.0).collect();
+        let labels = (0..n).map(|i| (i * 7 % 3) as i32 - i32::from(n > 1)).collect();
+        let inputs =
+            [Array::f32(&[n], logits), Array::i32(&[n], labels), Array::f32(&[], vec![0.25])];
+        let seeds = [Array::f32(&[], vec![3.0])];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        Hold { trial, activations: 1, live, near: Near::Bits }.run(&trace);
     }
 }

@@ -10,9 +10,11 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
-use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
+use crate::ops::loss::{apply_loss, expect_scalar, gradient_of_rows, loss_specs, of_rows};
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -31,6 +33,7 @@ pub struct CrossEntropy;
 const GRADIENT: GradientOp = GradientOp {
     outputs: |(), of| vec![of[0].clone().with_live(of[0].live.or(of[1].live))],
     flops: |(), io| 6.0 * io.inputs[0].elements() as f64,
+    cuda: |(), io| gradient_of_rows(io, "cross_entropy", &[]),
     ..GradientOp::new("cross_entropy_gradient", (), |run, ()| cpu::gradient(run))
 };
 
@@ -80,6 +83,10 @@ impl Op for CrossEntropy {
 
     fn workspace(&self, io: &Io) -> usize {
         io.inputs[0].leading() * size_of::<f64>()
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        of_rows(io, "cross_entropy", &[])
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

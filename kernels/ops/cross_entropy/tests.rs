@@ -1,6 +1,7 @@
 //! `cross_entropy` against f64: odd sizes, ignored rows, minus infinity, dead rows.
 
 use crate::dtype::DType;
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::cross_entropy::{cross_entropy, oracle};
 use crate::testing::{Array, Trial, assert_close, noise, numeric_gradient, wide};
@@ -89,4 +90,30 @@ fn dead_rows_are_neither_read_nor_written() {
         assert_eq!(dx[..2 * live as usize], [0.5, -0.5][..2 * live as usize]);
         assert!(dx[2 * live as usize..].iter().all(|x| x.is_nan()));
     }
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, v, live) in [(1, 1, None), (9, 33, None), (21, 300, Some(13))] {
+        let logits: Vec<f32> = noise(v as u64, n * v).iter().map(|x| x * 4.0).collect();
+        let labels = (0..n).map(|i| if i % 4 == 2 { -1 } else { (i * 5 % v) as i32 }).collect();
+        let inputs =
+            [Array::f32(&[n, v], logits), Array::i32(&[n], labels), Array::f32(&[], vec![0.5])];
+        let seeds = [Array::f32(&[], vec![3.0])];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        Hold { trial, activations: 1, live, near: Near::Sums(1e2) }.run(&trace);
+    }
+}
+
+#[test]
+fn a_gpu_forbids_classes_and_reads_no_ignored_row() {
+    let inf = f32::NEG_INFINITY;
+    let inputs = [
+        Array::f32(&[2, 3], vec![1.0, inf, 1.0, f32::NAN, 0.0, 0.0]),
+        Array::i32(&[2], vec![2, -1]),
+        Array::f32(&[], vec![1.0]),
+    ];
+    let seeds = [Array::f32(&[], vec![1.0])];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+    Hold { trial, activations: 1, live: None, near: Near::Sums(1.0) }.run(&trace);
 }

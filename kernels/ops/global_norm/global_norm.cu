@@ -38,15 +38,7 @@ struct Flags { u64 at[64]; };
 /// `known`: `updates` were made before; else the decision before this one says how many.
 KERNEL(decide, 256, const f64* gathered, const i32* order, u64 blocks, f64 clip_norm, u32 known,
        u64 updates, Decision* decision, u32 ranks, const Flags flags) {
-    SHARED(some, f64[256]);
-    f64 sum = 0.0;
-    for (u64 first = 0; first < blocks; first += 256) {
-        u64 count = blocks - first < 256 ? blocks - first : 256;
-        if (threadIdx.x < count) some[threadIdx.x] = gathered[order[first + threadIdx.x]];
-        __syncthreads();
-        for (u64 i = 0; threadIdx.x == 0 && i < count; i++) sum += some[i];
-        __syncthreads();
-    }
+    f64 sum = sum_in_order(blocks, [&](u64 i) { return gathered[order[i]]; });
     if (threadIdx.x) return;
     Decision before = *decision, now;
     now.norm = sqrt(sum);

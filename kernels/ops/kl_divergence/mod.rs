@@ -10,9 +10,11 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::{Argument, Launches};
 use crate::ops::gradient_op::GradientOp;
-use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
+use crate::ops::loss::{apply_loss, expect_scalar, gradient_of_rows, loss_specs, of_rows};
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -74,6 +76,9 @@ impl Op for KlDivergence {
         let rule = GradientOp {
             outputs: |_, of| vec![of[0].clone().with_live(of[0].live.or(of[1].live))],
             flops: |_, io| 12.0 * io.inputs[0].elements() as f64,
+            cuda: |&temperature, io| {
+                gradient_of_rows(io, "kl_divergence", &[Argument::F32(temperature)])
+            },
             ..GradientOp::new("kl_divergence_gradient", self.temperature, |run, &temperature| {
                 cpu::gradient(run, temperature);
             })
@@ -87,6 +92,10 @@ impl Op for KlDivergence {
 
     fn workspace(&self, io: &Io) -> usize {
         io.inputs[0].leading() * size_of::<f64>()
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        of_rows(io, "kl_divergence", &[Argument::F32(self.temperature)])
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `kl_divergence` against f64: odd sizes, temperatures, forbidden classes, dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::kl_divergence::{kl_divergence, oracle};
 use crate::testing::{Array, Trial, assert_close, forward, noise, numeric_gradient, wide};
@@ -52,5 +53,25 @@ fn equal_distributions_are_no_apart_and_a_missing_class_is_infinitely_far() {
         ];
         let got = forward(&inputs, &|g, x| Ok(vec![kl_divergence(g, x[0], x[1], 1.0, x[2])?.0]));
         assert_close(got.unwrap()[0].floats(), &[expected], 1e-7, 0.0, "loss");
+    }
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, v, live, temperature) in [(1, 1, None, 1.0), (9, 33, Some(5), 0.5), (3, 300, None, 2.0)]
+    {
+        let mut teacher = noise(2, n * v);
+        teacher[0] = if v > 1 { f32::NEG_INFINITY } else { 0.0 };
+        let inputs = [
+            Array::f32(&[n, v], noise(1, n * v)),
+            Array::f32(&[n, v], teacher),
+            Array::f32(&[], vec![0.5]),
+        ];
+        let seeds = [Array::f32(&[], vec![3.0])];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        Hold { trial, activations: 2, live, near: Near::Sums(2e3) }.run(&|g, x| {
+            let (loss, sum) = kl_divergence(g, x[0], x[1], temperature, x[2])?;
+            Ok(vec![loss, sum])
+        });
     }
 }

@@ -3,7 +3,8 @@
 
 use crate::dtype::DType;
 use crate::launch::{
-    Argument, Epilogue, Extent, Factor, Grid, Kernel, Launch, Launches, Matmul, Memory, element,
+    Accumulate, Argument, Epilogue, Extent, Factor, Grid, Kernel, Launch, Launches, Matmul, Memory,
+    element,
 };
 use crate::ops::Io;
 use crate::ops::activation::Activation;
@@ -30,7 +31,7 @@ pub(super) fn input_gradient(io: &Io) -> Option<Launches> {
     element(io.inputs.iter())?;
     let [k, n] = [io.inputs[1].leading(), io.inputs[1].columns()];
     let product = product(io, Extent::rows(io, Memory::Input(0)), n, k.into());
-    Some(one(Matmul { accumulate: Some(0), ..product }))
+    Some(one(Matmul { accumulate: Accumulate::As(0), ..product }))
 }
 
 /// `dw = dyᵀ x`: a contraction over rows, which may be live.
@@ -39,7 +40,7 @@ pub(super) fn weight_gradient(io: &Io) -> Option<Launches> {
     let [m, n] = [io.inputs[0].columns(), io.inputs[1].columns()];
     let product = product(io, m.into(), n, Extent::rows(io, Memory::Input(0)));
     let a = Factor { transposed: true, ..product.a };
-    Some(one(Matmul { a, accumulate: Some(0), ..product }))
+    Some(one(Matmul { a, accumulate: Accumulate::As(0), ..product }))
 }
 
 /// Of the first two inputs into the first output.
@@ -58,7 +59,7 @@ fn product(io: &Io, m: Extent, n: usize, k: Extent) -> Matmul {
         b: factor(1),
         c: Memory::Output(0),
         c_dtype: io.outputs[0].dtype,
-        accumulate: None,
+        accumulate: Accumulate::Never,
         epilogue: Epilogue::None,
     }
 }
@@ -106,6 +107,8 @@ pub(crate) fn kernel(product: &Matmul) -> Option<Kernel> {
     let pointer = |memory: Option<Memory>| memory.map_or(Argument::Null, Argument::Pointer);
     let live = |extent: &Extent| extent.live.map_or(Argument::Null, Argument::Live);
     let size = |size: usize| Argument::U32(size as u32);
+    // Of m and k at most one is live.
+    let first = m.live.or(k.live).map_or(0, Memory::first_row);
     let blocks = [m.capacity, *n].map(|size| size.div_ceil(side).max(1) as u32);
     Some(Kernel {
         module: "linear",
@@ -124,8 +127,13 @@ pub(crate) fn kernel(product: &Matmul) -> Option<Kernel> {
             size(*n),
             live(k),
             size(k.capacity),
+            size(first),
             Argument::U32(function),
-            accumulate.map_or(Argument::U32(0), Argument::Accumulate),
+            match *accumulate {
+                Accumulate::Never => Argument::U32(0),
+                Accumulate::Always => Argument::U32(1),
+                Accumulate::As(output) => Argument::Accumulate(output),
+            },
         ],
         table: Vec::new(),
     })

@@ -1,6 +1,6 @@
 // Matrix products: c [m, n] (+)= a [m, k] b [k, n], each factor stored as it is or transposed, sums in
-// f32 in one order whatever the grid. `m` or `k` may be the live rows of an operand; what lies
-// beyond is neither read nor written.
+// f32 in one order whatever the grid. `m` or `k` may be the live rows of an operand, from row `first`
+// of it on; what lies beyond is neither read nor written.
 //
 // bf16: tiles in a ring of shared memory that cp.async fills, ldmatrix, mma.sync. Rows whose starts
 // are no multiples of 16 bytes are copied element by element. f32: fmaf, in order of k.
@@ -206,10 +206,11 @@ __device__ __forceinline__ void multiply_f32(const Product<f32, f32>& p) {
 
 #define PARAMETERS(T, OUT)                                                                         \
     const T *a, const T *b, OUT *c, const T *bias, OUT *keeps, const i32 *m_live, u32 m, u32 n,    \
-        const i32 *k_live, u32 k, u32 function, u32 adds
+        const i32 *k_live, u32 k, u32 first, u32 function, u32 adds
 #define PRODUCT(T, OUT)                                                                            \
     Product<T, OUT> {                                                                              \
-        a, b, bias, c, keeps, live_rows(m_live, m), n, live_rows(k_live, k), function, adds != 0   \
+        a, b, bias, c, keeps, live_rows(m_live, first, m), n, live_rows(k_live, first, k),         \
+            function, adds != 0                                                                    \
     }
 
 // By how the factors lie: n as they are, t transposed.

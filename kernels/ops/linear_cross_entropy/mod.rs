@@ -23,7 +23,9 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_float, expect_i32, matrix};
@@ -31,6 +33,9 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
+#[cfg(test)]
+mod gpu_tests;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -248,6 +253,7 @@ impl Op for LinearCrossEntropy {
             },
             workspace: |(op, _), io| op.chunk_bytes(io),
             stored: &[0, 1],
+            cuda: cuda::gradient,
             ..GradientOp::new("linear_cross_entropy_gradient", (op, wanted), cpu::gradient)
         };
         backward.give_all(&targets, rule, &inputs)
@@ -271,6 +277,10 @@ impl Op for LinearCrossEntropy {
 
     fn reads_stored(&self, i: usize) -> bool {
         i < 2
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -16,7 +16,7 @@ const SCALE: f32 = 0.25;
 
 type Traced = Result<Vec<Tensor>>;
 
-fn every_option() -> [LossOptions; 4] {
+pub(super) fn every_option() -> [LossOptions; 4] {
     let plain = LossOptions::default();
     [
         plain,
@@ -30,7 +30,7 @@ fn labels(n: usize, v: usize) -> Vec<i32> {
     (0..n).map(|i| if i % 4 == 2 { -1 } else { (i * 5 % v) as i32 }).collect()
 }
 
-fn inputs([n, d, v]: [usize; 3]) -> Vec<Array> {
+pub(super) fn inputs([n, d, v]: [usize; 3]) -> Vec<Array> {
     vec![
         Array::f32(&[n, d], noise(1, n * d)),
         Array::f32(&[v, d], noise(2, v * d)),
@@ -40,7 +40,9 @@ fn inputs([n, d, v]: [usize; 3]) -> Vec<Array> {
     ]
 }
 
-fn trace(options: LossOptions) -> impl Fn(&mut Graph<'_>, &[Tensor]) -> Result<Vec<Tensor>> {
+pub(super) fn trace(
+    options: LossOptions,
+) -> impl Fn(&mut Graph<'_>, &[Tensor]) -> Result<Vec<Tensor>> {
     move |g, x| {
         let loss = linear_cross_entropy(g, x[0], x[1], Some(x[2]), x[3], x[4], options)?;
         Ok(vec![loss.loss, loss.loss_sum, loss.targets])

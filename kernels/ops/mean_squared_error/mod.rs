@@ -7,9 +7,11 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
-use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
+use crate::ops::loss::{apply_loss, expect_scalar, gradient_of_rows, loss_specs, of_rows};
 use crate::ops::shapes::{Shapes, expect_float, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
@@ -29,6 +31,7 @@ pub struct MeanSquaredError;
 const GRADIENT: GradientOp = GradientOp {
     outputs: |(), of| vec![of[0].clone().with_live(of[0].live.or(of[1].live))],
     flops: |(), io| 2.0 * io.inputs[0].elements() as f64,
+    cuda: |(), io| gradient_of_rows(io, "mean_squared_error", &[]),
     ..GradientOp::new("mean_squared_error_gradient", (), |run, ()| cpu::gradient(run))
 };
 
@@ -82,6 +85,10 @@ impl Op for MeanSquaredError {
 
     fn workspace(&self, io: &Io) -> usize {
         io.inputs[0].leading() * size_of::<f64>()
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        of_rows(io, "mean_squared_error", &[])
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `mean_squared_error` against f64: shapes of any rank, dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::mean_squared_error::{mean_squared_error, oracle};
 use crate::testing::{Array, Trial, assert_close, noise, numeric_gradient, wide};
@@ -43,5 +44,23 @@ fn loss_and_gradients_match_the_oracle_and_dead_rows_stay() {
         let exact = x[0].iter().zip(&x[1]).map(|(a, b)| 3.0 * (a - b));
         let expected: Vec<f64> = exact.collect();
         assert_close(&got.gradients[0].floats()[..used], &expected, 1e-6, 1e-6, "da");
+    }
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (shape, live) in [(&[1, 1][..], None), (&[9, 3, 5], Some(4)), (&[20, 101], None)] {
+        let elements = shape.iter().product();
+        let inputs = [
+            Array::f32(shape, noise(1, elements)),
+            Array::f32(shape, noise(2, elements)),
+            Array::f32(&[], vec![0.5]),
+        ];
+        let seeds = [Array::f32(&[], vec![3.0])];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        Hold { trial, activations: 2, live, near: Near::Sums(2e3) }.run(&|g, x| {
+            let (loss, sum) = mean_squared_error(g, x[0], x[1], x[2])?;
+            Ok(vec![loss, sum])
+        });
     }
 }

@@ -134,7 +134,8 @@ impl Run {
         let is_since = |key: &str, value: Option<&String>| {
             since.as_ref().is_some_and(|since| value.is_some() && since.get(key) == value)
         };
-        let is_key = |key: &&String| key.contains('.') || *key == "tracks";
+        // Facts are named in words.
+        let is_key = |key: &&String| !key.contains(' ') && (key.contains('.') || *key == "tracks");
         for key in now.keys().chain(was.keys().filter(is_key)) {
             let (value, was) = (now.get(key), was.get(key).or(assumed.get(key)));
             if !holds.key(key) || value == was || is_since(key, value) {

@@ -243,12 +243,11 @@ impl<'w> Life<'w> {
             telemetry: to_telemetry.clone(),
             end: end_port,
         };
-        let (mut models, mut loaders) = (Vec::new(), Vec::new());
+        let (mut models, mut loaders, depth) = (Vec::new(), Vec::new(), world.schedule.depth);
         let tree = LaneTree::new(workload.batch().lanes, ranks).expect("ranks fit");
         for rank in 0..ranks {
             let told = (&to_supervisor, &to_evaluator, &abandon);
-            let of_all = (&handles[..], world.schedule.depth);
-            let (seat, model) = seat(&workload, (&tree, rank), of_all, told, &mut ports);
+            let (seat, model) = seat(&workload, (&tree, rank), (&handles, depth), told, &mut ports);
             loaders.push(seat);
             models.push(model);
         }

@@ -334,27 +334,7 @@ impl Supervisor {
             }
         };
         self.agenda.pop_front();
-        if self.given.is_empty() {
-            self.work_began = self.clock.seconds();
-        }
-        match work {
-            Work::Step { step, attempt } => self.given.push(step, attempt),
-            _ => self.current = Some(work),
-        }
-        self.show(match work {
-            _ if self.interrupted || self.stopping.is_some() => RunState::Draining,
-            Work::Evaluate { .. } => RunState::Evaluating,
-            _ => RunState::Training,
-        });
-        self.tell_ranks(&message);
-    }
-
-    /// Whether the next piece of work may be given while steps go on: another step, unless somebody
-    /// waits for the state between them. What else there is depends on how they went.
-    fn may_follow(&self) -> bool {
-        let next = self.agenda.front();
-        let is_step = next.is_some_and(|(_, work)| matches!(work, Work::Step { .. }));
-        is_step && self.given.has_room() && !self.asked_to_save
+        self.give(work, &message);
     }
 
     /// Whether the run ends with a state that is not on disk. A state of step 0 is made again from

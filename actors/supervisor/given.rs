@@ -6,7 +6,10 @@
 
 use std::collections::VecDeque;
 
-use crate::rank::StepOutcome;
+use crate::rank::{RankMessage, StepOutcome};
+use crate::schedule::Work;
+use crate::supervisor::Supervisor;
+use crate::telemetry::status::RunState;
 
 /// In the order in which they were given.
 #[derive(Debug)]
@@ -87,5 +90,32 @@ impl Given {
     /// What is in flight was given in vain.
     pub(super) fn void(&mut self) {
         self.steps.iter_mut().for_each(|of| of.void = true);
+    }
+}
+
+impl Supervisor {
+    /// Tells ranks to begin a piece of work.
+    pub(super) fn give(&mut self, work: Work, message: &RankMessage) {
+        if self.given.is_empty() {
+            self.work_began = self.clock.seconds();
+        }
+        match work {
+            Work::Step { step, attempt } => self.given.push(step, attempt),
+            _ => self.current = Some(work),
+        }
+        self.show(match work {
+            _ if self.interrupted || self.stopping.is_some() => RunState::Draining,
+            Work::Evaluate { .. } => RunState::Evaluating,
+            _ => RunState::Training,
+        });
+        self.tell_ranks(message);
+    }
+
+    /// Whether the next piece of work may be given while steps go on: another step, unless somebody
+    /// waits for the state between them. What else there is depends on how they went.
+    pub(super) fn may_follow(&self) -> bool {
+        let next = self.agenda.front();
+        let is_step = next.is_some_and(|(_, work)| matches!(work, Work::Step { .. }));
+        is_step && self.given.has_room() && !self.asked_to_save
     }
 }

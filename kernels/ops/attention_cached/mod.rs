@@ -8,9 +8,10 @@
 //! 0..=`positions[n]` of its sequence, within the window. A negative position sees nothing and
 //! gives 0; one of P or more, or a sequence that is not there, gives NaN.
 //!
-//! Forward only. Sums are cut as in `attention`, so that decoding gives the bits of causal
-//! attention over the whole sequence. Segments play no part: a cache holds one document. Dead rows
-//! are neither read nor written.
+//! Forward only. On the CPU sums are cut as in `attention`, so that decoding gives the bits of
+//! causal attention over the whole sequence; on a GPU each row's sums have an order of their own.
+//! Segments play no part: a cache holds one document. Rows of one append have places of their own.
+//! Dead rows are neither read nor written.
 
 use crate::cpu::CpuRun;
 use crate::error::Result;

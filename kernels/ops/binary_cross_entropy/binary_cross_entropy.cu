@@ -33,9 +33,11 @@ template <class T> __device__ __forceinline__ f64 term(const T* logits, const i3
            const f32* scale, const f32* dloss, T* dx, const i32* live, u32 capacity, u32 each,     \
            u32 adds) {                                                                             \
         f32 factor = *scale * *dloss;                                                              \
+        u32 rows = live_rows(live, capacity);                                                      \
         map_flat(block_rows(live, capacity, each), 1, {logits}, {dx}, adds,                        \
                  [=](const f32(&in)[1], f32(&out)[1], u64 element) {                               \
-                     i32 label = labels[element];                                                  \
+                     /* A pack may end behind the last element. */                                 \
+                     i32 label = element < rows ? labels[element] : -1;                            \
                      out[0] = label < 0 ? 0.0f : factor * (sigmoid(in[0]) - (f32)label);           \
                  });                                                                               \
     }

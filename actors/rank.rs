@@ -241,7 +241,7 @@ impl Rank {
 
     /// Gives the device a snapshot to copy out.
     fn snapshot(&mut self, slot: usize) -> Result<(), Fault> {
-        let Self { engine, crew, slots, .. } = self;
+        let Self { engine, crew, slots, pulse, .. } = self;
         let memory = &engine.memory;
         let plan = StepPlan::snapshot(&*engine.workload, memory.ranks, memory.rank, memory.zero);
         let plan = plan.map_err(|e| Fault::ours(engine.name(), e))?;
@@ -249,10 +249,19 @@ impl Rank {
         let note =
             |event| engine.device.record(event, Stream::CopyOut).map_err(|e| engine.fault(e));
         note(from)?;
-        plan.entries.iter().try_for_each(|entry| crew.save(engine, entry, &slots[slot]))?;
+        for entry in &plan.entries {
+            // A slot in a file takes each piece at the disk's pace.
+            beat(pulse, Activity::Saving);
+            crew.save(engine, entry, &slots[slot])?;
+        }
         note(to)?;
         self.saving = true;
         Ok(())
+    }
+
+    /// Waits for the device: copies may be under way of memory that goes with the steps in flight.
+    pub fn leave(&self) {
+        let _said_already = self.engine.device.finish();
     }
 
     /// Whether a snapshot is being copied out.
@@ -300,7 +309,9 @@ impl Rank {
             let time = device.elapsed(from, to).map_err(|e| self.engine.fault(e))?;
             self.saving = false;
             self.supervisor.tell(RankReply::Snapped { ms: time.as_secs_f64() * 1e3 });
-            beat(&self.pulse, Activity::Idle);
+            // Who idles is never suspected of a hang.
+            let steps = !self.flying.is_empty();
+            beat(&self.pulse, if steps { Activity::Computing } else { Activity::Idle });
         }
         Ok(())
     }
@@ -371,8 +382,7 @@ impl Actor for Rank {
     fn apply(&mut self, message: RankMessage) -> Result<Flow, Fault> {
         let flow = self.act(message);
         if flow.is_err() {
-            // Copies may be under way of memory that goes with the steps in flight.
-            let _said_already = self.engine.device.finish();
+            self.leave();
         }
         flow
     }

@@ -437,8 +437,15 @@ fn start_ranks(
     arenas.iter().map(|taken| taken.recv().map_err(no_memory)).collect()
 }
 
-/// A rank's thread: messages one at a time until it is told to stop.
+/// A rank's thread. Whatever ends it, its device is done before its memory goes.
 fn run_rank(mut rank: Rank, inbox: &Receiver<RankMessage>, ring: &Ring) -> Result<(), Fault> {
+    let end = serve_rank(&mut rank, inbox, ring);
+    rank.leave();
+    end
+}
+
+/// Messages one at a time until a rank is told to stop.
+fn serve_rank(rank: &mut Rank, inbox: &Receiver<RankMessage>, ring: &Ring) -> Result<(), Fault> {
     loop {
         let patience = if rank.is_watching() { rank::LOOK_EVERY } else { Duration::MAX };
         match inbox.recv_timeout(patience) {

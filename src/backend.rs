@@ -27,6 +27,11 @@ pub struct Chosen {
     pub note: Option<String>,
 }
 
+/// Why GPUs are not taken unless they are asked for: to be lifted when kernels were held against
+/// the CPU's on one.
+const UNPROVEN: &str =
+    "its kernels are proven in emulation only; run.device = \"cuda\" trains on it";
+
 /// The first GPU's compute capability at least: kernels are written for 8.0 and up.
 const OLDEST: [u32; 2] = [8, 0];
 
@@ -39,8 +44,7 @@ impl Chosen {
         Self { backend, target: Target::Cpu, note: None }
     }
 
-    /// `run.device`, as this machine has it: `"auto"` takes GPUs if there are enough of them and
-    /// every op has a form for them.
+    /// `run.device`, as this machine has it: what keeps `"auto"` from GPUs that are there is said.
     ///
     /// # Errors
     /// [`Failure::user`] where `"cuda"` is not possible.
@@ -73,7 +77,7 @@ impl Chosen {
                     Err(why) => Some(why),
                     Ok(_) => refuse(config, gpus.target).err().map(|failure| failure.what),
                 };
-                let Some(why) = refused else { return Ok(gpus) };
+                let why = refused.unwrap_or_else(|| UNPROVEN.to_owned());
                 let note = format!("trained on the CPU, although there is a GPU: {why}");
                 Ok(Self { note: Some(note), ..Self::cpu(config) })
             }

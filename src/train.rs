@@ -370,8 +370,9 @@ pub(crate) const DATA_FACT: &str = "the prepared data";
 /// The name of the digest of its tokenizer.
 pub(crate) const TOKENIZER_FACT: &str = "the tokenizer";
 
-/// The name of a bucket's size in a manifest: it decides in which order squares are added up.
-const BUCKET_FACT: &str = "the elements of a bucket (run.bucket)";
+/// The name of a bucket's size in a manifest, as `run.bucket` has it: it decides in which order
+/// squares are added up.
+const BUCKET_FACT: &str = "the size of buckets (run.bucket)";
 
 /// What a resume must find again to go on bit for bit.
 fn facts(
@@ -387,10 +388,11 @@ fn facts(
     let digest = run_data::digest_of(tokenizer);
     fact(TOKENIZER_FACT, digest.clone());
     let granularity = config.run.granularity(experiment.variables());
-    fact(BUCKET_FACT, granularity.bucket.to_string());
+    let size = |elements: usize| octet_actors::units::size((elements * size_of::<f32>()) as u64);
+    fact(BUCKET_FACT, size(granularity.bucket));
     let mut assumed = Config::assumed();
     // What all buckets had before it could be set.
-    assumed.insert(BUCKET_FACT.to_string(), BUCKET_ELEMENTS.to_string());
+    assumed.insert(BUCKET_FACT.to_string(), size(BUCKET_ELEMENTS));
     // Where only the data's identity tells, it tells that too.
     assumed.insert(TOKENIZER_FACT.to_string(), digest);
     let config_digest = config.digest();

@@ -14,7 +14,8 @@ use crate::ops::Stream;
 #[cfg(test)]
 mod tests;
 
-/// For about so many pieces of work one stream is slower than all others: for a while, or for steps.
+/// For about so many pieces of work one stream is slower than all others: for a while, or for
+/// steps.
 const SLOW_FOR: [u64; 3] = [32, 256, 4096];
 
 /// Work that waits for its turn.

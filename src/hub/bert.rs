@@ -37,9 +37,16 @@ pub(super) const BERT: Family = Family {
     }),
 };
 
-/// Buffers, and the second name of a parameter.
-pub(super) const COMPUTED: [&str; 3] =
-    [".position_ids", ".embeddings.token_type_ids", "cls.predictions.decoder.bias"];
+/// Buffers, the second name of a parameter, and what folders of a class without pairs hold besides.
+pub(super) const COMPUTED: [&str; 7] = [
+    ".position_ids",
+    ".embeddings.token_type_ids",
+    "cls.predictions.decoder.bias",
+    "cls.seq_relationship.weight",
+    "cls.seq_relationship.bias",
+    "bert.pooler.dense.weight",
+    "bert.pooler.dense.bias",
+];
 
 /// The modules of a class with everything.
 const PAIRS: [Line; 16] = [

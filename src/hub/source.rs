@@ -125,6 +125,14 @@ fn of_hugging_face(path: &Path, keys: &Keys<'_>) -> Result<Found, Failure> {
             false => Some(format!("{}{name}", family.prefix)),
         });
     }
+    // What old folders call the two parameters of a layer norm.
+    let end = |name: &str, old: &str, new: &str| {
+        Some(format!("{}LayerNorm.{new}", name.strip_suffix(old)?.strip_suffix("LayerNorm.")?))
+    };
+    tensors.rename(|name| {
+        let renamed = end(name, "gamma", "weight").or_else(|| end(name, "beta", "bias"));
+        Some(renamed.unwrap_or_else(|| name.to_owned()))
+    });
     let (tokenizer, more) = tokenizer(path)?;
     notes.extend(more);
     let tokens =

@@ -15,18 +15,18 @@ use crate::objectives::masked::{BEGIN, END, MASK};
 /// # Errors
 /// Bad input: the tokenizer's file cannot be extended.
 pub(super) fn json(config: &Config, tokenizer: &Tokenizer) -> Result<Vec<u8>, Failure> {
-    let (json, added) = (tokenizer.hugging_face_json(), config.added_tokens(tokenizer));
-    if added.is_empty() {
-        return Ok(json);
+    let (mut json, added) = (tokenizer.hugging_face_json(), config.added_tokens(tokenizer));
+    if !added.is_empty() {
+        let refused = |what: String| Failure::user(format!("the run's tokenizer: {what}"));
+        let added: Vec<String> = added.into_iter().map(str::to_owned).collect();
+        json = extend(&json, tokenizer.vocabulary(), &added).map_err(refused)?;
     }
-    let refused = |what: String| Failure::user(format!("the run's tokenizer: {what}"));
-    let added: Vec<String> = added.into_iter().map(str::to_owned).collect();
-    let json = extend(&json, tokenizer.vocabulary(), &added).map_err(refused)?;
     let mut whole: Value = serde_json::from_slice(&json).map_err(Failure::ours)?;
-    if config.special_tokens().contains(&BEGIN) {
+    if whole["post_processor"].is_null() && config.special_tokens().contains(&BEGIN) {
         whole["post_processor"] = template(&whole);
+        json = serde_json::to_vec_pretty(&whole).map_err(Failure::ours)?;
     }
-    serde_json::to_vec_pretty(&whole).map_err(Failure::ours)
+    Ok(json)
 }
 
 /// `[CLS] first [SEP] second [SEP]`, the second text of the second type.

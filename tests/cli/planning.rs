@@ -17,9 +17,8 @@ fn a_plan_says_where_memory_and_time_go() {
     }
     let json = place.json(&["plan", "tiny.toml", "--json", "--target", "h100"]);
     assert_eq!((json["target"].as_str(), json["fits"].as_bool()), (Some("h100"), Some(true)));
-    // What stands between the plan and a run there, by op.
-    let missing = &json["without_kernels"];
-    assert!(missing["attention"].as_u64() > Some(0) && missing["linear"].is_null(), "{missing}");
+    // Nothing stands between the plan and a run there.
+    assert_eq!(json["without_kernels"], serde_json::json!({}));
     let parts = json["arena"].as_array().unwrap().iter();
     let sum: u64 = parts.map(|part| part["bytes"].as_u64().unwrap().next_multiple_of(256)).sum();
     assert_eq!(json["arena_bytes"].as_u64(), Some(sum));
@@ -164,7 +163,7 @@ fn every_command_has_help_with_an_example() {
 }
 
 #[test]
-fn ops_that_no_gpu_runs_yet_are_refused_by_name() {
+fn a_gpu_that_nobody_asked_for_is_left_alone_with_a_note() {
     let Some(machine) = Pretended::new("cli::planning", "") else { return };
     let place = Place::new();
     let octet = |arguments: &[&str]| {
@@ -175,21 +174,6 @@ fn ops_that_no_gpu_runs_yet_are_refused_by_name() {
         let [out, err] = [output.stdout, output.stderr].map(|b| String::from_utf8(b).unwrap());
         (output.status.code(), out, err)
     };
-    let plan = place.json(&["plan", "tiny.toml", "--target", "h200", "--json"]);
-    let missing: Vec<&String> = plan["without_kernels"].as_object().unwrap().keys().collect();
-    assert!(missing.len() > 1, "{missing:?}: take a model whose ops are not all there yet");
-    let cuda = ["--set", "run.device=cuda"];
-    let (code, _, said) = octet(&[&["plan", "tiny.toml", "--target", "h200"], &cuda[..]].concat());
-    assert_eq!(code, Some(2), "{said}");
-    let expected = "--set run.device=cuda: run.device: expected \"cpu\", since there is no GPU \
-                    form yet of ";
-    assert!(said.contains(expected), "{said}");
-    assert!(missing.iter().all(|op| said.contains(op.as_str())), "{missing:?}: {said}");
-    // A run of it on a driver of NVIDIA's is refused likewise; a stand-in computes everything.
-    let config = octet::config::Config::load(&place.path("tiny.toml"), &[]).unwrap();
-    let target = octet_kernels::graph::Target::H200;
-    let said = octet::backend::refuse(&config, target).unwrap_err().what;
-    assert!(missing.iter().all(|op| said.contains(op.as_str())), "{missing:?}: {said}");
     // Nobody has asked for the GPU: the run goes on without, and says why.
     let (code, out, err) = octet(&["train", "tiny.toml", "--set", "run.steps=2"]);
     let said = out + &err;

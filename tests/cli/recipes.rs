@@ -26,11 +26,15 @@ fn every_recipe_takes_two_steps() {
     let sample = [place.read("text.txt")];
     let made = Tokenizer::train_bpe(300, &sample, None, &mut || Ok(())).unwrap();
     made.save(&place.path("tokenizer")).unwrap();
+    // Pairs are made of texts of several documents.
+    let document = serde_json::json!({ "text": sample[0] });
+    fs::write(place.path("pairs.jsonl"), format!("{document}\n").repeat(20)).unwrap();
     let recipes = recipes();
     assert!(recipes.len() > 10, "{recipes:?}");
     for (name, file) in recipes {
         let config = Config::load(&file, &[]).unwrap();
         let text = match config.data.sources.is_empty() {
+            true if config.special_tokens().len() > 1 => "data.text=pairs.jsonl",
             true => "data.text=text.txt",
             false => "data.sources=[{name=\"new\", text=\"text.txt\"}]",
         };

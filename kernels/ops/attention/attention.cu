@@ -446,7 +446,8 @@ __device__ __forceinline__ void forward(char* memory, const Operands<T>& in, T* 
             now = quad_max(now);
             // As long as nothing is seen all exponentials are 0.
             f32 from = now == negative_infinity() ? 0.0f : now * unit;
-            f32 rescale = exp2_fast(fmaf(most[i], unit, -from)), sum = 0.0f;
+            // Exactly 1 where the largest score is the one of before.
+            f32 rescale = now == most[i] ? 1.0f : exp2_fast(fmaf(most[i], unit, -from)), sum = 0.0f;
             most[i] = now;
 #pragma unroll
             for (u32 j = 0; j < KEYS / 8; j++) {

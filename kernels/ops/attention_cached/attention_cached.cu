@@ -61,7 +61,8 @@ __device__ void attend(const T* q, const T* keys, const T* values, T* out, u32 p
         }
         f32 now = warp_max(score > most ? score : most);
         f32 p = exp2_fast(fmaf(score, unit, -now * unit));
-        f32 rescale = exp2_fast(fmaf(most, unit, -now * unit));
+        // Exactly 1 where the largest score is the one of before.
+        f32 rescale = now == most ? 1.0f : exp2_fast(fmaf(most, unit, -now * unit));
         most = now, total = fmaf(total, rescale, p);
 #pragma unroll
         for (u32 k = 0; k < PACK; k++) sums[k] *= rescale;

@@ -80,7 +80,8 @@ fn published() -> Vec<(Value, usize)> {
     ]
 }
 
-/// bert-base-uncased and electra-small-discriminator.
+/// Of the sizes of bert-base-uncased, with everything it was pretrained with, and of
+/// electra-small-discriminator.
 fn encoders() -> Vec<(Value, usize)> {
     vec![
         (

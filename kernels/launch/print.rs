@@ -13,8 +13,8 @@ use crate::ops::{Io, linear};
 use crate::shape::Spec;
 
 impl Program {
-    /// Ops of a program for a GPU that do not say yet what they ask of it, or ask for a product that
-    /// nothing runs, by name, and how many nodes of each. Nothing for a CPU.
+    /// Ops of a program for a GPU that do not say yet what they ask of it, or ask for a product
+    /// that nothing runs, by name, and how many nodes of each. Nothing for a CPU.
     pub fn without_launches(&self) -> BTreeMap<&'static str, usize> {
         let mut missing = BTreeMap::new();
         let run = |launch: &Launch| match launch {

@@ -78,8 +78,8 @@ impl Memory {
         self.ring_bytes + self.outcome_bytes + self.snapshot_bytes
     }
 
-    /// As many slots as there are to be, and no more than a host has room for that has so many bytes
-    /// left.
+    /// As many slots as there are to be, and no more than a host has room for that has so many
+    /// bytes left.
     pub(crate) fn slots_within(&self, slot_bytes: usize, available: Option<u64>) -> usize {
         auto(slot_bytes, self.beside, available).min(self.snapshots)
     }

@@ -180,7 +180,8 @@ fn a_gpu_that_nobody_asked_for_is_left_alone_with_a_note() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("trained on the CPU, although there is a GPU: "), "{said}");
     // As many ranks as there are GPUs.
-    let (code, _, said) = octet(&["train", "tiny.toml", "--set", "run.ranks=2", cuda[0], cuda[1]]);
+    let (code, _, said) =
+        octet(&["train", "tiny.toml", "--set", "run.ranks=2", "--set", "run.device=cuda"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("run.ranks = 2 needs a GPU each, and the driver shows 1"), "{said}");
     let (_, said, _) = octet(&["doctor"]);

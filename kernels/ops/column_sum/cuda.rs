@@ -40,8 +40,8 @@ pub(crate) fn over_rows(
     Launches { workspace_bytes, ..Launches::new(list) }
 }
 
-/// Sums over `rows` rows of so many `f32` that lie in the scratch, by way of `sums`; `to` says where
-/// they go and whether they are added.
+/// Sums over `rows` rows of so many `f32` that lie in the scratch, by way of `sums`; `to` says
+/// where they go and whether they are added.
 pub(crate) fn of_scratch(
     from: Memory,
     sums: Memory,

@@ -424,17 +424,20 @@ fn start_ranks(
         let (workload, inbox) = (setup.workload.clone(), mail.rank_inbox.clone());
         let (took, taken) = bounded(1);
         host.spawn_thread(name, seats.faults.clone(), move |ring| {
-            let fault = |e| Fault::of_device(name, e);
-            let (device, communicator) = open().map_err(fault)?;
-            let engine = Engine::new(workload, memory, device).map_err(fault)?;
+            let started = open().and_then(|(device, communicator)| {
+                Ok((Engine::new(workload, memory, device)?, communicator))
+            });
+            let started = started.map_err(|e| Fault::of_device(name, e));
+            let bytes = started.as_ref().map(|(engine, _)| engine.arena_bytes());
             // Nobody listens any more if the start failed elsewhere.
-            let _start_failed = took.send(engine.arena_bytes());
+            let _start_failed = took.send(bytes.map_err(Clone::clone));
+            let (engine, communicator) = started?;
             run_rank(Rank::new(engine, communicator, ends)?, &inbox, ring)
         })?;
         arenas.push(taken);
     }
     let no_memory = |_| Fault::world(ActorName::Supervisor, "a rank did not get its memory");
-    arenas.iter().map(|taken| taken.recv().map_err(no_memory)).collect()
+    arenas.iter().map(|taken| taken.recv().map_err(no_memory)?).collect()
 }
 
 /// A rank's thread. Whatever ends it, its device is done before its memory goes.

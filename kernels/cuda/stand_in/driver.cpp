@@ -171,6 +171,12 @@ struct World {
         return true;
     }
 
+    bool has_failed() const {
+        for (auto* stream : streams)
+            if (stream->device->sticky) return true;
+        return false;
+    }
+
     // Whether a range lies in memory that some device has given.
     bool is_given(Address at, size_t bytes) const {
         for (auto& device : devices) {
@@ -323,7 +329,8 @@ API cuMemFree_v2(Address address) {
     world.wait(lock, [=] { return device->sticky || world.is_empty(device); });
     current->used -= found->second;
     current->memory.erase(found);
-    free(reinterpret_cast<void*>(address));
+    // Peers of a device that has failed may still copy from it: there is no fault of memory then.
+    if (!world.has_failed()) free(reinterpret_cast<void*>(address));
     return SUCCESS;
 }
 API cuMemHostAlloc(void** address, size_t bytes, unsigned) {

@@ -1,6 +1,7 @@
 //! What the loss head asks of a GPU, chunk by chunk of rows: the product that makes logits, a
-//! kernel over their rows, and the products that gradients are. Logits are `f32`; their gradients are
-//! stored as the operands are, so that products run on tensor cores, but a bias sums them in `f32`.
+//! kernel over their rows, and the products that gradients are. Logits are `f32`; their gradients
+//! are stored as the operands are, so that products run on tensor cores, but a bias sums them in
+//! `f32`.
 
 use std::ops::Range;
 

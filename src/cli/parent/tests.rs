@@ -21,7 +21,7 @@ fn the_same_failure_at_the_same_step_is_not_tried_a_third_time() {
     // Another failure, a run that came further, an engine that was killed in between: chance.
     for (first, second) in [
         (word(7, "a"), word(7, "b")),
-        (word(7, "a"), word(10, "a")),
+        (word(7, "a"), word(11, "a")),
         (None, None),
         (word(7, "a"), None),
     ] {

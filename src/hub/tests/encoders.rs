@@ -9,12 +9,16 @@ use octet_kernels::ops::linear::linear;
 use octet_kernels::ops::slice_columns::slice_columns;
 
 use super::super::families::family_of;
-use super::{parameters_of, scratch};
+use super::super::special;
+use super::{parameters_of, scratch, tokenizers};
+use crate::config::Config;
+use crate::data::Tokenizer;
 use crate::failure::USER;
 use crate::hub::{Import, Imported, import};
 use crate::models::testing::{Bench, Field};
 use crate::models::{Extras, ModelSize, Scope, Sight, TokenBatch};
-use crate::objectives::Ability;
+use crate::objectives::masked::{BEGIN, END, MASK};
+use crate::objectives::{Ability, ObjectiveConfig};
 
 /// How a tower that judges is trained further: with a generator beside it.
 const RECIPE: &str = "\
@@ -118,4 +122,38 @@ fn a_tower_that_judges_needs_a_recipe_with_its_generator() {
     assert_eq!(failure.code, USER);
     assert!(failure.what.contains("--config"), "{failure}");
     assert!(!run.exists());
+}
+
+#[test]
+fn tokenizers_put_pairs_together_as_training_does() {
+    let objective = ObjectiveConfig::teaching(Ability::Pairs).unwrap();
+    let config = Config { objective, ..Config::default() };
+    for (name, tokenizer) in tokenizers::all() {
+        let json = special::json(&config, &tokenizer).unwrap();
+        let read = Tokenizer::from_json(Path::new(name), json.clone(), None).unwrap();
+        let id = |token: &str| read.id_of(token).unwrap_or_else(|| panic!("{name}: {token}"));
+        // The tokenizer's own, or behind its tokens in the order in which inputs count them.
+        let mut next = tokenizer.vocabulary() as u32;
+        for token in [MASK, BEGIN, END] {
+            let number = tokenizer.id_of(token).unwrap_or(next);
+            next += u32::from(tokenizer.id_of(token).is_none());
+            assert_eq!(id(token), number, "{name}: {token}");
+        }
+        let [first, second] = [0, 3].map(|text| {
+            let mut tokens = Vec::new();
+            tokenizer.encode(tokenizers::TEXTS[text], &mut tokens).unwrap();
+            tokens
+        });
+        let library = ::tokenizers::Tokenizer::from_bytes(&json).unwrap();
+        let pair = (tokenizers::TEXTS[0], tokenizers::TEXTS[3]);
+        let found = library.encode(pair, true).unwrap();
+        let ends = [id(END)];
+        let whole = [&[id(BEGIN)], &first[..], &ends, &second, &ends].concat();
+        assert_eq!(found.get_ids(), whole, "{name}");
+        let types = [vec![0; first.len() + 2], vec![1; second.len() + 1]].concat();
+        assert_eq!(found.get_type_ids(), types, "{name}");
+        // What comes out goes in again as it is.
+        assert!(config.added_tokens(&read).is_empty(), "{name}");
+        assert!(special::json(&config, &read).unwrap() == json, "{name}");
+    }
 }

@@ -64,7 +64,7 @@ fn word_piece() -> Value {
     })
 }
 
-fn all() -> Vec<(&'static str, Tokenizer)> {
+pub(super) fn all() -> Vec<(&'static str, Tokenizer)> {
     let sample: Vec<String> = TEXTS.iter().map(|text| text.repeat(3)).collect();
     let place = scratch();
     let path = place.path().join("own.tiktoken");

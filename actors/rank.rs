@@ -159,6 +159,8 @@ pub struct RankEnds {
     pub data: DataPath,
     /// Steps that may be with the device at once.
     pub depth: usize,
+    /// How long it waits for a batch.
+    pub patience: Duration,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Hears of everything that is done.
@@ -185,6 +187,7 @@ pub struct Rank {
     pulse: Option<Pulse>,
     plans: Vec<(Arc<StepShape>, Arc<StepPlan>)>,
     depth: usize,
+    patience: Duration,
     /// Steps that the device has and that have not said how they went.
     flying: VecDeque<(Ready, Given)>,
     /// Of the last step.
@@ -207,7 +210,8 @@ impl Rank {
         ends: RankEnds,
     ) -> Result<Self, Fault> {
         let crew = Crew::new(&engine, communicator)?;
-        let RankEnds { slots, data, depth, clock, supervisor, evaluator, agreement, pulse } = ends;
+        let RankEnds { slots, data, depth, patience, clock, .. } = ends;
+        let RankEnds { supervisor, evaluator, agreement, pulse, .. } = ends;
         assert!((1..=DEPTH_MAX).contains(&depth), "{depth} steps at once");
         let shape = SlotShape::new(&*engine.workload, &engine.memory.tree, engine.memory.rank);
         for _ in 0..SLOTS {
@@ -232,6 +236,7 @@ impl Rank {
             pulse,
             plans: Vec::new(),
             depth,
+            patience,
             flying: VecDeque::with_capacity(depth),
             round: 0,
             saving: false,

@@ -415,6 +415,7 @@ fn start_ranks(
             slots: setup.handles(),
             data: DataPath { full, free: free_in },
             depth: setup.schedule.depth,
+            patience: deadlines::peers(setup),
             clock: setup.clock.clone(),
             supervisor: seats.supervisor.port().map(move |m| SupervisorMessage::Rank(rank, m)),
             evaluator: seats.evaluator.port(),

@@ -117,6 +117,16 @@ fn files_and_lines_have_their_limits() {
             }
         }
     });
+    let mut of_gpus = Vec::new();
+    for extension in ["cu", "cuh", "cpp", "h"] {
+        collect(&root().join("kernels"), extension, &mut of_gpus);
+    }
+    assert!(of_gpus.len() > 40, "only {} files: the walk is broken", of_gpus.len());
+    let lines = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count();
+    let long = of_gpus.iter().filter(|path| lines(path) > FILE_LINES_MAX);
+    forbid(
+        long.map(|path| format!("{}: more than {FILE_LINES_MAX} lines", path.display())).collect(),
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::crew::StepInput;
 use crate::fault::{ActorName, Fault};
 use crate::loader::BatchSlot;
 use crate::outcome::ROUNDS;
-use crate::rank::{PEER_TIMEOUT, Rank, RankReply, RunScalars, StepOutcome, beat, seconds};
+use crate::rank::{Rank, RankReply, RunScalars, StepOutcome, beat, seconds};
 use crate::rank_memory::{METRIC_BYTES, scalars};
 use crate::step_plan::{Keep, StepPlan, Work};
 use crate::watchdog::Activity;
@@ -212,8 +212,11 @@ impl Rank {
     pub(super) fn batch(&self, ticket: u64) -> Result<BatchSlot, Fault> {
         beat(&self.pulse, Activity::WaitingFor(ActorName::Loader(self.engine.memory.rank)));
         loop {
-            let slot = self.data.full.recv_timeout(PEER_TIMEOUT).map_err(|e| match e {
-                RecvTimeoutError::Timeout => Fault::world(self.name(), "no batch in 15 minutes"),
+            let slot = self.data.full.recv_timeout(self.patience).map_err(|e| match e {
+                RecvTimeoutError::Timeout => {
+                    let seconds = self.patience.as_secs();
+                    Fault::world(self.name(), format!("no batch in {seconds} s"))
+                }
                 RecvTimeoutError::Disconnected => Fault::world(self.name(), "the loader is gone"),
             })?;
             if slot.ticket == ticket {

@@ -15,7 +15,9 @@ use crate::engine::Engine;
 use crate::fault::Fault;
 use crate::loader::{BatchSlot, Loader, LoaderMessage, Order};
 use crate::outside::SystemClock;
-use crate::rank::{DataPath, Rank, RankEnds, RankMessage, RankReply, StepNumbers, StepOutcome};
+use crate::rank::{
+    DataPath, PEER_TIMEOUT, Rank, RankEnds, RankMessage, RankReply, StepNumbers, StepOutcome,
+};
 use crate::rank_memory::{RankMemory, Zero};
 use crate::snapshot::{Region, Slot};
 
@@ -72,6 +74,7 @@ impl Stand {
             slots: slots.to_vec(),
             data: DataPath { full, free: free_in },
             depth,
+            patience: PEER_TIMEOUT,
             clock: Arc::new(SystemClock::new()),
             supervisor: Port::new(move |reply| replies_in.send(reply).map_err(|_| Closed)),
             evaluator: Port::new(|_| Ok(())),

@@ -27,16 +27,17 @@ pub struct RunConfig {
     pub seed: u64,
     /// Devices, or simulated devices on the CPU. At most `batch.lanes`. At least 1.
     pub ranks: usize,
-    /// `"auto"` takes CUDA where there is a GPU, else the CPU.
+    /// `"cuda"` takes a GPU for every rank; `"auto"` the CPU, with a word if there are GPUs, until
+    /// one has run the kernels.
     pub device: Device,
     /// The same bits for any number of ranks. `false`, which will allow the fastest routes, is
     /// refused until there are any.
     pub deterministic: bool,
     /// ZeRO stage: 0 keeps the optimizer state on every rank, 1 shards it.
     pub zero: u8,
-    /// Gradients of a bucket, which ranks sum and update at once: at most so many bytes of them, in
-    /// fp32. By default 16 MiB for models below 2^30 parameters, and 64 MiB above.
-    /// From "256 KiB" to "2 GiB".
+    /// Gradients of a bucket, which ranks sum and update at once: so many bytes of them in fp32,
+    /// rounded up to a multiple of 256 KiB. By default 16 MiB for models below 2^30 parameters, and
+    /// 64 MiB above. From "256 KiB" to "2 GiB".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bucket: Option<Bytes>,
     /// Threads of a rank on the CPU; by default the cores shared among the ranks. From 1 to 1024.
@@ -303,7 +304,7 @@ impl SampleConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// Steps between two records of the fingerprint of every bucket, by which `octet diff` tells
-    /// where two runs part; 0 for checkpoints only, which always have one.
+    /// where two runs part; 0 for checkpoints of the schedule only, which always have one.
     pub fingerprints: u64,
 }
 

@@ -38,14 +38,18 @@ fn loss_and_gradient_match_the_oracle() {
     }
 }
 
-#[test]
-fn forbidden_classes_have_no_gradient_and_ignored_rows_are_not_read() {
-    let inf = f32::NEG_INFINITY;
-    let inputs = [
-        Array::f32(&[2, 3], vec![1.0, inf, 1.0, f32::NAN, 0.0, 0.0]),
+/// A row with a class that is forbidden, and one that is ignored.
+fn forbidden_and_ignored() -> [Array; 3] {
+    [
+        Array::f32(&[2, 3], vec![1.0, f32::NEG_INFINITY, 1.0, f32::NAN, 0.0, 0.0]),
         Array::i32(&[2], vec![2, -1]),
         Array::f32(&[], vec![1.0]),
-    ];
+    ]
+}
+
+#[test]
+fn forbidden_classes_have_no_gradient_and_ignored_rows_are_not_read() {
+    let inputs = forbidden_and_ignored();
     let seeds = [Array::f32(&[], vec![1.0])];
     let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
     let got = trial.run(&trace).unwrap();
@@ -107,12 +111,7 @@ fn a_gpu_agrees() {
 
 #[test]
 fn a_gpu_forbids_classes_and_reads_no_ignored_row() {
-    let inf = f32::NEG_INFINITY;
-    let inputs = [
-        Array::f32(&[2, 3], vec![1.0, inf, 1.0, f32::NAN, 0.0, 0.0]),
-        Array::i32(&[2], vec![2, -1]),
-        Array::f32(&[], vec![1.0]),
-    ];
+    let inputs = forbidden_and_ignored();
     let seeds = [Array::f32(&[], vec![1.0])];
     let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
     Hold { trial, activations: 1, live: None, near: Near::Sums(1.0) }.run(&trace);

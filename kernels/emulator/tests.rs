@@ -12,9 +12,13 @@ use crate::emulator::{Schedule, available};
 use crate::error::Result;
 use crate::graph::{Graph, Target, Tensor};
 use crate::ops::attention::{AttentionSpec, Mask, attention};
+use crate::ops::combine::combine;
+use crate::ops::dispatch::dispatch;
 use crate::ops::embedding::embedding;
+use crate::ops::group_by_expert::group_by_expert;
 use crate::ops::linear::linear;
 use crate::ops::rms_norm::rms_norm;
+use crate::ops::route::{Route, Score, route};
 use crate::ops::swiglu::swiglu;
 use crate::testing::{Array, Outcome, Trial, noise};
 
@@ -33,6 +37,10 @@ enum In {
     Embedding,
     /// Rings of keys and of queries, tiles that are skipped, documents and a window.
     Attention,
+    /// Tokens with their experts: choices, a counting sort, copies and sums by its numbers.
+    Route,
+    Grouping,
+    Combine,
 }
 
 impl In {
@@ -43,6 +51,9 @@ impl In {
             Self::SwiGlu | Self::LiveSwiGlu => "swiglu",
             Self::Embedding => "embedding",
             Self::Attention => "attention",
+            Self::Route => "route",
+            Self::Grouping => "group_by_expert",
+            Self::Combine => "combine",
         }
     }
 }
@@ -68,7 +79,7 @@ const LEFT: &str = "    }\n    __syncwarp();\n}\n\n__device__ __forceinline__ f3
 const FOUND: &str = "        __syncthreads();\n    }\n}\n";
 
 /// The mistakes, by kind.
-const MISTAKES: [Planted; 33] = [
+const MISTAKES: [Planted; 41] = [
     // A ring.
     planted(
         In::Linear,
@@ -221,6 +232,30 @@ const MISTAKES: [Planted; 33] = [
     ),
     planted(In::Attention, "key + size <= seen;", "key <= seen;", "wrong result"),
     planted(In::Attention, "return a.high < b.low ||", "return a.high <= b.low ||", "wrong result"),
+    // Tokens and their experts.
+    planted(In::Route, "if (e % 32 == warp_team().rank) keys[e] = 0;", "", "race: "),
+    planted(In::Route, "taken[e] = 0;\n    __syncthreads();", "taken[e] = 0;", "of shared memory"),
+    planted(
+        In::Route,
+        "    __syncthreads();\n    for (u32 e = threadIdx.x; e < c.experts; e += blockDim.x) {\n",
+        "    for (u32 e = threadIdx.x; e < c.experts; e += blockDim.x) {\n",
+        "race: ",
+    ),
+    planted(
+        In::Grouping,
+        "        // All have read where the next row is.\n        __syncwarp();\n",
+        "",
+        "race: ",
+    ),
+    planted(In::Grouping, "__popc(same);\n        __syncwarp();\n", "__popc(same);\n", "race: "),
+    planted(In::Grouping, "bit < limit;", "bit * 2 < limit;", "race: "),
+    planted(
+        In::Grouping,
+        "other < part && part < parts;",
+        "other + 1 < part && part < parts;",
+        "race: ",
+    ),
+    planted(In::Combine, "if (row < 0) continue;", "", "out of bounds"),
 ];
 
 /// Two tiles of keys more than the ring has.
@@ -240,6 +275,9 @@ fn inputs(at: In) -> Vec<Array> {
         In::Linear => vec![float(1, [70, 200]), float(2, [72, 200])],
         In::RmsNorm => vec![float(1, [9, 70]), Array::f32(&[70], noise(2, 70))],
         In::SwiGlu | In::LiveSwiGlu => vec![float(1, [300, 80])],
+        In::Route | In::Grouping | In::Combine => {
+            vec![float(1, [500, 40]), float(2, [40, 40])]
+        }
         In::Embedding => {
             let tokens = (0..300).map(|i| i * i % 70).collect();
             vec![Array::i32(&[300], tokens), float(2, [70, 9])]
@@ -258,6 +296,7 @@ fn seeds(at: In) -> Vec<Array> {
         In::SwiGlu | In::LiveSwiGlu => &[300, 40],
         In::Embedding => &[300, 9],
         In::Attention => &[300, 32],
+        In::Route | In::Grouping | In::Combine => &[500, 40],
     };
     vec![Array::f32(shape, noise(3, shape[0] * shape[1]))]
 }
@@ -269,7 +308,18 @@ fn trace(at: In, g: &mut Graph<'_>, x: &[Tensor]) -> Result<Vec<Tensor>> {
         In::SwiGlu | In::LiveSwiGlu => swiglu(g, x[0])?,
         In::Embedding => embedding(g, x[0], x[1])?,
         In::Attention => attention(g, x[0], x[1], ATTENTION)?,
+        In::Route | In::Grouping | In::Combine => mixture(g, x[0], x[1])?,
     }])
+}
+
+/// Three of 40 experts for each token, some of which find no row.
+fn mixture(g: &mut Graph<'_>, x: Tensor, router: Tensor) -> Result<Tensor> {
+    let logits = linear(g, x, router, None)?;
+    let rule = Route { top_k: 3, score: Score::Softmax, normalize: true };
+    let (expert, weight, _) = route(g, logits, None, rule)?;
+    let grouping = group_by_expert(g, expert, 40, 1400)?;
+    let rows = dispatch(g, x, &grouping)?;
+    combine(g, rows, weight, &grouping)
 }
 
 /// What is said of kernels with this change, under any order.
@@ -314,7 +364,7 @@ fn nothing_is_found_in_what_is_right() {
         return;
     }
     let all = [In::Linear, In::RmsNorm, In::SwiGlu, In::LiveSwiGlu, In::Embedding, In::Attention];
-    for at in all {
+    for at in all.into_iter().chain([In::Route]) {
         assert_eq!(verdict(at, None), "nothing", "{at:?}");
     }
 }

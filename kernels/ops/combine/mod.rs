@@ -9,7 +9,9 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::group_by_expert::Grouping;
 use crate::ops::shapes::{Shapes, expect_float, expect_i32, matrix, operands};
@@ -17,6 +19,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -29,6 +32,7 @@ pub struct Combine;
 /// Adds a token's rows: the gradient of `dispatch`. `rows f[R, D], row_of i32[N, k] -> f[N, D]`.
 pub(crate) const SUM_ROWS: GradientOp = GradientOp {
     outputs: |(), of| vec![sum_spec(of[0], of[1])],
+    cuda: |(), io| cuda::sum(io),
     ..GradientOp::new("sum_rows", (), |run, ()| cpu::sum(run, None))
 };
 
@@ -39,6 +43,7 @@ const ROWS_GRADIENT: GradientOp = GradientOp {
         vec![Spec::new(&shape, of[0].dtype).with_live(of[1].live)]
     },
     flops: |(), io| io.outputs[0].elements() as f64,
+    cuda: |(), io| cuda::rows_gradient(io),
     ..GradientOp::new("combine_rows_gradient", (), |run, ()| cpu::rows_gradient(run))
 };
 
@@ -46,6 +51,7 @@ const ROWS_GRADIENT: GradientOp = GradientOp {
 const WEIGHT_GRADIENT: GradientOp = GradientOp {
     outputs: |(), of| vec![of[2].clone().with_dtype(DType::F32)],
     flops: |(), io| 2.0 * io.inputs[1].elements() as f64,
+    cuda: |(), io| cuda::weight_gradient(io),
     ..GradientOp::new("combine_weight_gradient", (), |run, ()| cpu::weight_gradient(run))
 };
 
@@ -97,6 +103,10 @@ impl Op for Combine {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 2.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

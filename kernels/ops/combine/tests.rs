@@ -1,7 +1,10 @@
 //! `combine` and its gradients against f64; a whole mixture of experts against one without
 //! grouping.
 
+use crate::dtype::DType;
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
+use crate::ops::cast::cast;
 use crate::ops::combine::{combine, oracle};
 use crate::ops::dispatch::dispatch;
 use crate::ops::group_by_expert::group_by_expert;
@@ -102,5 +105,42 @@ fn a_mixture_of_experts_equals_one_without_grouping() {
         }
         let alone = Trial { threads: 1, ..trial }.run(&trace).unwrap();
         assert_eq!(got.gradients[2], alone.gradients[2]);
+    }
+}
+
+#[test]
+fn a_gpu_has_the_same_bits_but_for_inner_products() {
+    for (n, k, d, capacity) in [(1, 1, 1, 1), (9, 4, 33, 36), (40, 3, 264, 120), (6, 2, 40, 7)] {
+        let expert: Vec<i32> = (0..n * k).map(|i| (i * 3 % 4) as i32).collect();
+        let (x, dy) = (noise(1, n * d), noise(3, n * d));
+        let inner = |(x, dy): (&[f32], &[f32])| -> f64 {
+            x.iter().zip(dy).map(|(x, dy)| f64::from((x * dy).abs())).sum()
+        };
+        let largest = x.chunks(d).zip(dy.chunks(d)).map(inner).fold(0.0, f64::max);
+        let inputs = [
+            Array::f32(&[n, d], x),
+            Array::f32(&[n, k], noise(2, n * k)),
+            Array::i32(&[n, k], expert),
+        ];
+        let seeds = [Array::f32(&[n, d], dy)];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        for (wide, trained, near) in [
+            (true, 0, Near::Bits),
+            (false, 0, Near::Bits),
+            (true, 1, Near::Sums(largest)),
+            (false, 1, Near::Sums(largest)),
+        ] {
+            let live = (k == 3).then_some(n - 1);
+            Hold { trial, activations: 2, live, near }.run(&|g, x| {
+                let live = g.spec(x[0]).live;
+                let expert = live.map_or(x[2], |live| g.with_live(x[2], live));
+                let grouping = group_by_expert(g, expert, 4, capacity)?;
+                let mut rows = dispatch(g, x[0], &grouping)?;
+                let mut weight = if wide { cast(g, x[1], DType::F32)? } else { x[1] };
+                let frozen = if trained == 0 { &mut weight } else { &mut rows };
+                *frozen = g.stop_gradient(*frozen);
+                Ok(vec![combine(g, rows, weight, &grouping)?])
+            });
+        }
     }
 }

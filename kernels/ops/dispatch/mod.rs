@@ -7,7 +7,9 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::combine::SUM_ROWS;
 use crate::ops::group_by_expert::Grouping;
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
@@ -15,6 +17,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +53,10 @@ impl Op for Dispatch {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 0.0, bytes: 2.0 * io.outputs[0].bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `dispatch` and its gradient, with pairs that found no row.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::dispatch::dispatch;
 use crate::ops::group_by_expert::group_by_expert;
@@ -34,5 +35,23 @@ fn tokens_are_copied_and_gradients_come_back() {
         }
         assert!(rows[live * d..].iter().all(|x| x.is_nan()));
         assert_eq!(got.gradients[0].floats(), dx);
+    }
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, k, d, capacity) in [(1, 1, 1, 1), (9, 4, 33, 36), (70, 3, 264, 210), (6, 2, 40, 7)] {
+        let expert: Vec<i32> = (0..n * k).map(|i| (i * 3 % 4) as i32).collect();
+        let inputs = [Array::f32(&[n, d], noise(1, n * d)), Array::i32(&[n, k], expert)];
+        let seeds = [Array::f32(&[capacity, d], noise(2, capacity * d))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        for live in [None, Some(n / 2)] {
+            Hold { trial, activations: 1, live, near: Near::Bits }.run(&|g, x| {
+                let live = g.spec(x[0]).live;
+                let expert = live.map_or(x[1], |live| g.with_live(x[1], live));
+                let grouping = group_by_expert(g, expert, 4, capacity)?;
+                Ok(vec![dispatch(g, x[0], &grouping)?])
+            });
+        }
     }
 }

@@ -14,13 +14,14 @@ pub(crate) fn extent(io: &Io, of: Memory) -> [Argument; 2] {
     [Argument::Live(of), Argument::U32(capacity as u32)]
 }
 
-pub(super) fn forward(io: &Io) -> Option<Launches> {
+/// The rows of input 0 that the numbers of input 1 name: `per` numbers in a row, each row.
+pub(crate) fn forward(io: &Io, per: usize) -> Option<Launches> {
     let dtype = words([io.inputs[0].dtype, io.outputs[0].dtype])?;
     let columns = io.inputs[0].elements_per_row();
     let function = format!("gather_rows_{dtype}");
     let kernel = Kernel::over_elements("gather_rows", function, Memory::Input(1), columns);
     let rest = kernel.rows(io).into_iter().chain([Argument::U32(columns as u32)]);
-    let rest = rest.chain(extent(io, Memory::Input(0)));
+    let rest = rest.chain(extent(io, Memory::Input(0))).chain([Argument::U32(per as u32)]);
     Some(Launches::new([kernel.with(pointers(2, 1).chain(rest))]))
 }
 

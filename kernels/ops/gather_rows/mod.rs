@@ -71,7 +71,7 @@ impl Op for GatherRows {
     }
 
     fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
-        cuda::forward(io)
+        cuda::forward(io, 1)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

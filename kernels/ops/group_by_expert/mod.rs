@@ -12,12 +12,15 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_i32, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -83,6 +86,10 @@ impl Op for GroupByExpert {
 
     fn workspace(&self, _io: &Io) -> usize {
         self.experts * size_of::<i32>()
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::sort(io, self)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `group_by_expert`: stable order, empty experts, overflow, dead tokens.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::group_by_expert::group_by_expert;
 use crate::testing::{Array, Outcome, Trial};
@@ -63,4 +64,29 @@ fn dead_tokens_do_not_count() {
     assert_eq!(got.outputs[2].ints(), [0, 0, 1]);
     let got = run(&[5, 5], 1, 2, 3, 0);
     assert_eq!(got.outputs[2].ints(), [0, 0, 0]);
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    // Several units for each part of an expert, and several parts; as many experts as there may be.
+    for (n, k, experts, capacity, live) in [
+        (1, 1, 1, 1, 1),
+        (7, 5, 5, 35, 7),
+        (700, 3, 600, 2100, 700),
+        (2000, 2, 300, 3000, 1999),
+        (1300, 1, 3, 1300, 1300),
+        (300, 2, 1024, 600, 0),
+    ] {
+        for one_takes_all in [false, true] {
+            let of_pair = |i| if one_takes_all { experts - 1 } else { i * i % experts };
+            let expert = (0..n * k).map(|i| of_pair(i) as i32).collect();
+            let inputs = [Array::i32(&[n, k], expert), Array::i32(&[], vec![live])];
+            let trial = Trial { inputs: &inputs, narrow: false, ..Trial::default() };
+            Hold { trial, activations: 0, live: None, near: Near::Bits }.run(&|g, x| {
+                let expert = g.with_live(x[0], x[1]);
+                let grouping = group_by_expert(g, expert, experts, capacity)?;
+                Ok(vec![grouping.row_of, grouping.pair_of, grouping.expert_start, grouping.count])
+            });
+        }
+    }
 }

@@ -80,13 +80,15 @@ pub(super) fn forward(run: &CpuRun<'_>, rule: &Route) {
     chosen.iter().for_each(|&e| counts[e as usize] += 1);
 }
 
-/// The positions of the largest keys, in falling order, the lower position first among equals.
+/// The positions of the largest keys, in falling order, the lower position first among equals, what
+/// is no number last.
 fn choose(keys: &[f32], chosen: &mut [i32]) {
     let mut taken = [false; EXPERTS_MAX];
     for slot in chosen {
         let mut best = None;
         for (e, &key) in keys.iter().enumerate().filter(|(e, _)| !taken[*e]) {
-            if best.is_none_or(|(_, largest)| key > largest) {
+            let larger = |of: f32| key > of || of.is_nan() && !key.is_nan();
+            if best.is_none_or(|(_, largest)| larger(largest)) {
                 best = Some((e, key));
             }
         }

@@ -2,10 +2,11 @@
 //! `logits f[N, E], bias f32[E]? -> expert i32[N, k], weight f32[N, k], counts i32[E]`.
 //!
 //! Scores are softmax or sigmoid of the logits. The k largest of score + bias are taken, in falling
-//! order, the lower expert first among equals; without a bias logits are compared instead, which is
-//! the same but exact. The bias only selects (Wang et al., "Auxiliary-loss-free load balancing",
-//! arXiv:2408.15664). A weight is the expert's score, divided by the sum of the k scores + 1e-20 if
-//! normalised. `counts` says how often each expert was taken in this micro-batch.
+//! order, the lower expert first among equals, what is no number last; without a bias logits are
+//! compared instead, which is the same but exact. The bias only selects (Wang et al.,
+//! "Auxiliary-loss-free load balancing", arXiv:2408.15664). A weight is the expert's score,
+//! divided by the sum of the k scores + 1e-20 if normalised. `counts` says how often each expert
+//! was taken in this micro-batch.
 //!
 //! Gradient of the logits through the weights alone; overwrites or accumulates. Nothing flows to
 //! the bias. Limits: at most [`EXPERTS_MAX`] experts, k of them distinct. Rows beyond the live
@@ -14,13 +15,16 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -97,6 +101,7 @@ impl Op for Route {
         // `logits f[N, E], expert i32[N, k], dweight f32[N, k] -> f[N, E]`.
         let rule = GradientOp {
             flops: |_, io| 6.0 * io.inputs[0].elements() as f64,
+            cuda: |rule, io| cuda::gradient(io, rule),
             ..GradientOp::new("route_gradient", *self, cpu::gradient)
         };
         backward.give(0, rule, &[logits, expert, dweight])
@@ -105,6 +110,10 @@ impl Op for Route {
     fn cost(&self, io: &Io) -> Cost {
         let compared = io.inputs[0].elements() * (4 + self.top_k);
         Cost { flops: compared as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io, self)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,6 +1,9 @@
 //! `route`: choice, ties, bias, weights and their gradient against f64, counts, dead rows.
 
+use crate::dtype::DType;
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
+use crate::ops::cast::cast;
 use crate::ops::route::{Route, Score, oracle, route};
 use crate::testing::{Array, Trial, assert_close, forward, noise, numeric_gradient, wide};
 
@@ -100,4 +103,48 @@ fn more_experts_than_there_are_is_refused() {
     let inputs = [Array::f32(&[1, 2], vec![0.0; 2])];
     let error = forward(&inputs, &|g, x| routed(g, x, rule(3, Score::Softmax, false))).unwrap_err();
     assert_eq!(error.to_string(), "route at : 3 of 2 experts, of which there may be 1024");
+}
+
+#[test]
+fn what_is_no_number_comes_last() {
+    let nan = f32::NAN;
+    let inputs = [Array::f32(&[2, 4], vec![nan, -1.0, f32::NEG_INFINITY, nan, nan, nan, nan, 0.0])];
+    let trial = Trial { inputs: &inputs, ..Trial::default() };
+    let trace = |g: &mut Graph<'_>, x: &[Tensor]| routed(g, x, rule(4, Score::Sigmoid, false));
+    let got = trial.run(&trace).unwrap();
+    assert_eq!(got.outputs[1].ints(), [1, 2, 0, 3, 3, 0, 1, 2]);
+    Hold { trial, activations: 1, live: None, near: Near::Bits }.run(&trace);
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for (n, experts, k) in [(1, 1, 1), (33, 8, 8), (40, 65, 6), (3, 1024, 40), (20, 32, 1)] {
+        for (score, normalize) in [
+            (Score::Softmax, false),
+            (Score::Softmax, true),
+            (Score::Sigmoid, false),
+            (Score::Sigmoid, true),
+        ] {
+            // Some experts are equal, some may not be taken.
+            let logit = |(i, x): (usize, f32)| match i % 7 {
+                3 => f32::NEG_INFINITY,
+                5 => 0.25,
+                _ => 2.0 * x,
+            };
+            let logits = noise(5, n * experts).into_iter().enumerate().map(logit).collect();
+            let bias = noise(7, experts);
+            let inputs = [Array::f32(&[n, experts], logits), Array::f32(&[experts], bias)];
+            let seeds = [Array::f32(&[n, k], noise(6, n * k))];
+            let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+            for (biased, live) in [(false, Some(n / 2)), (true, None)] {
+                Hold { trial, activations: 1, live, near: Near::Bits }.run(&|g, x| {
+                    let bias = biased.then(|| cast(g, x[1], DType::F32)).transpose()?;
+                    let rule = rule(k, score, normalize);
+                    let (expert, weight, counts) = route(g, x[0], bias, rule)?;
+                    let stored = cast(g, weight, g.spec(x[0]).dtype)?;
+                    Ok(vec![stored, weight, expert, counts])
+                });
+            }
+        }
+    }
 }

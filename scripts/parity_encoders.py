@@ -9,9 +9,11 @@ Names are Octet's. Beside what parity_reference.py says, with T = LENGTH places 
 
 Class 1 of Octet's verdict on pairs is "follows", class 0 of the published checkpoints': their rows
 are exchanged. ELECTRA's generator draws the likeliest token, so that both sides draw alike, and
-shares the tables of tokens and positions; all of a window is of the first type. Loss and gradients
-of one step are compared: from the second on AdamW's steps of full size make much of gradients that
-are zero but for rounding.
+shares the tables of tokens and positions; all of a window is of the first type.
+
+`pad_token_id` is None: transformers' own default is 0, and it makes that row of the embedding a
+`padding_idx`, which learns nothing where the token is read. Token 0 is a word here, first read in
+the second step, so with the default both sides part in the third.
 """
 
 import torch
@@ -31,7 +33,8 @@ def shape(width, heads):
         vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=LAYERS,
         num_attention_heads=heads, intermediate_size=4 * width, hidden_act="gelu",
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, layer_norm_eps=1e-5,
-        max_position_embeddings=LENGTH, type_vocab_size=2, attn_implementation="eager")
+        max_position_embeddings=LENGTH, type_vocab_size=2, pad_token_id=None,
+        attn_implementation="eager")
 
 
 def body(scope, embeddings, layers):
@@ -65,7 +68,7 @@ def inputs(step):
 
 
 class Bert(nn.Module):
-    case, steps = CASE, 1
+    case = CASE
 
     def __init__(self):
         super().__init__()
@@ -97,7 +100,7 @@ class Bert(nn.Module):
 
 
 class Electra(nn.Module):
-    case, steps = CASE, 1
+    case = CASE
 
     def __init__(self):
         super().__init__()

@@ -2,9 +2,10 @@
 """The numbers that Octet is held against, made by PyTorch and transformers and by nothing else.
 
 Builds tiny decoders from plain torch modules, and takes BERT and ELECTRA from transformers
-(parity_encoders.py), trains each for ten steps of AdamW (encoders for one), and writes one JSON file: the losses, norms and learning rates of the steps, and for the gradients of the first
-step and the changes of the parameters over all steps, per tensor, the norm, eight random
-projections and three elements (with --full all elements as well). `tests/parity` compares with it.
+(parity_encoders.py), trains each for ten steps of AdamW, and writes one JSON file: the losses, norms
+and learning rates of the steps, and for the gradients of the first step and the changes of the
+parameters over all steps, per tensor, the norm, eight random projections and three elements (with
+--full all elements as well). `tests/parity` compares with it.
 
 No weights and no data are stored; both sides compute them. With all arithmetic modulo 2^32:
 
@@ -226,8 +227,6 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    steps = STEPS
-
     def __init__(self, case):
         super().__init__()
         self.case = case
@@ -326,7 +325,7 @@ def trained(model, full):
         [dict(params=[p], factor=factor, weight_decay=decay) for p, factor, decay in treated],
         lr=LEARNING_RATE, **OPTIMIZER)
     result = dict(losses=[], norms=[], rates=[], gradients={}, changes={})
-    for step in range(model.steps):
+    for step in range(STEPS):
         for own in optimizer.param_groups:
             own["lr"] = own["factor"] * rate(step)
         optimizer.zero_grad(set_to_none=True)
@@ -341,7 +340,7 @@ def trained(model, full):
         result["losses"].append(float(f"{loss.item():.9g}"))
         result["norms"].append(float(f"{total.item():.9g}"))
         result["rates"].append(rate(step))
-    for name, change in changes(case, tensors) if model.steps == STEPS else ():
+    for name, change in changes(case, tensors):
         result["changes"][name] = described(name, change, full)
     return result
 

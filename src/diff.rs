@@ -16,12 +16,13 @@ use toml::{Table, Value};
 
 use crate::composition::Composition;
 use crate::config::Config;
+use crate::facts::DATA_FACT;
 use crate::failure::Failure;
 use crate::inspect::checkpoints;
 use crate::look::{Holds, Run};
 use crate::models::ModelSize;
 use crate::run_data::DataPlace;
-use crate::train::{DATA_FACT, FINGERPRINTS, LOG};
+use crate::train::{FINGERPRINTS, LOG};
 
 #[cfg(test)]
 mod tests;
@@ -112,7 +113,9 @@ pub struct KeyDifference {
 /// # Errors
 /// Bad input: one of them is no run, its configuration was edited, or a log cannot be read.
 pub fn diff(a: &Run, b: &Run) -> Result<Difference, Failure> {
-    [a, b].into_iter().try_for_each(|run| run.hold_against_newest(Holds::All))?;
+    for run in [a, b] {
+        run.hold_against_newest(Holds::All)?;
+    }
     let [(log_a, tasks_a), (log_b, tasks_b)] = [read(a)?, read(b)?];
     let logs = [log_a, log_b];
     let last = |log: &BTreeMap<u64, StepReport>| log.keys().next_back().copied().unwrap_or(0);

@@ -11,6 +11,7 @@
 //! | [`config`], [`schedule`] | one TOML file, checked; the learning rate |
 //! | [`optimizer`] | the numbers of an update, and groups of parameters with their own |
 //! | [`sampling`] | text from a model, token by token |
+//! | `facts` | what a run is beside its configuration, and what older builds made of it |
 //! | [`run_data`] | what a run folder keeps of its text |
 //! | [`look`] | a run that is there, evaluated or made to write, and not touched |
 //! | [`hub`] | folders of Hugging Face's libraries, out and in |
@@ -34,6 +35,7 @@ pub mod diff;
 pub mod doctor;
 pub mod events;
 pub mod experiment;
+mod facts;
 pub mod failure;
 pub mod hub;
 pub mod inspect;

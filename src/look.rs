@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crossbeam::channel::{Receiver, bounded, never};
-use octet_actors::checkpoint::{Contents, Manifest, Store, StoreSettings, load};
+use octet_actors::checkpoint::{Contents, Store, StoreSettings, load};
 use octet_actors::checkpointer::RunFacts;
 use octet_actors::contract::Workload;
 use octet_actors::outside::{Disk, LocalDisk};
@@ -27,14 +27,18 @@ use octet_kernels::graph::Layout;
 use crate::backend::Chosen;
 use crate::composition::Composition;
 use crate::config::Config;
-use crate::data::{Prepared, Watcher, prepare};
+use crate::data::{Counts, Prepared, Skipped, Watcher, prepare};
 use crate::experiment::Experiment;
 use crate::failure::Failure;
 use crate::models::{ModelSize, RecomputeConfig};
 use crate::run_data::{self, DataPlace, tokenizer_folder};
 use crate::sampling::{Crowd, Decoder, Listener, Next, Request, Sampler, read_prompt};
 use crate::text::Text;
-use crate::train::{Place, Saving, TOKENIZER_FACT, interrupted, open_store, setup};
+use crate::train::{Place, Saving, interrupted, open_store, setup};
+
+mod holds;
+
+pub use holds::Holds;
 
 /// Threads that read a checkpoint.
 const READERS: usize = 2;
@@ -44,24 +48,6 @@ const SEQUENCES_MAX: usize = 8;
 
 /// Most tasks of a run.
 const TASKS_MAX: usize = 256;
-
-/// Which keys of a configuration must be what a checkpoint says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
-    /// Those that decide what a model computes.
-    Computed,
-    /// All that decide the numbers of a run.
-    All,
-}
-
-impl Holds {
-    fn key(self, key: &str) -> bool {
-        let (section, _) = key.split_once('.').unwrap_or(("", ""));
-        let computes = matches!(section, "model" | "objective" | "data")
-            || matches!(key, "batch.sequence_length" | "tracks");
-        self == Self::All || computes
-    }
-}
 
 /// A run folder and its configuration.
 #[derive(Debug, Clone)]
@@ -104,64 +90,6 @@ impl Run {
         Ok(Self { folder: folder.to_owned(), config, other_data: set("data."), whole_text })
     }
 
-    /// As [`Self::hold`], against the newest checkpoint; without one there is nothing to hold
-    /// against.
-    ///
-    /// # Errors
-    /// As [`Self::hold`].
-    pub fn hold_against_newest(&self, holds: Holds) -> Result<(), Failure> {
-        let store = self.store();
-        let steps = store.steps().map_err(Failure::world)?;
-        let manifest = |step| Manifest::read(&LocalDisk, &store.folder(step)).ok();
-        let newest = steps.into_iter().rev().find_map(manifest);
-        newest.map_or(Ok(()), |newest| self.hold(&newest, holds))
-    }
-
-    /// What lies in the folder is what this checkpoint was written with, or what the run has gone
-    /// on with since: a file that somebody has edited is named, and not believed.
-    ///
-    /// # Errors
-    /// Bad input: the first difference, by file, line and key.
-    pub fn hold(&self, manifest: &Manifest, holds: Holds) -> Result<(), Failure> {
-        let (step, was) = (manifest.step, &manifest.identity);
-        // A state that was brought in from elsewhere says nothing of a configuration.
-        if was.is_empty() {
-            return Ok(());
-        }
-        let (config, origins) = Config::load_located(&self.folder.join("config.toml"), &[])?;
-        let (now, assumed) = (config.identity(), Config::assumed());
-        let since = run_data::identity(&self.folder);
-        let is_since = |key: &str, value: Option<&String>| {
-            since.as_ref().is_some_and(|since| value.is_some() && since.get(key) == value)
-        };
-        // Facts are named in words.
-        let is_key = |key: &&String| !key.contains(' ') && (key.contains('.') || *key == "tracks");
-        for key in now.keys().chain(was.keys().filter(is_key)) {
-            let (value, was) = (now.get(key), was.get(key).or(assumed.get(key)));
-            if !holds.key(key) || value == was || is_since(key, value) {
-                continue;
-            }
-            let [was, now] = [was, value].map(|value| value.map_or("absent", String::as_str));
-            return Err(origins.locate(Failure::user(format!(
-                "{key}: expected {was}, with which the checkpoint of step {step} was written, got \
-                 {now}; what a run is like does not change by its config.toml"
-            ))));
-        }
-        let folder = tokenizer_folder(&self.folder);
-        let Some(trained) = was.get(TOKENIZER_FACT).filter(|_| folder.is_dir()) else {
-            return Ok(());
-        };
-        let there = run_data::digest_of(&run_data::tokenizer(&self.folder)?);
-        match there == *trained || is_since(TOKENIZER_FACT, Some(&there)) {
-            true => Ok(()),
-            false => Err(Failure::user(format!(
-                "{}: expected the tokenizer with which the checkpoint of step {step} was written, \
-                 but a file in it was changed",
-                folder.display()
-            ))),
-        }
-    }
-
     /// Its checkpoints.
     pub fn store(&self) -> Store {
         let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
@@ -169,18 +97,15 @@ impl Run {
     }
 
     /// What writes so many texts at once.
-    pub(crate) fn writing(
-        &self,
-        sequences: usize,
-    ) -> Result<(Config, Experiment, Decoder), Failure> {
-        self.hold_against_newest(Holds::Computed)?;
+    pub(crate) fn writing(&self, sequences: usize) -> Result<(Look, Decoder), Failure> {
+        let notes = self.hold_against_newest(Holds::Computed)?;
         let mut config = self.looking()?;
         (config.sample.every, config.sample.sequences) = (1, sequences);
         let vocabulary = config.padded_vocabulary(&run_data::tokenizer(&self.folder)?);
         let experiment = Experiment::new(&config, vocabulary, None)?;
         let missing = || Failure::user("this run trains no model that goes on with a text");
         let decoder = experiment.decoder().ok_or_else(missing)?;
-        Ok((config, experiment, decoder))
+        Ok((Look { config, experiment, notes }, decoder))
     }
 
     /// The configuration for a look: one rank on the CPU, nothing served.
@@ -228,7 +153,7 @@ pub struct Looked {
 /// [`Failure`]: no good checkpoint, a prompt that cannot be read.
 pub fn generate(run: &Run, writing: Writing, listeners: Vec<Listener>) -> Result<Looked, Failure> {
     let sequences = writing.prompts.len().clamp(1, SEQUENCES_MAX);
-    let (config, experiment, decoder) = run.writing(sequences)?;
+    let (mut look, decoder) = run.writing(sequences)?;
     let tokenizer = Arc::new(run_data::tokenizer(&run.folder)?);
     let Writing { prompts, tokens, sampler, stop } = writing;
     let mut texts = VecDeque::with_capacity(prompts.len());
@@ -240,21 +165,17 @@ pub fn generate(run: &Run, writing: Writing, listeners: Vec<Listener>) -> Result
         texts.push_back(Box::new((request, listener)));
     }
     let texts = Mutex::new(Some(texts));
-    let experiment = experiment.with_talk(Box::new(move |step| {
+    look.experiment = look.experiment.with_talk(Box::new(move |step| {
         let mut texts = texts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()?;
         let source = Box::new(move |_| texts.pop_front().map_or(Next::End, Next::Text));
         Some(Box::new(Crowd::new(decoder, step, source)))
     }));
-    converse(run, &config, experiment)
+    converse(run, look)
 }
 
 /// Holds the conversation of an experiment with the newest good checkpoint.
-pub(crate) fn converse(
-    run: &Run,
-    config: &Config,
-    experiment: Experiment,
-) -> Result<Looked, Failure> {
-    look(run, config, experiment, |step| vec![Work::Drive { step }], never())
+pub(crate) fn converse(run: &Run, what: Look) -> Result<Looked, Failure> {
+    look(run, what, |step| vec![Work::Drive { step }], never())
 }
 
 /// Evaluates the newest good checkpoint on one held-out task, or on all.
@@ -266,7 +187,7 @@ pub fn evaluate(
     task: Option<&str>,
     interrupts: Receiver<()>,
 ) -> Result<Looked, Failure> {
-    run.hold_against_newest(Holds::Computed)?;
+    let mut notes = run.hold_against_newest(Holds::Computed)?;
     let mut config = run.looking()?;
     config.evaluate.every = 1;
     if config.data.validation_fraction == 0.0 && !run.whole_text {
@@ -278,6 +199,7 @@ pub fn evaluate(
             source.validation = std::mem::take(&mut source.train);
         }
     }
+    notes.extend(run.other_data.then(|| passed_over(&prepared)).flatten());
     let vocabulary = config.padded_vocabulary(&prepared.tokenizer);
     let text = Text::held_out_only(&config, prepared)?;
     let experiment = Experiment::new(&config, vocabulary, Some(text))?;
@@ -290,7 +212,14 @@ pub fn evaluate(
         return Err(Failure::user(format!("there is no task {task}; the run has: {known}")));
     }
     let works = |step| wanted.into_iter().map(|task| Work::Evaluate { task, step }).collect();
-    look(run, &config, experiment, works, interrupts)
+    look(run, Look { config, experiment, notes }, works, interrupts)
+}
+
+/// What was passed over of another text, if anything was: it is no part of what is measured.
+fn passed_over(prepared: &Prepared) -> Option<String> {
+    let mut counts = Counts::default();
+    prepared.sources.iter().for_each(|source| counts.add(&source.counts));
+    (counts.skipped != Skipped::default()).then(|| format!("data.text: {}", counts.skipped))
 }
 
 /// The run's prepared data where they lie, or made again; with `data.` keys set, other data with
@@ -360,18 +289,26 @@ pub fn parameters(run: &Run) -> Result<BTreeMap<String, Vec<f32>>, Failure> {
     Ok(values)
 }
 
+/// What a run is looked at with.
+pub(crate) struct Look {
+    config: Config,
+    pub(crate) experiment: Experiment,
+    /// What a person should know.
+    notes: Vec<String>,
+}
+
 /// Runs `works` on the newest good checkpoint.
 fn look(
     run_there: &Run,
-    config: &Config,
-    experiment: Experiment,
+    Look { config, experiment, mut notes }: Look,
     works: impl FnOnce(u64) -> Vec<Work>,
     interrupts: Receiver<()>,
 ) -> Result<Looked, Failure> {
     let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
     let layout = Arc::new(SnapshotLayout::of(&experiment));
     let slots = SnapshotSlots::create(layout.bytes())?;
-    let (step, mut notes) = newest_model(&*disk, &run_there.store(), &slots.slot(0, &layout))?;
+    let (step, damaged) = newest_model(&*disk, &run_there.store(), &slots.slot(0, &layout))?;
+    notes.extend(damaged);
     let scratch = Scratch::create()?;
     // Whatever were saved would go where nobody looks.
     let store = Store::new(disk.clone(), scratch.0.join("checkpoints"), StoreSettings::default());
@@ -400,8 +337,8 @@ fn look(
     let begin = Begin { state, first, restarted: None };
     let place = Place { folder: scratch.0.clone(), disk, web: None };
     let saving = Saving { store, slots, layout, facts: RunFacts::default() };
-    let backend = Chosen::cpu(config).backend;
-    let setup = setup((config, backend), Arc::new(experiment), place, saving, begin, observer)?;
+    let backend = Chosen::cpu(&config).backend;
+    let setup = setup((&config, backend), Arc::new(experiment), place, saving, begin, observer)?;
     let schedule = Schedule {
         steps: step,
         evaluate_every: 0,

@@ -3,16 +3,14 @@
 //! The same topology as for every look at a run: rank 0 holds one conversation with a [`Crowd`],
 //! whose texts come from the [`Desk`] that HTTP requests are brought to. Handlers never wait for
 //! the rank and the rank never for a client: a text waits in a queue with a limit, and what is
-//! written of it in a channel of its own.
+//! written of it in a channel of its own. What takes long, like the tokens of a long prompt, has
+//! threads beside the one that answers.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, TryRecvError, unbounded};
-
-use crate::experiment::Experiment;
 use crate::failure::Failure;
 use crate::look::{Run, converse};
 use crate::run_data;
@@ -23,10 +21,11 @@ mod api;
 mod chat;
 mod desk;
 mod http;
+mod queue;
 #[cfg(test)]
 mod tests;
 
-use desk::{Desk, Text};
+use desk::Desk;
 
 /// How often a server without work looks whether it is to end.
 const NOTICE: Duration = Duration::from_millis(100);
@@ -61,22 +60,20 @@ pub fn serve(
 ) -> Result<Vec<String>, Failure> {
     let listener = listen(&serving)?;
     let address = listener.local_addr().map_err(Failure::world)?;
-    let (config, experiment, decoder) = run.writing(serving.sequences)?;
+    let (mut look, decoder) = run.writing(serving.sequences)?;
     let tokenizer = Arc::new(run_data::tokenizer(&run.folder)?);
     let template = chat::Template::of(&run.folder, &tokenizer)?;
-    let (texts, waiting) = unbounded();
-    let desk = Desk::new(serving, (tokenizer, template), decoder.positions, texts, stop);
-    let desk = Arc::new(desk);
+    let desk = Arc::new(Desk::new(serving, (tokenizer, template), decoder.positions, stop));
     let server = http::Server::start(listener, desk.clone())?;
-    let source = Mutex::new(Some((source(waiting, desk.clone()), (desk, ready))));
-    let experiment: Experiment = experiment.with_talk(Box::new(move |step| {
+    let source = Mutex::new(Some((source(desk.clone()), (desk, ready))));
+    look.experiment = look.experiment.with_talk(Box::new(move |step| {
         let taken = source.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         let (source, (desk, ready)) = taken?;
         desk.begin();
         ready(address);
         Some(Box::new(Crowd::new(decoder, step, source)))
     }));
-    let looked = converse(run, &config, experiment);
+    let looked = converse(run, look);
     server.stop();
     looked.map(|looked| looked.notes)
 }
@@ -100,24 +97,32 @@ fn listen(serving: &Serving) -> Result<TcpListener, Failure> {
     Ok(listener)
 }
 
+/// Takes texts from a desk; without it, nobody does.
+struct Writer(Arc<Desk>);
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// Texts as they are brought; at the end those that were accepted.
-fn source(texts: Receiver<Text>, desk: Arc<Desk>) -> Source {
+fn source(desk: Arc<Desk>) -> Source {
+    let writer = Writer(desk);
     Box::new(move |waiting| {
+        let desk = &writer.0;
         if desk.is_over() {
             return Next::End;
         }
-        let nothing = || if desk.is_ending() { Next::End } else { Next::Nothing };
-        match waiting {
-            Waiting::Texts => match texts.try_recv() {
-                Ok(text) => Next::Text(text),
-                Err(TryRecvError::Empty) => nothing(),
-                Err(TryRecvError::Disconnected) => Next::End,
-            },
-            Waiting::Nobody => match texts.recv_timeout(NOTICE) {
-                Ok(text) => Next::Text(text),
-                Err(RecvTimeoutError::Timeout) => nothing(),
-                Err(RecvTimeoutError::Disconnected) => Next::End,
-            },
+        let ending = desk.is_ending();
+        let patience = match waiting {
+            Waiting::Texts => Duration::ZERO,
+            Waiting::Nobody => NOTICE,
+        };
+        match desk.take(patience) {
+            Some(text) => Next::Text(Box::new((text.request, text.listener))),
+            None if ending => Next::End,
+            None => Next::Nothing,
         }
     })
 }

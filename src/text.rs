@@ -176,7 +176,7 @@ impl Text {
     /// [`DataError`]: a shard that is gone or damaged, a split that is too short, or sources that
     /// end before the run does.
     pub fn open(config: &Config, prepared: Prepared) -> Result<Self, DataError> {
-        check_rows(config, &prepared.tokenizer)?;
+        check_tokens(config, &prepared.tokenizer)?;
         let open = |track: &TrackConfig| {
             let training = Training::open(config, track, &prepared)?;
             let training = Some(Which::Training(Arc::new(training)));
@@ -225,16 +225,11 @@ impl Text {
 
     fn new(config: &Config, prepared: Prepared, tracks: Vec<TrackText>) -> Self {
         let (tokenizer, tokens) = (&prepared.tokenizer, prepared.tokenizer.vocabulary());
-        let added = config.added_tokens(tokenizer);
-        let id = |name| {
-            let behind = || tokens + added.iter().take_while(|added| **added != name).count();
-            (name, tokenizer.id_of(name).map_or_else(|| behind() as i32, |id| id as i32))
-        };
         Self {
             tracks,
             tokens,
             token_bytes: tokenizer.token_bytes().into(),
-            special: config.special_tokens().into_iter().map(id).collect(),
+            special: config.special_ids(tokenizer).into(),
             seed: config.run.seed,
             sequence_length: config.batch.sequence_length,
             identity: prepared.identity,
@@ -304,11 +299,18 @@ impl Text {
 }
 
 /// Whether `model.vocabulary`, if it is given, is enough for a tokenizer's tokens and those of
-/// objectives.
+/// objectives, and whether no text can spell these.
 ///
 /// # Errors
 /// [`DataError::Config`].
-pub(crate) fn check_rows(config: &Config, tokenizer: &Tokenizer) -> Result<(), DataError> {
+pub(crate) fn check_tokens(config: &Config, tokenizer: &Tokenizer) -> Result<(), DataError> {
+    if let Some(name) = config.special_tokens().into_iter().find(|name| tokenizer.spells(name)) {
+        let problem = format!(
+            "expected one whose {name} is a special token, or that has none, got one whose {name} \
+             is a word"
+        );
+        return Err(DataError::Config { key: "data.tokenizer", problem });
+    }
     let (tokens, special) = (tokenizer.vocabulary(), config.added_tokens(tokenizer).len());
     let Some(rows) = config.model.vocabulary.filter(|&rows| rows < tokens + special) else {
         return Ok(());

@@ -27,18 +27,17 @@ use octet_actors::topology::deadlines::{self, slowest};
 use octet_actors::topology::{Begin, Finished, RunSetup, run};
 use octet_actors::web::{Web, WebSetup, listen};
 use octet_kernels::device::Backend;
-use octet_kernels::graph::layout::BUCKET_ELEMENTS;
 
 use crate::backend::Chosen;
 use crate::beginning::{Beginning, begun, go_on, save_first};
 use crate::config::{CheckpointConfig, Config};
-use crate::data::{DataError, Prepared, Progress, Tokenizer, prepare};
+use crate::data::{DataError, Prepared, Progress, prepare};
 use crate::events;
 use crate::experiment::Experiment;
+use crate::facts::facts;
 use crate::failure::Failure;
 use crate::hub;
 use crate::plan::{Room, vocabulary};
-use crate::provenance;
 use crate::run_data::{self, DataPlace};
 use crate::text::Text;
 
@@ -362,39 +361,4 @@ pub fn open_store(config: &Config, folder: &Path, disk: &Arc<dyn Disk>) -> Store
     let CheckpointConfig { keep: keep_last, keep_every, keep_best, .. } = config.checkpoint;
     let settings = StoreSettings { keep_last, keep_every, keep_best, ..StoreSettings::default() };
     Store::new(disk.clone(), folder, settings)
-}
-
-/// The name of the prepared data's identity in a manifest.
-pub(crate) const DATA_FACT: &str = "the prepared data";
-
-/// The name of the digest of its tokenizer.
-pub(crate) const TOKENIZER_FACT: &str = "the tokenizer";
-
-/// The name of a bucket's size in a manifest, as `run.bucket` has it: it decides in which order
-/// squares are added up.
-const BUCKET_FACT: &str = "the size of buckets (run.bucket)";
-
-/// What a resume must find again to go on bit for bit.
-fn facts(
-    config: &Config,
-    backend: Backend,
-    experiment: &Experiment,
-    tokenizer: &Tokenizer,
-) -> RunFacts {
-    let mut identity = config.identity();
-    let mut fact = |key: &str, value: String| identity.insert(key.to_string(), value);
-    fact(DATA_FACT, experiment.data_identity().to_string());
-    fact("the backend", backend.name().to_string());
-    let digest = run_data::digest_of(tokenizer);
-    fact(TOKENIZER_FACT, digest.clone());
-    let granularity = config.run.granularity(experiment.variables());
-    let size = |elements: usize| octet_actors::units::size((elements * size_of::<f32>()) as u64);
-    fact(BUCKET_FACT, size(granularity.bucket));
-    let mut assumed = Config::assumed();
-    // What all buckets had before it could be set.
-    assumed.insert(BUCKET_FACT.to_string(), size(BUCKET_ELEMENTS));
-    // Where only the data's identity tells, it tells that too.
-    assumed.insert(TOKENIZER_FACT.to_string(), digest);
-    let config_digest = config.digest();
-    RunFacts { config_digest, identity, assumed, provenance: provenance::here() }
 }

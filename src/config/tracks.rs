@@ -201,6 +201,14 @@ impl Config {
         names
     }
 
+    /// The special tokens that objectives need, with their numbers.
+    pub fn special_ids(&self, tokenizer: &Tokenizer) -> Vec<(&'static str, i32)> {
+        let mut behind = tokenizer.vocabulary() as i32..;
+        let mut id = |name| tokenizer.id_of(name).map(|id| id as i32).or_else(|| behind.next());
+        let names = self.special_tokens().into_iter();
+        names.map(|name| (name, id(name).expect("numbers do not end"))).collect()
+    }
+
     /// Rows of the embedding for a tokenizer.
     pub fn padded_vocabulary(&self, tokenizer: &Tokenizer) -> usize {
         self.model.padded_vocabulary(tokenizer.vocabulary() + self.added_tokens(tokenizer).len())

@@ -34,11 +34,8 @@ pub enum DataError {
         /// The path as it was given.
         path: PathBuf,
     },
-    /// A text file that was named directly is not UTF-8.
-    #[error(
-        "{key}: {path}: byte {offset} is not UTF-8; convert the file, or name its folder to \
-         skip it"
-    )]
+    /// A text file that may not be passed over is not UTF-8.
+    #[error("{key}: {path}: byte {offset} is not UTF-8; convert the file, or take it out")]
     NotUtf8 {
         /// The key that names the source.
         key: String,

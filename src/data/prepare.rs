@@ -189,14 +189,14 @@ pub fn prepare(
     let folder = std::path::absolute(&folder).unwrap_or(folder);
     if let Ok(prepared) = record::load(&folder, &key)? {
         check_vocabulary(config, &prepared.tokenizer, vocabulary_limit)?;
-        return Ok(prepared);
+        return Ok(prepared.found_beside(&corpora));
     }
     let place = Place::claim(&folder, &key, watch)?;
     // Another process may have prepared it while this one waited.
     let damage = match record::load(&folder, &key)? {
         Ok(prepared) => {
             check_vocabulary(config, &prepared.tokenizer, vocabulary_limit)?;
-            return Ok(prepared);
+            return Ok(prepared.found_beside(&corpora));
         }
         Err(damage) => damage,
     };
@@ -220,6 +220,18 @@ pub fn prepare(
     let made = build(config, &sources, tokenizer, key, (place, stages, clock), watch)?;
     let again = |damage| format!("{damage}: the data were made again from their text");
     Ok(Prepared { damaged: damage.map(again), ..made })
+}
+
+impl Prepared {
+    /// The same, of text beside which other files are passed over than when it was prepared. What
+    /// is empty or bad inside its files is as it was.
+    fn found_beside(mut self, corpora: &[Corpus]) -> Self {
+        for (source, Corpus { skipped, .. }) in self.sources.iter_mut().zip(corpora) {
+            let Skipped { empty, bad_lines, .. } = source.counts.skipped;
+            source.counts.skipped = Skipped { empty, bad_lines, ..*skipped };
+        }
+        self
+    }
 }
 
 /// Seconds of each stage.
@@ -247,7 +259,7 @@ fn evaluation_sets(config: &DataConfig) -> Result<Option<Corpus>, DataError> {
     // What is passed over of an evaluation set is not looked for in the data.
     let bad_records_max = Some(0.0);
     let source = SourceConfig { name, field, bad_records_max, ..sets.text.clone().into() };
-    Corpus::scan(&source, &mut |_| Ok(())).map(Some)
+    Corpus::scan_whole(&source).map(Some)
 }
 
 /// What was found and passed over before the text is encoded.

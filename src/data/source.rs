@@ -176,6 +176,23 @@ impl Corpus {
         source: &SourceConfig,
         progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
     ) -> Result<Self, DataError> {
+        Self::scan_as(source, false, progress)
+    }
+
+    /// As [`Self::scan`], but no file is passed over for what it holds, as if all of a folder were
+    /// named directly.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub(in crate::data) fn scan_whole(source: &SourceConfig) -> Result<Self, DataError> {
+        Self::scan_as(source, true, &mut |_| Ok(()))
+    }
+
+    fn scan_as(
+        source: &SourceConfig,
+        whole: bool,
+        progress: &mut dyn FnMut(u64) -> Result<(), DataError>,
+    ) -> Result<Self, DataError> {
         let mut corpus = Self {
             files: Vec::new(),
             skipped: Skipped::default(),
@@ -200,8 +217,9 @@ impl Corpus {
                 }
             } else {
                 for candidate in find(Path::new(text), &corpus.key, &mut corpus.skipped)? {
+                    let direct = candidate.direct || whole;
                     if corpus.bytes < corpus.limit {
-                        corpus.add(candidate, u64::MAX, progress)?;
+                        corpus.add(Candidate { direct, ..candidate }, u64::MAX, progress)?;
                     }
                 }
             }

@@ -268,6 +268,17 @@ impl Tokenizer {
         }
     }
 
+    /// Whether it has a token of this name that is no special one: a text may spell it.
+    pub fn spells(&self, name: &str) -> bool {
+        match &self.kind {
+            // Their tokens are shorter than any name.
+            Kind::Bytes | Kind::Characters(_) => false,
+            Kind::HuggingFace(tokenizer) => tokenizer.spells(name),
+            Kind::Tiktoken(tokenizer) => (0..tokenizer.vocabulary() as u32)
+                .any(|token| tokenizer.decode_bytes(&[token]) == name.as_bytes()),
+        }
+    }
+
     /// The last place at which `text` may be cut without changing a token, whatever follows it;
     /// `None` if there is none, or if it is not known.
     pub fn last_cut(&self, text: &str) -> Option<usize> {

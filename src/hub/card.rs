@@ -20,6 +20,7 @@ pub(super) fn write(source: &Source, exported: &Exported, kind: &str, command: &
     // Writing to a string does not fail.
     let mut line = |text: String| writeln!(card, "{text}").expect("a string takes any text");
     line(format!("- digest of the checkpoint: `{digest}`"));
+    exported.notes.iter().for_each(|note| line(format!("- {note}")));
     if let Ok(Inspected::Run(summary)) = inspect(&run.folder) {
         let log = &summary.log;
         line(format!("- tokens trained on at the end of the log: {}", log.tokens));

@@ -83,6 +83,8 @@ pub(super) struct Source {
     pub(super) run: Run,
     pub(super) folder: PathBuf,
     pub(super) manifest: Manifest,
+    /// What a person should know of the two.
+    pub(super) notes: Vec<String>,
 }
 
 /// A file of tensors that is to be written.
@@ -149,8 +151,8 @@ type Sources = Vec<Result<Source, Damage>>;
 fn sources(path: &Path, step: Option<u64>) -> Result<Sources, Failure> {
     let open = |run: &Run, folder: PathBuf| -> Result<Source, Damage> {
         let manifest = Manifest::read(&octet_actors::outside::LocalDisk, &folder)?;
-        run.hold(&manifest, Holds::Computed)?;
-        Ok(Source { run: run.clone(), folder, manifest })
+        let notes = run.hold(&manifest, Holds::Computed)?;
+        Ok(Source { run: run.clone(), folder, manifest, notes })
     };
     if path.join("manifest.json").exists() && !path.join("config.toml").exists() {
         let folder = std::path::absolute(path).map_err(Failure::world)?;
@@ -326,8 +328,7 @@ fn documents(
     dtype: DType,
 ) -> Result<Documents, Failure> {
     let (config, folder) = (&source.run.config, &source.run.folder);
-    let record = Record::of(folder)?;
-    let mut notes = Vec::new();
+    let (record, mut notes) = (Record::of(folder)?, source.notes.clone());
     let tokenizer = match run_data::tokenizer_folder(folder).is_dir() {
         true => Some(run_data::tokenizer(folder)?),
         false => {
@@ -339,7 +340,7 @@ fn documents(
     let writes = class.ability == Ability::GoesOn;
     let tokens = match (&record, &json) {
         (Some(record), _) => record.tokens.clone(),
-        (None, Some(json)) if !writes => special::ids(config, json),
+        (None, json) if !writes => special::ids(json.as_deref()),
         (None, _) => ends(tokenizer.as_ref()),
     };
     let longest = config.model.family.get().max_positions();
@@ -362,7 +363,7 @@ fn documents(
     if let (Some(tokenizer), Some(json)) = (&tokenizer, json) {
         let roles = match writes {
             true => tokenizer::ends(&json, tokenizer),
-            false => special::roles(config),
+            false => special::roles(config, &json),
         };
         files.extend(tokenizer::files(json, &roles, positions));
     }

@@ -25,9 +25,14 @@ impl<'a> Keys<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether null stands there, where a missing key would mean something else.
+    /// What stands there, null too, where a missing key would mean something else.
+    pub(super) fn raw(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key)
+    }
+
+    /// Whether null stands there.
     pub(super) fn is_null(&self, key: &str) -> bool {
-        self.map.get(key).is_some_and(Value::is_null)
+        self.raw(key).is_some_and(Value::is_null)
     }
 
     /// A complaint about a key.

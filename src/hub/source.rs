@@ -136,7 +136,7 @@ fn of_hugging_face(path: &Path, keys: &Keys<'_>) -> Result<Found, Failure> {
     let (tokenizer, more) = tokenizer(path)?;
     notes.extend(more);
     let tokens =
-        TOKENS.into_iter().filter_map(|key| Some((key.to_owned(), keys.get(key)?.clone())));
+        TOKENS.into_iter().filter_map(|key| Some((key.to_owned(), keys.raw(key)?.clone())));
     let tokens = tokens.collect();
     let kept = kept(path)?;
     Ok(Found {

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::data::{TokenizerSpec, tokenizer_ahead};
 use crate::failure::Failure;
-use crate::text::check_rows;
+use crate::text::check_tokens;
 
 /// Distinct characters to plan with when the text is not read.
 const CHARACTERS_ASSUMED: usize = 256;
@@ -24,7 +24,7 @@ pub fn vocabulary(config: &Config) -> Result<(usize, Option<String>), Failure> {
         return Ok((rows, Some(note)));
     }
     if let Some(tokenizer) = tokenizer_ahead(data, given)? {
-        check_rows(config, &tokenizer)?;
+        check_tokens(config, &tokenizer)?;
         return Ok((config.padded_vocabulary(&tokenizer), None));
     }
     let (tokens, what) = match spec {

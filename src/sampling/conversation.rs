@@ -169,8 +169,6 @@ impl Conversation {
         }
         let width = answers.len() / self.read.saturating_sub(from).max(1);
         for (at, logits) in (from..self.read).zip(answers.chunks(width.max(1))) {
-            // Rows of padding in the embedding are no tokens.
-            let logits = &logits[..width.min(self.request.tokenizer.vocabulary())];
             let goes_on = match self.tokens.get(at + 1) {
                 Some(&token) => self.score(logits, token).is_continue() || self.end(End::GivenUp),
                 None => self.draw(logits, positions),
@@ -184,7 +182,10 @@ impl Conversation {
 
     fn score(&mut self, logits: &[f32], token: u32) -> ControlFlow<()> {
         match self.request.scores {
-            Some(scores) => (self.listener)(Heard::Token(Scored::new(logits, token, scores.top))),
+            Some(scores) => {
+                let vocabulary = self.request.tokenizer.vocabulary();
+                (self.listener)(Heard::Token(Scored::new(logits, vocabulary, token, scores.top)))
+            }
             None => ControlFlow::Continue(()),
         }
     }
@@ -196,7 +197,8 @@ impl Conversation {
             return self.end(End::Length);
         }
         let at = Place { step: self.step, sequence: *number, number: self.drawn() as u64 };
-        let mut weighed = logits.to_vec();
+        // Rows of padding in the embedding are no tokens.
+        let mut weighed = logits[..logits.len().min(tokenizer.vocabulary())].to_vec();
         sampler.penalise(&mut weighed, &self.tokens, prompt.len());
         let Some(token) = sampler.draw(&weighed, at) else {
             // It is over, whatever the listener says.

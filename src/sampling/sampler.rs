@@ -168,13 +168,15 @@ pub struct Scored {
 }
 
 impl Scored {
-    /// A token after these logits, with the `top` most likely ones beside it.
-    pub fn new(logits: &[f32], token: u32, top: usize) -> Self {
+    /// A token after these logits, with the `top` most likely ones beside it. The model's
+    /// distribution is over all rows, as in training; those behind `vocabulary` are no tokens.
+    pub fn new(logits: &[f32], vocabulary: usize, token: u32, top: usize) -> Self {
         let highest = logits.iter().copied().filter(|z| z.is_finite()).fold(f32::MIN, f32::max);
         let sum: f64 = logits.iter().map(|&z| f64::from(z - highest).exp()).sum();
         let normaliser = f64::from(highest) + sum.ln();
         let logprob = |z: f32| (f64::from(z) - normaliser) as f32;
-        let mut ranked: Vec<(usize, f32)> = logits.iter().copied().enumerate().collect();
+        let tokens = logits.iter().copied().take(vocabulary);
+        let mut ranked: Vec<(usize, f32)> = tokens.enumerate().collect();
         let before = |a: &(usize, f32), b: &(usize, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if top < ranked.len() {
             ranked.select_nth_unstable_by(top, before);

@@ -59,6 +59,17 @@ impl Template {
         Self { special, ..self }
     }
 
+    /// The same, able to call something.
+    #[cfg(test)]
+    pub(super) fn calling(
+        mut self,
+        name: &'static str,
+        called: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.environment.add_function(name, called);
+        self
+    }
+
     /// Tokens that end an answer: what ends a text, and with it a turn.
     pub(super) fn ends(&self) -> impl Iterator<Item = u32> {
         let of = |(text, id): &(String, u32)| (*text == self.end).then_some(*id);

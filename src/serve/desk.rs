@@ -5,19 +5,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::Sender;
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 
 use crate::data::Tokenizer;
 use crate::sampling::{Ended, Heard, Listener, Request, Scored};
 use crate::serve::Serving;
 use crate::serve::chat::Template;
+use crate::serve::queue::Queue;
 
 /// How long texts may go on when the server is to end.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// A text that is to be written.
-pub(super) type Text = Box<(Request, Listener)>;
+pub(super) struct Text {
+    /// What it is to be.
+    pub(super) request: Request,
+    /// Who hears of it.
+    pub(super) listener: Listener,
+    told: UnboundedSender<(usize, Event)>,
+}
+
+impl Text {
+    /// Whether its client is still there.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.told.is_closed()
+    }
+}
 
 /// What is heard of one of the texts of a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +65,7 @@ pub(super) struct Desk {
     /// Tokens of a prompt and its continuation, at most.
     pub(super) positions: usize,
     token: Option<blake3::Hash>,
-    texts: Sender<Text>,
+    queue: Queue,
     held: Arc<AtomicUsize>,
     ready: AtomicBool,
     answers: AtomicU64,
@@ -90,14 +103,13 @@ impl Desk {
         serving: Serving,
         (tokenizer, template): (Arc<Tokenizer>, Option<Template>),
         positions: usize,
-        texts: Sender<Text>,
         stop: Arc<AtomicBool>,
     ) -> Self {
         let token = serving.token.as_ref().map(|token| blake3::hash(token.as_bytes()));
         let (held, ready) = (Arc::default(), AtomicBool::new(false));
         let ending = Ending { stop, since: Arc::default() };
-        let answers = AtomicU64::new(0);
-        Self { serving, tokenizer, template, positions, token, texts, held, ready, answers, ending }
+        let (queue, answers) = (Queue::default(), AtomicU64::new(0));
+        Self { serving, tokenizer, template, positions, token, queue, held, ready, answers, ending }
     }
 
     /// Answers come from now on.
@@ -137,24 +149,47 @@ impl Desk {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Why so many texts would not be accepted now, if they would not.
+    pub(super) fn is_full_for(&self, more: usize) -> Option<Full> {
+        if self.ending.is_told() {
+            return Some(Full::Ending);
+        }
+        let fits = || self.held() + more <= self.serving.texts;
+        if !fits() {
+            self.queue.forget_the_gone();
+        }
+        (!fits()).then_some(Full::Busy)
+    }
+
     /// Accepts all of these texts, or none.
     pub(super) fn accept(&self, requests: Vec<Request>) -> Result<Events, Full> {
-        if self.ending.is_told() {
-            return Err(Full::Ending);
-        }
         let more = requests.len();
+        if let Some(full) = self.is_full_for(more) {
+            return Err(full);
+        }
+        // Others may have come meanwhile.
         let fits = |held: usize| Some(held + more).filter(|&all| all <= self.serving.texts);
         self.held
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
             .map_err(|_held| Full::Busy)?;
         let (told, events) = unbounded();
-        for (number, request) in requests.into_iter().enumerate() {
-            let place = Place(self.held.clone());
+        let text = |(number, request)| {
+            let (place, told) = (Place(self.held.clone()), told.clone());
             let listener = listener((number, told.clone()), place, self.ending.clone());
-            // Without a reader the server ends, and the listener is dropped.
-            let _ended = self.texts.send(Box::new((request, listener)));
-        }
+            Text { request, listener, told }
+        };
+        self.queue.bring(requests.into_iter().enumerate().map(text).collect());
         Ok(events)
+    }
+
+    /// The next text to write; waits for one, at most so long.
+    pub(super) fn take(&self, patience: Duration) -> Option<Text> {
+        self.queue.take(patience)
+    }
+
+    /// Nobody writes any more: whoever waits hears so.
+    pub(super) fn close(&self) {
+        self.queue.close();
     }
 }
 

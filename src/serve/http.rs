@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::rt::System;
 use actix_web::rt::time::timeout;
-use actix_web::web::{Bytes, Data, Payload, ServiceConfig, get, post, resource};
+use actix_web::web::{Bytes, Data, Payload, ServiceConfig, block, get, post, resource};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder};
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
@@ -29,6 +30,9 @@ const CONNECTIONS: usize = 1024;
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 /// Longest body of a request, in bytes.
 const BODY_MAX: usize = 4 << 20;
+/// Threads for what takes long, so that other clients are answered meanwhile: the tokens of long
+/// prompts, and answers with many scores.
+const READERS: usize = 2;
 
 /// A server that answers.
 pub(super) struct Server {
@@ -71,6 +75,7 @@ fn server(listener: TcpListener, desk: Data<Desk>) -> io::Result<actix_web::dev:
     let app = move || App::new().app_data(desk.clone()).configure(routes);
     let server = HttpServer::new(app)
         .workers(1)
+        .worker_max_blocking_threads(READERS)
         .max_connections(CONNECTIONS)
         .client_request_timeout(REQUEST_PATIENCE)
         .client_disconnect_timeout(REQUEST_PATIENCE)
@@ -149,7 +154,7 @@ async fn answer(
     desk: &Data<Desk>,
     request: &HttpRequest,
     body: Payload,
-    read: impl FnOnce(&Desk, &[u8]) -> Result<Job, Refusal>,
+    read: fn(&Desk, &[u8]) -> Result<Job, Refusal>,
 ) -> HttpResponse {
     // Nothing is kept of what a stranger sends.
     if let Some(refused) = stranger(desk, request) {
@@ -167,35 +172,43 @@ async fn answer(
             return error(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", None, what);
         }
     };
-    let mut job = match read(desk, &body) {
-        Ok(job) => job,
-        Err(Refusal { parameter, what }) => {
+    // Before time is spent on it.
+    if let Some(full) = desk.is_full_for(1) {
+        return refused(full);
+    }
+    let asked = desk.clone();
+    let mut job = match block(move || read(&asked, &body)).await {
+        Ok(Ok(job)) => job,
+        Ok(Err(Refusal { parameter, what })) => {
             return error(StatusCode::BAD_REQUEST, "invalid_request_error", parameter, &what);
         }
+        Err(_ending) => return refused(Full::Ending),
     };
     let clock = SystemClock::new();
     let id = format!("octet-{:x}-{:x}", clock.unix_ms(), desk.number());
     let answer = Answer::new(&job, id, clock.unix_ms() / 1000, desk.serving.name.clone());
     let events = match desk.accept(std::mem::take(&mut job.requests)) {
         Ok(events) => events,
-        Err(Full::Ending) => {
-            let what = "this server is about to end";
-            return error(StatusCode::SERVICE_UNAVAILABLE, "server_error", None, what);
-        }
-        Err(Full::Busy) => {
-            let what = "as many texts wait as may; try again later";
-            let mut response = error(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", None, what);
-            let headers = response.headers_mut();
-            headers.insert(
-                actix_web::http::header::RETRY_AFTER,
-                actix_web::http::header::HeaderValue::from_static("1"),
-            );
-            return response;
-        }
+        Err(full) => return refused(full),
     };
     match job.stream {
         true => streamed(answer, events, job.counts_last),
         false => whole(answer, events).await,
+    }
+}
+
+fn refused(full: Full) -> HttpResponse {
+    match full {
+        Full::Ending => {
+            let what = "this server is about to end";
+            error(StatusCode::SERVICE_UNAVAILABLE, "server_error", None, what)
+        }
+        Full::Busy => {
+            let what = "as many texts wait as may; try again later";
+            let mut response = error(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", None, what);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
     }
 }
 
@@ -205,9 +218,13 @@ async fn whole(mut answer: Answer, mut events: Events) -> HttpResponse {
             return error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", None, &what);
         }
     }
-    match answer.is_whole() {
-        true => HttpResponse::Ok().json(answer.whole()),
-        false => {
+    let told = match answer.is_whole() {
+        true => block(move || answer.whole()).await.ok(),
+        false => None,
+    };
+    match told {
+        Some(whole) => HttpResponse::Ok().json(whole),
+        None => {
             let what = "the server ended before the text did";
             error(StatusCode::SERVICE_UNAVAILABLE, "server_error", None, what)
         }

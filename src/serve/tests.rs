@@ -1,16 +1,18 @@
 //! Tests of what clients may ask and how they are answered, without a model.
 
+mod clients;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crossbeam::channel::{Receiver, unbounded};
 use serde_json::{Value, json};
 
 use super::answer::Answer;
 use super::api::{Job, Refusal, chat, completion};
 use super::chat::Template;
-use super::desk::{Desk, Event, Full, Text};
+use super::desk::{Desk, Event, Events, Full};
 use super::{Serving, listen};
 use crate::data::Tokenizer;
 use crate::sampling::{End, Ended, Heard, Scored};
@@ -32,12 +34,11 @@ const TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}
 {% endfor %}
 {% if add_generation_prompt %}assistant:{% endif %}";
 
-fn desk() -> (Desk, Receiver<Text>, Arc<AtomicBool>) {
-    let (texts, brought) = unbounded();
+fn desk() -> (Desk, Arc<AtomicBool>) {
     let stop = Arc::new(AtomicBool::new(false));
     let template = Template::new(TEMPLATE.to_owned(), "<".to_owned(), ">".to_owned()).unwrap();
     let model = (Arc::new(Tokenizer::bytes()), Some(template));
-    (Desk::new(serving(), model, 40, texts, stop.clone()), brought, stop)
+    (Desk::new(serving(), model, 40, stop.clone()), stop)
 }
 
 fn asks(body: &Value) -> Result<Job, Refusal> {
@@ -221,24 +222,63 @@ fn a_text_that_was_given_up_is_not_whole() {
 
 #[test]
 fn only_so_many_texts_are_accepted() {
-    let (desk, brought, stop) = desk();
+    let (desk, stop) = desk();
     let texts = |n: usize| asks(&json!({ "prompt": "a", "n": n })).unwrap().requests;
     let first = desk.accept(texts(3)).unwrap();
     assert_eq!(desk.accept(texts(2)).unwrap_err(), Full::Busy);
     let second = desk.accept(texts(1)).unwrap();
-    assert_eq!((desk.held(), brought.len()), (4, 4));
+    assert_eq!(desk.held(), 4);
     // A text that is over makes room.
-    let mut listeners: Vec<_> = brought.try_iter().map(|text| text.1).collect();
+    let taken = std::iter::from_fn(|| desk.take(Duration::ZERO));
+    let mut listeners: Vec<_> = taken.map(|text| text.listener).collect();
+    assert_eq!(listeners.len(), 4);
     drop(listeners.pop());
     assert_eq!(desk.held(), 3);
     // A client that has gone is not written for.
     assert_eq!(listeners[0](Heard::Piece("x")), ControlFlow::Continue(()));
     drop(first);
     assert_eq!(listeners[0](Heard::Piece("x")), ControlFlow::Break(()));
+    assert_eq!(desk.held(), 3);
     drop((second, listeners));
     assert_eq!(desk.held(), 0);
     stop.store(true, Ordering::Relaxed);
     assert_eq!(desk.accept(texts(1)).unwrap_err(), Full::Ending);
+}
+
+/// Texts of a request, each with this prompt.
+fn brought(desk: &Desk, prompt: &str, texts: usize) -> Events {
+    let requests = asks(&json!({ "prompt": prompt, "n": texts })).unwrap().requests;
+    desk.accept(requests).unwrap()
+}
+
+/// The prompt of the next text.
+fn next(desk: &Desk) -> Option<String> {
+    let text = desk.take(Duration::ZERO)?;
+    Some(desk.tokenizer.decode(&text.request.prompt))
+}
+
+#[test]
+fn requests_take_turns_and_whoever_has_gone_has_none() {
+    let (desk, _stop) = desk();
+    let (many, one) = (brought(&desk, "many", 3), brought(&desk, "one", 1));
+    let order: Vec<String> = std::iter::from_fn(|| next(&desk)).collect();
+    assert_eq!(order, ["many", "one", "many", "many"]);
+    drop((many, one));
+    let (gone, stays) = (brought(&desk, "gone", 3), brought(&desk, "stays", 1));
+    assert_eq!(desk.is_full_for(1), Some(Full::Busy));
+    drop(gone);
+    assert_eq!(desk.is_full_for(3), None);
+    assert_eq!((desk.held(), next(&desk).as_deref()), (1, Some("stays")));
+    drop(stays);
+    // Even if nobody looks for those who have gone, their texts are not written.
+    drop(brought(&desk, "gone", 2));
+    assert_eq!((next(&desk), desk.held()), (None, 0));
+    // Where nobody writes any more, nobody waits.
+    let waits = brought(&desk, "waits", 2);
+    desk.close();
+    let late = brought(&desk, "late", 2);
+    assert_eq!((next(&desk), desk.held()), (None, 0));
+    drop((waits, late));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is measured on held-out text and on other texts, and what an empty prompt begins.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use serde_json::Value;
 
@@ -84,6 +85,27 @@ fn another_text_is_measured_as_a_whole() {
     let part = ["--set", "data.text=other.txt", "--set", "data.validation_fraction=0.5", "--json"];
     let reports = place.json(&[&["evaluate", "run"], &part[..]].concat());
     assert_eq!(reports[0]["targets"], 64);
+}
+
+#[test]
+fn what_is_passed_over_of_another_text_is_said() {
+    let place = Place::new();
+    place.train("run", &["sample.every=0"]);
+    fs::create_dir(place.path("other")).unwrap();
+    let text = "Another text, of other words. ".repeat(9);
+    // A name that is not UTF-8 is a name; a text that is not is no text.
+    let odd = std::ffi::OsStr::from_bytes(b"caf\xe9.txt");
+    fs::write(place.path("other").join(odd), &text).unwrap();
+    let evaluate = ["evaluate", "run", "--set", "data.text=other", "--json"];
+    let output = place.run(&evaluate);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let reports: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(reports[0]["targets"], text.len() + 1);
+    fs::write(place.path("other/latin.txt"), b"caf\xe9 and more").unwrap();
+    let output = place.run(&evaluate);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("data.text: skipped: 1 not UTF-8"), "{said}");
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), reports);
 }
 
 #[test]

@@ -52,6 +52,11 @@ impl Server {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// How many of these it has: `fd` or `task`.
+    fn count(&self, what: &str) -> usize {
+        fs::read_dir(format!("/proc/{}/{what}", self.child.id())).unwrap().count()
+    }
+
     /// Asks it to end; how it did.
     fn stop(mut self) -> Option<i32> {
         let id = self.child.id().to_string();
@@ -123,14 +128,31 @@ fn answers_are_what_generate_prints() {
 
 #[test]
 fn scores_of_a_text_add_up_to_its_loss() {
-    let place = trained();
+    let place = Place::new();
+    place.train("run", &["model.vocabulary=300"]);
     let server = Server::start(&place, &["run"]);
-    let text = "The 7th line of a text says 49.";
+    let text = "The 7th line of a text says 49";
     let body = json!({ "prompt": text, "max_tokens": 0, "echo": true, "logprobs": 1 });
     let whole = &server.complete(&body)["choices"][0]["logprobs"];
     let logprobs = whole["token_logprobs"].as_array().unwrap();
     assert_eq!((logprobs.len(), &logprobs[0]), (text.len(), &Value::Null));
     assert!(logprobs[1..].iter().all(|p| p.as_f64().is_some_and(|p| p < 0.0)), "{logprobs:?}");
+    // Together they are what evaluate says of the text: rows of padding, too, are what the model
+    // was trained with.
+    let end = 256;
+    let tokens: Vec<u32> = [end].into_iter().chain(text.bytes().map(u32::from)).collect();
+    let body = json!({ "prompt": tokens, "max_tokens": 0, "echo": true, "logprobs": 0 });
+    let scored = server.complete(&body)["choices"][0]["logprobs"]["token_logprobs"].clone();
+    let sum: f64 = scored.as_array().unwrap()[1..].iter().map(|p| p.as_f64().unwrap()).sum();
+    let tokens = [&tokens[1..], &[end]].concat();
+    let body = json!({ "prompt": tokens, "max_tokens": 0, "echo": true, "logprobs": 0 });
+    let last = server.complete(&body)["choices"][0]["logprobs"]["token_logprobs"].clone();
+    let sum = sum + last.as_array().unwrap().last().unwrap().as_f64().unwrap();
+    fs::write(place.path("one.txt"), text).unwrap();
+    let report = place.json(&["evaluate", "run", "--set", "data.text=one.txt", "--json"]);
+    let [loss, targets] = ["loss", "targets"].map(|key| report[0][key].as_f64().unwrap());
+    assert_eq!(targets, text.len() as f64 + 1.0);
+    assert!((sum + loss * targets).abs() < 1e-4 * -sum, "{sum} {loss} {targets}");
     // In the order of the text, and each is what it is behind a shorter prompt.
     let tokens = whole["tokens"].as_array().unwrap();
     assert_eq!(tokens.iter().map(|t| t.as_str().unwrap()).collect::<String>(), text);
@@ -177,20 +199,26 @@ fn requests_that_cannot_be_granted_are_refused() {
 #[test]
 fn many_clients_are_served_and_those_who_leave_are_not_waited_for() {
     let place = trained();
-    let server = Server::start(&place, &["run", "--texts", "16", "--sequences", "3"]);
+    let server = Server::start(&place, &["run", "--texts", "64", "--sequences", "3"]);
     let body = |seed: usize| {
         json!({ "prompt": "The", "max_tokens": 29, "seed": seed, "temperature": 1 }).to_string()
     };
     let alone: Vec<String> = (0..4).map(|seed| text(&post(&server, &body(seed)).1)).collect();
-    // Some leave before they are answered, some do not read, one sends half a request.
-    let idle = TcpStream::connect(&server.address).unwrap();
-    let mut half = TcpStream::connect(&server.address).unwrap();
-    half.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-le").unwrap();
-    for seed in 0..4 {
+    let (open, threads) = (server.count("fd"), server.count("task"));
+    // 200: some leave before they are answered, some say nothing, some send half a request, some
+    // do not read.
+    let mut slow: Vec<TcpStream> = Vec::new();
+    for seed in 0..10 {
+        slow.push(TcpStream::connect(&server.address).unwrap());
+        let mut half = TcpStream::connect(&server.address).unwrap();
+        half.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-le").unwrap();
+        slow.push(half);
+        let streamed = body(seed).replacen('{', "{\"stream\": true, ", 1);
+        slow.push(server.send("POST", "/v1/completions", "", &streamed));
         drop(server.send("POST", "/v1/completions", "", &body(seed)));
     }
     std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..32)
+        let clients: Vec<_> = (0..160)
             .map(|client| {
                 let (server, body) = (&server, body(client % 4));
                 scope.spawn(move || {
@@ -210,16 +238,19 @@ fn many_clients_are_served_and_those_who_leave_are_not_waited_for() {
             assert_eq!(text(&answer), alone[client % 4], "beside others");
         }
     });
-    drop((idle, half));
+    drop(slow);
     // Nobody's place stays taken.
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let (_, health) = server.ask("GET", "/healthz", "", "");
         let health: Value = serde_json::from_str(&health).unwrap();
-        if health["texts"] == 0 {
+        // Nor their connections; the threads that read prompts come with the first of them.
+        let (open_now, threads_now) = (server.count("fd"), server.count("task"));
+        if health["texts"] == 0 && open_now <= open && threads_now <= threads + 2 {
             break;
         }
-        assert!(Instant::now() < deadline, "{health}");
+        let growth = format!("files {open} to {open_now}, threads {threads} to {threads_now}");
+        assert!(Instant::now() < deadline, "{health}, {growth}");
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(server.stop(), Some(0));

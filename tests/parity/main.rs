@@ -1,6 +1,5 @@
 //! Octet against PyTorch: loss, gradients and ten AdamW steps of GPT-2, Llama and Qwen from equal
-//! weights, and of what a recipe can add to them; loss and gradients of BERT and ELECTRA as
-//! transformers has them.
+//! weights, of what a recipe can add to them, and of BERT and ELECTRA as transformers has them.
 //!
 //! `tests/golden/parity.json` holds what PyTorch computed and nothing else; `scripts/parity` makes
 //! it, and says how both sides compute weights and tokens. The steps are those of a run: lanes of
@@ -41,8 +40,7 @@ struct Golden {
     cases: BTreeMap<String, Case>,
 }
 
-/// Ten steps of one model, and by name the gradients of the first and what all ten have added; of
-/// an encoder the first step alone.
+/// Ten steps of one model, and by name the gradients of the first and what all ten have added.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {

@@ -187,6 +187,10 @@ fn what_was_accepted_is_believed_before_the_next_checkpoint_is_there() {
     for command in ["evaluate", "generate", "diff", "export"] {
         assert_eq!(look(&home, command).0, Some(0), "{command}: {}", look(&home, command).1);
     }
+    // The checkpoint was trained with another.
+    let (_, said) = look(&home, "evaluate");
+    let note = "model.norm_epsilon: 0.00001 when the checkpoint of step ";
+    assert_eq!(said.matches(note).count(), 1, "{said}");
     let config = folder.join("config.toml");
     let stored = fs::read_to_string(&config).unwrap();
     let edited = stored.replace("norm_epsilon = 0.0001", "norm_epsilon = 0.1");

@@ -108,6 +108,11 @@ impl HuggingFace {
         named.next().map(|(id, _)| id)
     }
 
+    /// Whether there is a token of this name that is no special one.
+    pub(super) fn spells(&self, name: &str) -> bool {
+        self.tokenizer.token_to_id(name).is_some() && self.special(name).is_none()
+    }
+
     pub(super) fn is_byte_exact(&self) -> bool {
         self.token_bytes.is_some() && self.tokenizer.get_normalizer().is_none()
     }

@@ -173,6 +173,25 @@ fn a_bad_sample_of_an_evaluation_set_is_not_passed_over() {
     let refused = prepare(&config, None, &mut |_| ControlFlow::Continue(())).err().unwrap();
     let said = refused.to_string();
     assert!(said.starts_with("data.dedupe.decontaminate.text: 1 of 100 records are bad"), "{said}");
+    // Nor is a file of a folder of them, for what it holds: in a folder of text it would be.
+    let sets = folder.join("sets");
+    fs::create_dir(&sets).unwrap();
+    fs::write(sets.join("good.jsonl"), &line).unwrap();
+    let mut config = config;
+    config.dedupe.decontaminate.as_mut().unwrap().text =
+        TextSpec(vec![sets.to_str().unwrap().to_owned()]);
+    assert!(prepare(&config, None, &mut |_| ControlFlow::Continue(())).is_ok());
+    for (name, bytes) in [("latin.txt", &b"caf\xe9"[..]), ("wide.txt", b"a\0\xff\0")] {
+        fs::write(sets.join(name), bytes).unwrap();
+        config.cache = Some(folder.join(name));
+        let refused = prepare(&config, None, &mut |_| ControlFlow::Continue(())).err().unwrap();
+        let said = refused.to_string();
+        let file = sets.join(name);
+        let starts = format!("data.dedupe.decontaminate.text: {}: byte ", file.display());
+        assert!(refused.is_user_error() && said.starts_with(&starts), "{said}");
+        assert!(said.contains("is not UTF-8"), "{said}");
+        fs::remove_file(file).unwrap();
+    }
 }
 
 #[test]

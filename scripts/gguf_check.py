@@ -8,20 +8,18 @@ best two are nearer to each other than that band.
 """
 
 import json
-import math
 import pathlib
 import sys
 import urllib.request
 
-import gguf
-import numpy as np
 import torch
 import transformers
 import xllamacpp
-from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hub_runs import GPT2, PROMPT, RECIPE, octet
+from gguf_read import TENSORS, errors
+from hub_runs import PROMPT
+from small_runs import GPT2, begin, octet, train
 
 GREEDY = 24
 # Log-probabilities below this are not compared.
@@ -36,52 +34,8 @@ MODELS = {
     "qwen2": ["qkv_bias=true", "kv_heads=2"],
     "qwen3": ["qk_norm=true", "head_dim=64", "tied=false"],
 }
-# Bands: relative error of all matrices together, error of log-probabilities.
-BANDS = {"f32": (0.0, 1e-3), "f16": (5e-4, 1e-2), "q8_0": (1e-2, 0.1), "q4_0": (0.12, 1.0),
-         "q4_k": (0.12, 1.0)}
-
-
-def errors(file, folder):
-    """The relative error of all tensors that need no rows turned."""
-    theirs = load_file(folder / "model.safetensors")
-    by_size = {}
-    for name, tensor in theirs.items():
-        by_size.setdefault(tensor.size, []).append((name, tensor))
-    found = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
-    error = norm = 0.0
-    for name, tensor in found.items():
-        if name == "rope_freqs.weight":
-            continue
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).ravel()
-        wanted = theirs[hugging_face(name, theirs)]
-        if hugging_face(name, theirs).endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight")):
-            wanted = wanted.T
-        # In what order rows are does not matter here: what is computed is compared below.
-        a, b = np.sort(values), np.sort(wanted.astype(np.float32).ravel())
-        assert a.size == b.size, name
-        error, norm = error + float(((a - b) ** 2).sum()), norm + float((b ** 2).sum())
-    return math.sqrt(error / norm)
-
-
-def hugging_face(name, theirs):
-    gpt2 = any(key.startswith("transformer.") for key in theirs)
-    block = name.split(".")[1] if name.startswith("blk.") else ""
-    last = name.removeprefix(f"blk.{block}.") if block else name
-    module, kind = last.rsplit(".", 1)
-    if gpt2:
-        names = dict(token_embd="wte", position_embd="wpe", output_norm="ln_f", attn_norm="ln_1",
-                     ffn_norm="ln_2", attn_qkv="attn.c_attn", attn_output="attn.c_proj",
-                     ffn_up="mlp.c_fc", ffn_down="mlp.c_proj")
-        return f"transformer.{f'h.{block}.' if block else ''}{names[module]}.{kind}"
-    if module == "output":
-        return f"lm_head.{kind}"
-    names = dict(token_embd="embed_tokens", output_norm="norm", attn_norm="input_layernorm",
-                 ffn_norm="post_attention_layernorm", attn_q="self_attn.q_proj",
-                 attn_k="self_attn.k_proj", attn_v="self_attn.v_proj",
-                 attn_output="self_attn.o_proj", attn_q_norm="self_attn.q_norm",
-                 attn_k_norm="self_attn.k_norm", ffn_gate="mlp.gate_proj", ffn_up="mlp.up_proj",
-                 ffn_down="mlp.down_proj")
-    return f"model.{f'layers.{block}.' if block else ''}{names[module]}.{kind}"
+# Error of log-probabilities.
+BANDS = {"f32": 1e-3, "f16": 1e-2, "q8_0": 0.1, "q4_0": 1.0, "q4_k": 1.0}
 
 
 def of_llama_cpp(file, tokens):
@@ -104,7 +58,7 @@ def of_llama_cpp(file, tokens):
 
 
 def compare(name, kind, folder, file):
-    tensors, logits = BANDS[kind]
+    tensors, logits = TENSORS[kind], BANDS[kind]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokens = tokenizer(PROMPT)["input_ids"]
@@ -134,16 +88,11 @@ def main():
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     scratch = pathlib.Path(sys.argv[1])
-    lines = (f"The {i}th line of a text says {i * i}, and then {i % 7}.\n" for i in range(2000))
-    (scratch / "text.txt").write_text("".join(lines))
-    (scratch / "small.toml").write_text(RECIPE)
+    begin(scratch)
     good = True
     for name, keys in MODELS.items():
-        run = "".join(c if c.isalnum() else "-" for c in name)
         # Rows of whole blocks of every type.
-        keys = ["width=256", "feed_forward=512", *keys]
-        sets = [word for key in keys for word in ("--set", f"model.{key}")]
-        octet(scratch, "train", "small.toml", "--run", run, *sets)
+        run = train(scratch, name, ["width=256", "feed_forward=512", *keys])
         octet(scratch, "export", run, f"{run}-hf")
         for kind in BANDS:
             octet(scratch, "export", run, f"{run}-{kind}", "--to", "gguf", "--dtype", kind)

@@ -9,17 +9,16 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
-OCTET = pathlib.Path(__file__).resolve().parent.parent / "target" / "release" / "octet"
+from small_runs import GPT2, begin, octet, train
+
 PROMPT, TOKENS = "The 7th line", 40
 
-GPT2 = ["norm=layer_norm", "positions=learned", "activation=gelu", "bias=true"]
 RUNS = {
     "gpt2": GPT2,
     "gpt2, untied": [*GPT2, "tied=false"],
@@ -32,31 +31,12 @@ RUNS = {
     "qwen2, windows": ["qkv_bias=true", "window=7", "full_attention_every=2"],
     "qwen3": ["qk_norm=true", "head_dim=16", "kv_heads=2", "tied=false"],
 }
-RECIPE = """
-[run]
-steps = 30
-threads = 1
-[data]
-text = "text.txt"
-tokenizer = "bpe:600"
-cache = "cache"
-[batch]
-micro = 4
-global = 8
-sequence_length = 96
-[model]
-layers = 3
-heads = 4
-width = 32
-init_std = 0.1
-[schedule]
-learning_rate = 1e-2
-warmup = 5
-[evaluate]
-every = 0
-[sample]
-every = 0
-"""
+# Models that tell hidden tokens.
+ENCODERS = {
+    "bert": [],
+    "bert, no row to spare": ["vocabulary=601"],
+    "electra": ["embedding_width=16"],
+}
 
 
 def tokenizers(folder):
@@ -75,22 +55,11 @@ def tokenizers(folder):
     return good
 
 
-def octet(scratch, *arguments):
-    done = subprocess.run([OCTET, *arguments], cwd=scratch, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"octet {' '.join(arguments)}: {done.stderr}")
-    return done.stdout
-
-
 def runs(scratch):
-    lines = (f"The {i}th line of a text says {i * i}, and then {i % 7}.\n" for i in range(2000))
-    (scratch / "text.txt").write_text("".join(lines))
-    (scratch / "small.toml").write_text(RECIPE)
+    begin(scratch)
     good = True
     for name, keys in RUNS.items():
-        run = "".join(c if c.isalnum() else "-" for c in f"run-{name}")
-        sets = [word for key in keys for word in ("--set", f"model.{key}")]
-        octet(scratch, "train", "small.toml", "--run", run, *sets)
+        run = train(scratch, name, keys)
         octet(scratch, "export", run, f"{run}-hf")
         ours = octet(scratch, "generate", run, "--prompt", PROMPT, "--temperature", "0",
                      "--tokens", str(TOKENS))
@@ -105,6 +74,32 @@ def runs(scratch):
               f"{theirs[len(PROMPT):60]!r}")
         if not same:
             print(f"  Octet: {ours!r}\n  theirs: {theirs!r}")
+    return encoders(scratch) and good
+
+
+def encoders(scratch):
+    """Rows that are filled up give what they give alone, and no row of a word learns nothing."""
+    good = True
+    for name, keys in ENCODERS.items():
+        keys = ["family=encoder", "objective.kind=masked", "vocabulary=640", *keys]
+        run = train(scratch, name, keys)
+        octet(scratch, "export", run, f"{run}-hf")
+        tokenizer = AutoTokenizer.from_pretrained(scratch / f"{run}-hf")
+        model = AutoModelForMaskedLM.from_pretrained(scratch / f"{run}-hf").eval()
+        filler = tokenizer.pad_token_id if tokenizer.pad_token == "[PAD]" else None
+        found = model.get_input_embeddings().padding_idx
+        same = found == filler and (filler is None) == ("vocabulary=601" in keys)
+        texts = [f"The 7th {tokenizer.mask_token}", f"The 12th line of {tokenizer.mask_token} says"]
+        worst = 0.0
+        with torch.no_grad():
+            both = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+            for text, row in zip(texts, both):
+                alone = model(**tokenizer(text, return_tensors="pt")).logits[0]
+                worst = max(worst, ((row[:len(alone)] - alone).norm() / alone.norm()).item())
+        same &= worst < 1e-5
+        good &= same
+        print(f"{name:<24} {type(model).__name__:<20} filled with {tokenizer.pad_token}, "
+              f"padding_idx {found}: {worst:.1e} {'ok' if same else 'DIFFERS'}")
     return good
 
 

@@ -42,6 +42,11 @@ impl Format {
         }
     }
 
+    /// Bits of the mantissa, bias of the exponent, the code of the largest number.
+    pub(crate) fn parts(self) -> [u32; 3] {
+        [self.mantissa_bits, self.bias as u32, u32::from(self.largest)]
+    }
+
     /// The largest number.
     pub fn max(self) -> f32 {
         self.decode(self.largest)

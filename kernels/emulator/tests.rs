@@ -16,6 +16,7 @@ use crate::ops::combine::combine;
 use crate::ops::dispatch::dispatch;
 use crate::ops::embedding::embedding;
 use crate::ops::group_by_expert::group_by_expert;
+use crate::ops::grouped_linear::grouped_linear;
 use crate::ops::linear::linear;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::route::{Route, Score, route};
@@ -41,6 +42,8 @@ enum In {
     Route,
     Grouping,
     Combine,
+    /// Products over several tiles of rows of each expert.
+    GroupedLinear,
 }
 
 impl In {
@@ -54,6 +57,7 @@ impl In {
             Self::Route => "route",
             Self::Grouping => "group_by_expert",
             Self::Combine => "combine",
+            Self::GroupedLinear => "grouped_linear",
         }
     }
 }
@@ -79,7 +83,7 @@ const LEFT: &str = "    }\n    __syncwarp();\n}\n\n__device__ __forceinline__ f3
 const FOUND: &str = "        __syncthreads();\n    }\n}\n";
 
 /// The mistakes, by kind.
-const MISTAKES: [Planted; 41] = [
+const MISTAKES: [Planted; 46] = [
     // A ring.
     planted(
         In::Linear,
@@ -256,6 +260,16 @@ const MISTAKES: [Planted; 41] = [
         "race: ",
     ),
     planted(In::Combine, "if (row < 0) continue;", "", "out of bounds"),
+    planted(In::GroupedLinear, "number < before + sum", "number <= before + sum", "wrong result"),
+    planted(In::GroupedLinear, "sum - tiles, found", "sum, found", "race: "),
+    planted(In::GroupedLinear, "skipped) * each,", "skipped) * (each / 2),", "race: "),
+    planted(
+        In::GroupedLinear,
+        "nullptr, group.rows.end,",
+        "nullptr, group.rows.end + 1,",
+        "race: ",
+    ),
+    planted(In::GroupedLinear, "(u64)group.expert * n", "(u64)experts * n", "out of bounds"),
 ];
 
 /// Two tiles of keys more than the ring has.
@@ -278,6 +292,10 @@ fn inputs(at: In) -> Vec<Array> {
         In::Route | In::Grouping | In::Combine => {
             vec![float(1, [500, 40]), float(2, [40, 40])]
         }
+        In::GroupedLinear => {
+            let experts = Array::f32(&[8, 40, 40], noise(4, 8 * 40 * 40));
+            vec![float(1, [500, 40]), float(2, [8, 40]), experts]
+        }
         In::Embedding => {
             let tokens = (0..300).map(|i| i * i % 70).collect();
             vec![Array::i32(&[300], tokens), float(2, [70, 9])]
@@ -296,7 +314,7 @@ fn seeds(at: In) -> Vec<Array> {
         In::SwiGlu | In::LiveSwiGlu => &[300, 40],
         In::Embedding => &[300, 9],
         In::Attention => &[300, 32],
-        In::Route | In::Grouping | In::Combine => &[500, 40],
+        In::Route | In::Grouping | In::Combine | In::GroupedLinear => &[500, 40],
     };
     vec![Array::f32(shape, noise(3, shape[0] * shape[1]))]
 }
@@ -308,17 +326,27 @@ fn trace(at: In, g: &mut Graph<'_>, x: &[Tensor]) -> Result<Vec<Tensor>> {
         In::SwiGlu | In::LiveSwiGlu => swiglu(g, x[0])?,
         In::Embedding => embedding(g, x[0], x[1])?,
         In::Attention => attention(g, x[0], x[1], ATTENTION)?,
-        In::Route | In::Grouping | In::Combine => mixture(g, x[0], x[1])?,
+        In::Route | In::Grouping | In::Combine => mixture(g, x[0], x[1], None)?,
+        In::GroupedLinear => mixture(g, x[0], x[1], Some(x[2]))?,
     }])
 }
 
-/// Three of 40 experts for each token, some of which find no row.
-fn mixture(g: &mut Graph<'_>, x: Tensor, router: Tensor) -> Result<Tensor> {
+/// Three experts for each token, some of which find no row.
+fn mixture(
+    g: &mut Graph<'_>,
+    x: Tensor,
+    router: Tensor,
+    experts: Option<Tensor>,
+) -> Result<Tensor> {
     let logits = linear(g, x, router, None)?;
     let rule = Route { top_k: 3, score: Score::Softmax, normalize: true };
     let (expert, weight, _) = route(g, logits, None, rule)?;
-    let grouping = group_by_expert(g, expert, 40, 1400)?;
-    let rows = dispatch(g, x, &grouping)?;
+    let count = g.spec(router).leading();
+    let grouping = group_by_expert(g, expert, count, 1400)?;
+    let mut rows = dispatch(g, x, &grouping)?;
+    if let Some(experts) = experts {
+        rows = grouped_linear(g, rows, experts, &grouping)?;
+    }
     combine(g, rows, weight, &grouping)
 }
 
@@ -364,7 +392,7 @@ fn nothing_is_found_in_what_is_right() {
         return;
     }
     let all = [In::Linear, In::RmsNorm, In::SwiGlu, In::LiveSwiGlu, In::Embedding, In::Attention];
-    for at in all.into_iter().chain([In::Route]) {
+    for at in all.into_iter().chain([In::GroupedLinear]) {
         assert_eq!(verdict(at, None), "nothing", "{at:?}");
     }
 }

@@ -51,7 +51,8 @@ pub(crate) fn live_of(io: &Io, a: usize, b: usize) -> Option<Memory> {
 }
 
 /// What a loss over rows asks of a GPU: a warp of `NAME_<dtype>` for the `f64` term of each row of
-/// the first two inputs, and `NAME_total` of `loss.cuh`. `more` is what the first takes besides.
+/// the first two inputs, and `NAME_total` of `loss.cuh`, which counts the second's if there is a
+/// third output. `more` is what the first takes besides.
 pub(crate) fn of_rows(io: &Io, name: &'static str, more: &[Argument]) -> Option<Launches> {
     let floats = io.inputs[..2].iter().filter(|spec| spec.dtype != DType::I32);
     let (dtype, rows) = (element(floats)?, live_of(io, 0, 1)?);
@@ -65,7 +66,7 @@ pub(crate) fn of_rows(io: &Io, name: &'static str, more: &[Argument]) -> Option<
         grid: Grid::Fixed([1, 1, 1]),
         ..Kernel::over_rows(name, format!("{name}_total"), rows, ROWS)
     };
-    let labels = (io.inputs[1].dtype == DType::I32).then_some(Memory::Input(1));
+    let labels = (io.outputs.len() > 2).then_some(Memory::Input(1));
     let targets = labels.map(|_| Memory::Output(2));
     let [labels, targets] = [labels, targets].map(|m| m.map_or(Argument::Null, Argument::Pointer));
     let [scale, loss, sum] =

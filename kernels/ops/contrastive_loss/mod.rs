@@ -13,7 +13,9 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_float, matrix, operands};
@@ -21,6 +23,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -94,6 +97,7 @@ impl Op for ContrastiveLoss {
             },
             accumulates: false,
             flops: |&[a, b, _], io| product_flops(io, 1.0 + f64::from(u8::from(a) + u8::from(b))),
+            cuda: |wanted, io| cuda::gradient(io, wanted),
             workspace: |_, io| BLOCK * (io.inputs[0].leading() + 1) * size_of::<f32>(),
             ..GradientOp::new("contrastive_loss_gradient", wanted, |run, &wanted| {
                 cpu::gradient(run, wanted);
@@ -110,6 +114,10 @@ impl Op for ContrastiveLoss {
 
     fn workspace(&self, io: &Io) -> usize {
         BLOCK * io.inputs[0].leading() * size_of::<f32>()
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! `contrastive_loss` against f64: odd groups, several blocks, a frozen side, dead rows.
 
-use crate::graph::{Graph, Tensor};
+use crate::emulator::hold::{Hold, Near};
+use crate::graph::{Graph, Policy, Program, Target, Tensor};
 use crate::ops::contrastive_loss::{contrastive_loss, oracle};
 use crate::testing::{Array, Outcome, Trial, assert_close, noise, numeric_gradient, wide};
 
@@ -91,4 +92,53 @@ fn dead_rows_are_neither_read_nor_written() {
         assert!(got[live * columns..].iter().all(|x| x.is_nan()));
     }
     assert_eq!(got.gradients[2], expected.gradients[2]);
+}
+
+#[test]
+fn a_gpu_agrees() {
+    // One chunk of rows, and two; rows that copies cannot align.
+    for (group, columns) in [(1, 1), (40, 24), (131, 5), (520, 8)] {
+        let mut inputs = operands(group, columns, 0.7);
+        for x in &mut inputs[..2] {
+            let Array::Float(_, data, _) = x else { panic!("floats") };
+            data.iter_mut().for_each(|x| *x = x.clamp(-1.0, 1.0));
+        }
+        inputs[3] = Array::f32(&[], vec![1.0 / group as f32]);
+        let trial = Trial { inputs: &inputs, ..Trial::default() };
+        // A pair's term is a few times the logarithm of the group.
+        let hold =
+            Hold { trial, activations: 2, live: None, near: Near::Sums(10.0 * group as f64) };
+        hold.run(&trace);
+        let seeds = [Array::f32(&[], vec![1.0])];
+        let trial = Trial { seeds: Some(&seeds), ..trial };
+        // Gradients of products are rounded where a and b are bf16.
+        let near = Near::Rounded(10.0, 8.0 / group as f64);
+        for frozen in
+            [None, Some(0), Some(1), Some(2)].into_iter().take(if group > 40 { 1 } else { 4 })
+        {
+            Hold { trial, near, ..hold }.run(&|g, x| {
+                let mut x = x.to_vec();
+                if let Some(frozen) = frozen {
+                    x[frozen] = g.stop_gradient(x[frozen]);
+                }
+                Ok(vec![trace(g, &x)?[0]])
+            });
+        }
+    }
+}
+
+#[test]
+fn a_group_with_dead_rows_has_no_form_on_a_gpu() {
+    let mut inputs = operands(4, 2, 0.0);
+    inputs.push(Array::i32(&[], vec![3]));
+    let policy = Policy { target: Target::H100, ..Policy::default() };
+    let trial = Trial { inputs: &inputs, policy, ..Trial::default() };
+    let program = trial.program(&|g, x| {
+        let (a, b) = (g.with_live(x[0], x[4]), g.with_live(x[1], x[4]));
+        trace(g, &[a, b, x[2], x[3]])
+    });
+    let launches =
+        |program: &Program| program.planned(0..1).iter().all(|node| node.launches.is_some());
+    assert!(!launches(&program.unwrap()));
+    assert!(launches(&trial.program(&|g, x| trace(g, x)).unwrap()));
 }

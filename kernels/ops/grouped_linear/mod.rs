@@ -9,7 +9,9 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::group_by_expert::Grouping;
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
@@ -17,6 +19,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -31,6 +34,7 @@ const INPUT_GRADIENT: GradientOp = GradientOp {
     stored: &[0, 1],
     outputs: |(), of| vec![of[0].clone().with_columns(of[1].columns())],
     flops: |(), io| product_flops(io, io.outputs[0].columns()),
+    cuda: |(), io| cuda::input_gradient(io),
     ..GradientOp::new("grouped_linear_input_gradient", (), |run, ()| cpu::input_gradient(run))
 };
 
@@ -42,6 +46,7 @@ const WEIGHT_GRADIENT: GradientOp = GradientOp {
         vec![Spec::new(&shape, DType::F32)]
     },
     flops: |(), io| product_flops(io, io.inputs[1].columns()),
+    cuda: |(), io| cuda::weight_gradient(io),
     ..GradientOp::new("grouped_linear_weight_gradient", (), |run, ()| cpu::weight_gradient(run))
 };
 
@@ -105,6 +110,10 @@ impl Op for GroupedLinear {
 
     fn reads_stored(&self, i: usize) -> bool {
         i < 2
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `grouped_linear` and its gradients against f64: odd sizes, empty experts, dead rows, reuse.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::add::add;
 use crate::ops::grouped_linear::{GroupedLinear, oracle};
@@ -67,4 +68,33 @@ fn a_weight_used_twice_gathers_both_gradients_and_an_idle_expert_gets_zeros() {
     assert_eq!(got.outputs[0].floats(), [4.0, 6.0]);
     assert_eq!(got.gradients[0].floats(), [2.0, 20.0]);
     assert_eq!(got.gradients[1].floats(), [64.0, 0.0]);
+}
+
+#[test]
+fn a_gpu_agrees() {
+    let many: Vec<i32> = (0..=40).map(|e| e / 3 * 2).collect();
+    // Small and large tiles, more of them than the ring holds, rows that copies cannot align; idle
+    // experts at the ends and between, one that takes all, more than a warp has lanes.
+    let cases: [(&[i32], usize, usize, usize); 6] = [
+        (&[0, 1], 1, 1, 1),
+        (&[0, 0, 17, 17, 100, 140, 140], 150, 70, 200),
+        (&[0, 0, 150, 150], 150, 24, 33),
+        (&[0, 130, 131, 300], 400, 136, 130),
+        (&many, 80, 8, 40),
+        (&[0, 0, 0], 2, 3, 4),
+    ];
+    for (start, capacity, out, inner) in cases {
+        let experts = start.len() - 1;
+        let inputs = [
+            Array::f32(&[capacity, inner], noise(1, capacity * inner)),
+            Array::f32(&[experts, out, inner], noise(2, experts * out * inner)),
+            Array::i32(&[experts + 1], start.to_vec()),
+        ];
+        let seeds = [Array::f32(&[capacity, out], noise(3, capacity * out))];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        // Outliers of 30 among some hundred terms below 1.
+        let (live, near) = (Some(start[experts] as usize), Near::Sums(2e3));
+        Hold { trial, activations: 1, live, near }
+            .run(&|g, x| Ok(vec![g.apply_one(GroupedLinear, &[x[0], x[1], x[2]])?]));
+    }
 }

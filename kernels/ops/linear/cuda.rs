@@ -68,8 +68,8 @@ fn one(product: Matmul) -> Launches {
     Launches::new([Launch::Matmul(product)])
 }
 
-/// Bytes of a block's tiles of both factors, `STAGES` of them, `DEPTH` deep, in linear.cu; later of
-/// its sums. A factor lies with its depth in rows or across them.
+/// Bytes of a block's tiles of both factors, `STAGES` of them, `DEPTH` deep, in product.cuh; later
+/// of its sums. A factor lies with its depth in rows or across them.
 fn shared_bytes(side: usize, deep_rows: [bool; 2]) -> usize {
     let [stages, depth, padding] = [3, 32, 8];
     let tile = |rows: bool| if rows { depth * (side + padding) } else { side * (depth + padding) };
@@ -78,10 +78,29 @@ fn shared_bytes(side: usize, deep_rows: [bool; 2]) -> usize {
     ring.max(side * side / 32 * 36 * size_of::<f32>())
 }
 
-/// Side of a block's tile: large ones need fewer bytes for a product, small ones waste less at
-/// edges.
-fn side(m: usize, n: usize) -> usize {
-    if m >= 128 && n >= 128 { 128 } else { 64 }
+/// A block's tile of a product, and what the block needs.
+pub(crate) struct Tile {
+    /// Rows, and columns.
+    pub(crate) side: usize,
+    /// How it is called.
+    pub(crate) name: String,
+    /// Threads.
+    pub(crate) block: u32,
+    /// Of dynamic shared memory.
+    pub(crate) shared_bytes: u32,
+}
+
+impl Tile {
+    /// For a product of so many rows and columns. Large tiles need fewer bytes for a product, small
+    /// ones waste less at edges. `deep_rows`: which factors lie with their depth across rows.
+    pub(crate) fn new(dtype: DType, [m, n]: [usize; 2], deep_rows: [bool; 2]) -> Self {
+        if dtype == DType::F32 {
+            return Self { side: 64, name: "f32".to_string(), block: 128, shared_bytes: 0 };
+        }
+        let (side, block) = if m >= 128 && n >= 128 { (128, 256) } else { (64, 128) };
+        let shared_bytes = shared_bytes(side, deep_rows) as u32;
+        Self { side, name: side.to_string(), block, shared_bytes }
+    }
 }
 
 /// The kernel of our own for a product; `None` for dtypes that it is not compiled for.
@@ -94,13 +113,12 @@ pub(crate) fn kernel(product: &Matmul) -> Option<Kernel> {
         Epilogue::Activation { .. } => return None,
     };
     let layout = [a, b].map(|factor| if factor.transposed { "t" } else { "n" }).concat();
-    let deep_rows = [a.transposed, !b.transposed];
-    let side = if a.dtype == DType::F32 { 64 } else { side(m.capacity, *n) };
-    let (function_name, block, shared_bytes) = match (a.dtype, b.dtype, c_dtype) {
-        (DType::F32, DType::F32, DType::F32) => (format!("product_f32_{layout}"), 128, 0),
+    let tile = Tile::new(a.dtype, [m.capacity, *n], [a.transposed, !b.transposed]);
+    let name = &tile.name;
+    let function_name = match (a.dtype, b.dtype, c_dtype) {
+        (DType::F32, DType::F32, DType::F32) => format!("product_{name}_{layout}"),
         (DType::Bf16, DType::Bf16, DType::F32 | DType::Bf16) => {
-            let block = if side == 128 { 256 } else { 128 };
-            (format!("product_{side}_{layout}_{c_dtype}"), block, shared_bytes(side, deep_rows))
+            format!("product_{name}_{layout}_{c_dtype}")
         }
         _ => return None,
     };
@@ -109,13 +127,13 @@ pub(crate) fn kernel(product: &Matmul) -> Option<Kernel> {
     let size = |size: usize| Argument::U32(size as u32);
     // Of m and k at most one is live.
     let first = m.live.or(k.live).map_or(0, Memory::first_row);
-    let blocks = [m.capacity, *n].map(|size| size.div_ceil(side).max(1) as u32);
+    let blocks = [m.capacity, *n].map(|size| size.div_ceil(tile.side).max(1) as u32);
     Some(Kernel {
         module: "linear",
         function: function_name,
         grid: Grid::Fixed([blocks[0], blocks[1], 1]),
-        block,
-        shared_bytes: shared_bytes as u32,
+        block: tile.block,
+        shared_bytes: tile.shared_bytes,
         arguments: vec![
             Argument::Pointer(a.memory),
             Argument::Pointer(b.memory),

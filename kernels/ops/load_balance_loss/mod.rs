@@ -11,7 +11,9 @@
 
 use crate::cpu::CpuRun;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Backward, Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::gradient_op::GradientOp;
 use crate::ops::loss::{apply_loss, expect_scalar, loss_specs};
 use crate::ops::shapes::{Shapes, expect_i32, matrix, operands};
@@ -19,6 +21,7 @@ use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
@@ -31,6 +34,7 @@ pub struct LoadBalanceLoss;
 /// Its gradient: `logits f[N, E], counts i32[E], scale f32[], dloss f32[] -> f[N, E]`.
 const GRADIENT: GradientOp = GradientOp {
     flops: |(), io| 8.0 * io.inputs[0].elements() as f64,
+    cuda: |(), io| cuda::gradient(io),
     ..GradientOp::new("load_balance_loss_gradient", (), |run, ()| cpu::gradient(run))
 };
 
@@ -74,6 +78,10 @@ impl Op for LoadBalanceLoss {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: 6.0 * io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::forward(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! `load_balance_loss` against f64: odd sizes, no load, dead rows.
 
+use crate::emulator::hold::{Hold, Near};
 use crate::graph::{Graph, Tensor};
 use crate::ops::load_balance_loss::{load_balance_loss, oracle};
 use crate::testing::{Array, Trial, assert_close, noise, numeric_gradient, wide};
@@ -51,4 +52,27 @@ fn an_even_load_costs_one_per_token() {
         })
         .unwrap();
     assert_close(got.outputs[0].floats(), &[3.0], 1e-6, 0.0, "loss");
+}
+
+#[test]
+fn a_gpu_agrees() {
+    for (n, experts, live) in [(1, 1, 1), (7, 3, 5), (40, 65, 40), (20, 264, 19), (3, 4, 0)] {
+        let logits = noise(1, n * experts).iter().map(|x| 2.0 * x).collect();
+        let counts: Vec<i32> = (0..experts).map(|e| (e * e % 5) as i32).collect();
+        // Every row's share is below that of the busiest expert.
+        let busiest = f64::from(*counts.iter().max().unwrap());
+        let even = counts.iter().sum::<i32>().max(1) as f64 / experts as f64;
+        let inputs = [
+            Array::f32(&[n, experts], logits),
+            Array::i32(&[experts], counts),
+            Array::f32(&[], vec![0.5]),
+        ];
+        let seeds = [Array::f32(&[], vec![3.0])];
+        let trial = Trial { inputs: &inputs, seeds: Some(&seeds), ..Trial::default() };
+        let near = Near::Sums(n as f64 * busiest / even);
+        Hold { trial, activations: 1, live: Some(live), near }.run(&|g, x| {
+            let (loss, sum) = load_balance_loss(g, x[0], x[1], x[2])?;
+            Ok(vec![loss, sum])
+        });
+    }
 }

@@ -10,13 +10,16 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Cost, Graph, Tensor};
+use crate::launch::Launches;
 use crate::ops::loss::expect_scalar;
 use crate::ops::shapes::{Shapes, expect_float, operands};
 use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +75,10 @@ impl Op for Quantize {
         Cost { flops: 2.0 * io.inputs[0].elements() as f64, bytes: bytes as f64 }
     }
 
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::quantize(io)
+    }
+
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {
         cpu::quantize(run);
         Ok(())
@@ -98,6 +105,10 @@ impl Op for Dequantize {
 
     fn cost(&self, io: &Io) -> Cost {
         Cost { flops: io.inputs[0].elements() as f64, bytes: io.bytes() as f64 }
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        cuda::dequantize(io)
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

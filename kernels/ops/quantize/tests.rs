@@ -1,6 +1,7 @@
 //! Scales, the error of a round trip, zeros, numbers that are none, dead rows.
 
 use crate::dtype::DType;
+use crate::emulator::hold::{Hold, Near};
 use crate::error::Result;
 use crate::f8::{E4M3, E5M2};
 use crate::graph::{Graph, Tensor};
@@ -78,4 +79,34 @@ fn ops_refuse_floats_without_their_scale() {
     assert!(error.unwrap_err().to_string().contains("f8_e4m3[2, 2]"));
     let error = trial.run(&|g, x| Ok(vec![quantize(g, x[0], DType::Bf16)?.0]));
     assert!(error.unwrap_err().to_string().contains("has no scale"));
+}
+
+#[test]
+fn a_gpu_has_the_same_bits() {
+    for to in [DType::F8E4M3, DType::F8E5M2] {
+        for (n, d, special) in [
+            (1, 1, None),
+            (9, 33, None),
+            (300, 40, None),
+            (5, 8, Some(0.0)),
+            (5, 9, Some(f32::INFINITY)),
+            (5, 8, Some(f32::NAN)),
+        ] {
+            let mut x = noise(1, n * d);
+            match special {
+                Some(0.0) => x.fill(0.0),
+                Some(special) => x[n * d / 2] = special,
+                None => {}
+            }
+            let inputs = [Array::f32(&[n, d], x)];
+            let trial = Trial { inputs: &inputs, ..Trial::default() };
+            for live in [None, Some(n / 2)] {
+                Hold { trial, activations: 1, live, near: Near::Bits }.run(&|g, x| {
+                    let (q, scale) = quantize(g, x[0], to)?;
+                    let stored = g.spec(x[0]).dtype;
+                    Ok(vec![dequantize(g, q, scale, stored)?, scale])
+                });
+            }
+        }
+    }
 }

@@ -8,12 +8,15 @@
 use crate::cpu::CpuRun;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::graph::target::Gpu;
 use crate::graph::{Graph, Tensor, Write};
-use crate::ops::Op;
+use crate::launch::Launches;
 use crate::ops::shapes::{Shapes, expect_i32, operands};
+use crate::ops::{Io, Op};
 use crate::shape::Spec;
 
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod tests;
 
@@ -50,6 +53,10 @@ impl Op for UpdateBias {
 
     fn accumulates(&self) -> bool {
         true
+    }
+
+    fn cuda(&self, io: &Io, _: &Gpu) -> Option<Launches> {
+        Some(cuda::forward(io, self))
     }
 
     fn run_cpu(&self, run: &CpuRun<'_>) -> Result<()> {

@@ -9,6 +9,7 @@
 //! `device.h` is what a kernel sees in place of CUDA, `runtime.cpp` runs threads as fibers,
 //! `checker.cpp` watches memory, `tensor.cpp` is `ldmatrix` and `mma.sync`.
 
+pub mod card;
 pub mod compile;
 pub mod device;
 pub mod hold;
@@ -48,11 +49,14 @@ pub enum Copies {
     Lazy,
 }
 
-/// Whether kernels can be emulated here; if not, it is said why.
+/// Whether kernels can be run here, emulated or on a GPU that [`card`] has; if not, it is said why.
 ///
 /// # Panics
 /// If they cannot and no test may skip.
 pub fn available() -> bool {
+    if card::asked() {
+        return true;
+    }
     let Err(reason) = compile::runtime() else { return true };
     skip("a test of kernels for GPUs", &reason);
     false

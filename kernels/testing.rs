@@ -180,7 +180,7 @@ impl Trial<'_> {
     }
 
     /// What is left by `run`, which returns how many asynchronous copies it made.
-    fn with(
+    pub(crate) fn with(
         &self,
         trace: Trace<'_>,
         run: impl FnOnce(&Program, &Bindings<'_>, &RunContext<'_>) -> Result<u64>,

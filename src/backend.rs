@@ -5,7 +5,7 @@
 //! Prohibition: takes no memory of a device.
 
 use octet_actors::rank::threads_per_rank;
-use octet_kernels::cuda::driver::{Card, Driver};
+use octet_kernels::cuda::driver::{Card, Driver, ranks_max};
 use octet_kernels::cuda::find::{Kind, Search};
 use octet_kernels::device::Backend;
 use octet_kernels::graph::Target;
@@ -107,7 +107,7 @@ fn cards_for(config: &Config) -> Result<(Driver, Card), String> {
     let driver = Driver::open(&Search::here()).map_err(|error| error.to_string())?;
     let mut cards = driver.cards().map_err(|error| error.to_string())?;
     let (ranks, found) = (config.run.ranks, cards.len());
-    if ranks > found {
+    if ranks > ranks_max(found) {
         return Err(format!("run.ranks = {ranks} needs a GPU each, and the driver shows {found}"));
     }
     cards.truncate(ranks);

@@ -18,7 +18,9 @@ use octet_actors::transfer::{initialise, restore};
 use octet_kernels::cpu::CpuDevice;
 use octet_kernels::cpu::gemm::{Matrix, Output, Size};
 use octet_kernels::device::Backend;
+use octet_kernels::graph::{Cost, Target};
 
+use crate::backend::Chosen;
 use crate::config::Config;
 use crate::experiment::Experiment;
 use crate::failure::Failure;
@@ -42,6 +44,8 @@ pub struct Share {
     pub seconds: f64,
     /// FLOPs, as the ops count them.
     pub flops: f64,
+    /// Bytes of operands, each read or written once.
+    pub bytes: f64,
 }
 
 /// Time by op name, and by entry of the step plan for what is no op.
@@ -51,20 +55,21 @@ pub type Profile = BTreeMap<&'static str, Share>;
 pub struct StepBench {
     engine: Engine,
     crew: Crew,
-    threads: usize,
+    chosen: Chosen,
     plan: StepPlan,
     records: Vec<Vec<u64>>,
     step: u64,
 }
 
 impl StepBench {
-    /// Builds the model of `config` on `threads` threads and draws tokens below `vocabulary`.
+    /// Builds the model of `config` on what was chosen and draws tokens below `vocabulary`.
     ///
     /// # Errors
     /// [`Failure`] for a configuration whose parts do not fit together, or too little memory.
-    pub fn new(config: &Config, vocabulary: usize, threads: usize) -> Result<Self, Failure> {
+    pub fn new(config: &Config, vocabulary: usize, chosen: Chosen) -> Result<Self, Failure> {
         let text = Some(Text::random(config, vocabulary));
-        let workload: Arc<dyn Workload> = Arc::new(Experiment::new(config, vocabulary, text)?);
+        let workload: Arc<dyn Workload> =
+            Arc::new(Experiment::for_target(config, vocabulary, text, chosen.target)?);
         let memory = RankMemory::new(&*workload, 1, 0, Zero::Zero1)?;
         let largest = workload.shapes();
         let plan = StepPlan::new(&*workload, &largest[0], 1, 0, Zero::Zero1)?;
@@ -72,12 +77,12 @@ impl StepBench {
         let records = records(&*workload, &largest[0], &lanes);
         let records = records.into_iter().map(|(m, program)| record(&*workload, m, program));
         let records = records.collect::<Result<Vec<_>, _>>()?;
-        let open = Backend::Cpu { threads }.open(1, TIMEOUT)?.remove(0);
+        let open = chosen.backend.open(1, TIMEOUT)?.remove(0);
         let (device, communicator) = open()?;
         let engine = Engine::new(workload, memory, device)?;
         let crew = Crew::new(&engine, communicator)?;
         first_state(&engine)?;
-        Ok(Self { engine, crew, threads, plan, records, step: 0 })
+        Ok(Self { engine, crew, chosen, plan, records, step: 0 })
     }
 
     /// Tokens of a step.
@@ -90,7 +95,8 @@ impl StepBench {
         self.engine.workload.flops_per_step()
     }
 
-    /// Runs a step and returns its seconds. With a profile, adds up what took how long.
+    /// Runs a step to its end and returns its seconds. With a profile, adds up what took how long:
+    /// a device is waited for behind each piece.
     ///
     /// # Errors
     /// [`Failure`] from an op that meets other devices.
@@ -108,22 +114,29 @@ impl StepBench {
                     by_node(crew, engine, (entry, run), &input, profile)?;
                 }
                 (Some(profile), work) => {
-                    timed(profile, name(work), 0.0, || crew.issue(engine, entry, &input))?;
+                    let issue = || crew.issue(engine, entry, &input);
+                    timed(engine, profile, (name(work), Cost::default()), issue)?;
                 }
             }
         }
+        engine.device.finish()?;
         self.step += 1;
         Ok(start.elapsed().as_secs_f64())
     }
 
     /// FLOP/s of a large matrix product on the same threads and of the model's precision, the best
-    /// of a few.
+    /// of a few; of a GPU, what its data sheet says of products of bf16.
     pub fn peak(&self) -> f64 {
+        let threads = match (self.chosen.target, self.chosen.backend) {
+            (Target::Gpu(gpu), _) => return gpu.half_flops_per_s,
+            (_, Backend::Cpu { threads }) => threads,
+            (_, Backend::Cuda) => 1,
+        };
         let side = PEAK_SIDE;
         let (a, b) = (vec![1.0f32; side * side], vec![1.0f32; side * side]);
         let mut c = vec![0.0f32; side * side];
         let size = Size { m: side, n: side, k: side };
-        let device = CpuDevice::new(self.threads);
+        let device = CpuDevice::new(threads);
         let precision = self.engine.workload.programs()[0].matmul;
         let mut seconds = f64::INFINITY;
         for _ in 0..8 {
@@ -169,24 +182,26 @@ fn by_node(
     for (i, cost) in program.costs().enumerate().take(run.nodes.end).skip(run.nodes.start) {
         let work = Work::Run(Run { nodes: i..i + 1, ..run.clone() });
         let node = Entry { work, ..entry.clone() };
-        timed(profile, cost.op, cost.cost.flops, || crew.issue(engine, &node, input))?;
+        timed(engine, profile, (cost.op, cost.cost), || crew.issue(engine, &node, input))?;
     }
     Ok(())
 }
 
-/// Does some work and notes how long it took.
+/// Does some work, waits for it, and notes how long it took.
 fn timed<E: Into<Failure>>(
+    engine: &Engine,
     profile: &mut Profile,
-    name: &'static str,
-    flops: f64,
+    (name, cost): (&'static str, Cost),
     work: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), Failure> {
     let start = Instant::now();
     work().map_err(Into::into)?;
+    engine.device.finish()?;
     let share = profile.entry(name).or_default();
     share.count += 1;
     share.seconds += start.elapsed().as_secs_f64();
-    share.flops += flops;
+    share.flops += cost.flops;
+    share.bytes += cost.bytes;
     Ok(())
 }
 

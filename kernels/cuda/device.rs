@@ -14,7 +14,7 @@ use crate::collectives::peer::Peer;
 use crate::collectives::{Communicator, rendezvous};
 use crate::cpu::CpuDevice;
 use crate::cuda::context::address;
-use crate::cuda::driver::Driver;
+use crate::cuda::driver::{Driver, ranks_max};
 use crate::cuda::find::Search;
 use crate::cuda::gpu::Gpu;
 use crate::cuda::host::Host;
@@ -31,7 +31,7 @@ use crate::update::{Rule, StepNumbers, UpdateSlice};
 mod tests;
 
 /// One GPU, and the events that a run asks for.
-pub(super) struct CudaDevice {
+pub(crate) struct CudaDevice {
     gpu: Arc<Gpu>,
     /// And whether it tells the time.
     events: OnceCell<Vec<(CUevent, bool)>>,
@@ -42,7 +42,7 @@ pub(super) struct CudaDevice {
 pub(crate) fn open(search: Search, ranks: usize, timeout: Duration) -> Result<Vec<Open>> {
     let driver = Driver::open(&search)?;
     let cards = driver.cards()?.len();
-    if ranks > cards {
+    if ranks > ranks_max(cards) {
         let what = format!("{ranks} ranks need a GPU each, and the driver shows {cards}");
         return Err(Error::Device(what));
     }
@@ -50,7 +50,7 @@ pub(crate) fn open(search: Search, ranks: usize, timeout: Duration) -> Result<Ve
     let one = |(ordinal, mut member): (usize, rendezvous::Member<Peer>)| {
         let (driver, search) = (driver.clone(), search.clone());
         let open = move || {
-            let gpu = Arc::new(Gpu::open(driver, search, ordinal)?);
+            let gpu = Arc::new(Gpu::open(driver, search, ordinal % cards)?);
             member.carrier.open(gpu.clone())?;
             let device = CudaDevice { gpu, events: OnceCell::new() };
             let communicator: Box<dyn Communicator> = Box::new(member);
@@ -62,6 +62,24 @@ pub(crate) fn open(search: Search, ranks: usize, timeout: Duration) -> Result<Ve
 }
 
 impl CudaDevice {
+    /// The first GPU, of one rank that meets nobody.
+    ///
+    /// # Errors
+    /// As of [`open`].
+    pub(crate) fn alone(search: Search) -> Result<Self> {
+        let gpu = Gpu::open(Driver::open(&search)?, search, 0)?;
+        Ok(Self { gpu: Arc::new(gpu), events: OnceCell::new() })
+    }
+
+    /// Launches a kernel that no op asks for, where there is a GPU to run it.
+    ///
+    /// # Safety
+    /// Of [`Gpu::step`].
+    pub(crate) unsafe fn launch(&self, kernel: &StepKernel) -> Result<()> {
+        // SAFETY: the caller vouches for it.
+        unsafe { self.step(std::slice::from_ref(kernel), |_: &CpuDevice| Ok(())) }
+    }
+
     fn check(&self, call: &str, status: u32) -> Result<()> {
         self.gpu.context.driver.check(call, status)
     }

@@ -73,6 +73,15 @@ functions! {
     }
 }
 
+/// How many ranks may share a GPU, by default one: to try several where there is one.
+const SHARED: &str = "OCTET_RANKS_PER_GPU";
+
+/// How many ranks a machine with so many GPUs has at most.
+pub fn ranks_max(gpus: usize) -> usize {
+    let each = std::env::var(SHARED).ok().and_then(|each| each.parse().ok());
+    gpus * each.unwrap_or(1usize).max(1)
+}
+
 /// What a stand-in for the driver has and the driver has not: it launches nothing itself, and is
 /// given each node's work on the host behind its launches.
 const STAND_IN: &CStr = c"octetStandIn";

@@ -1,7 +1,7 @@
 //! Holds kernels against the op's CPU run: both dtypes, every order, each on poisoned memory.
 
 use crate::dtype::DType;
-use crate::emulator::{Copies, Order, Schedule, available};
+use crate::emulator::{Copies, Order, Schedule, available, card};
 use crate::error::Result;
 use crate::graph::{Graph, Policy, Target, Tensor};
 use crate::ops::cast::cast;
@@ -76,8 +76,8 @@ impl Hold<'_> {
         let cpu = run(Target::Cpu, Schedule::default()).unwrap_or_else(|e| panic!("{what}: {e}"));
         let mut first: Option<Outcome> = None;
         let mut copies = true;
-        // A later micro-batch runs the same kernels with another flag.
-        let orders = if later { 2 } else { usize::MAX };
+        // A later micro-batch runs the same kernels with another flag; a GPU has its own order.
+        let orders = if later || card::asked() { 2 } else { usize::MAX };
         for schedule in schedules(true).into_iter().take(orders) {
             if !copies && !schedules(false).contains(&schedule) {
                 continue;

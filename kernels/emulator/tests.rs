@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use crate::cuda::device::CudaDevice;
 use crate::cuda::nvrtc::TARGETS;
 use crate::cuda::step::tests::BY_MODULE;
+use crate::cuda::testing::Pretended;
 use crate::dtype::DType;
 use crate::emulator::compile::Edit;
 use crate::emulator::hold::{Hold, Near, schedules};
-use crate::emulator::{Schedule, available};
+use crate::emulator::{Schedule, available, card};
 use crate::error::Result;
 use crate::graph::{Graph, Target, Tensor};
 use crate::ops::attention::{AttentionSpec, Mask, attention};
@@ -397,11 +399,27 @@ fn nothing_is_found_in_what_is_right() {
     }
 }
 
+#[test]
+fn a_gpu_in_the_emulators_place_has_the_hosts_memory_before_and_after() {
+    let Some(machine) = Pretended::new("emulator::card", "seed=2") else { return };
+    let device: &_ = Box::leak(Box::new(CudaDevice::alone(machine.search()).unwrap()));
+    let inputs = [Array::f32(&[5, 8], noise(1, 40)), Array::f32(&[8], noise(2, 8))];
+    let seeds = [Array::f32(&[5, 8], noise(3, 40))];
+    let trial = Trial { inputs: &inputs, seeds: Some(&seeds), later: true, ..Trial::default() };
+    let trace = |g: &mut Graph<'_>, x: &[Tensor]| Ok(vec![rms_norm(g, x[0], x[1], 1e-5)?]);
+    // SAFETY: the regions are the trial's, which nobody else uses.
+    let on_a_gpu = trial.with(&trace, |program, bindings, context| unsafe {
+        card::run(device, program, bindings, context, 0..program.nodes()).map(|()| 0)
+    });
+    assert_eq!(on_a_gpu.unwrap(), trial.once(&trace).unwrap());
+}
+
 /// README's rows: every module with kernels, how its tests hold it against the CPU, and for what
 /// the static gate compiles it.
 fn proven() -> String {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = fs::read_dir(package.join("ops")).expect("the ops").flatten();
+    let seen = fs::read_to_string(package.join("../docs/gpu/kernels.tsv")).unwrap_or_default();
     let mut rows = Vec::new();
     for folder in folders.map(|entry| entry.path()) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -421,7 +439,10 @@ fn proven() -> String {
             (_, [false, false, false]) => "no",
         };
         let compiled = TARGETS.join(", ");
-        rows.push(format!("| `{name}` | {held} | {compiled} | not yet |\n"));
+        let mut seen = seen.lines().filter_map(|line| line.split_once('\t'));
+        let on_a_card = seen.find(|(module, _)| *module == name);
+        let on_a_card = on_a_card.map_or("not yet", |(_, when)| when);
+        rows.push(format!("| `{name}` | {held} | {compiled} | {on_a_card} |\n"));
     }
     rows.sort();
     rows.concat()
@@ -434,6 +455,7 @@ fn the_readme_says_what_is_proven_where() {
     let readme = fs::read_to_string(readme).expect("README.md");
     assert!(!proven.contains("| no |"), "kernels that are not emulated:\n{proven}");
     assert!(readme.contains(&proven), "README.md should have these rows, and no others:\n{proven}");
-    let rows = readme.lines().filter(|line| line.ends_with("| not yet |")).count();
+    let first = readme.lines().skip_while(|line| !line.ends_with("| Run on a card |")).skip(2);
+    let rows = first.take_while(|line| line.starts_with('|')).count();
     assert_eq!(rows, proven.lines().count(), "README.md has rows of kernels that are not there");
 }

@@ -1,5 +1,6 @@
 //! Benched steps are steps: a profile accounts for every node and for all of the time.
 
+use crate::backend::Chosen;
 use crate::bench::{Profile, StepBench};
 use crate::config::Config;
 
@@ -26,7 +27,7 @@ fn a_profile_counts_every_node_and_most_of_the_time() {
     let path = folder.path().join("small.toml");
     std::fs::write(&path, TEXT).unwrap();
     let config = Config::load(&path, &[]).unwrap();
-    let mut bench = StepBench::new(&config, 64, 2).unwrap();
+    let mut bench = StepBench::new(&config, 64, Chosen::cpu(&config)).unwrap();
     assert_eq!(bench.tokens(), 128);
     assert!(bench.step(None).unwrap() > 0.0);
     let mut profile = Profile::new();

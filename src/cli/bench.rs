@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use octet::backend::Chosen;
 use octet::bench::{Profile, Share, StepBench};
 use octet::config::Config;
 use octet::failure::Failure;
 use octet::plan::vocabulary;
-use octet_actors::rank::threads_per_rank;
+use octet_kernels::device::Backend;
 use serde_json::{Value, json};
 
 use crate::cli::numbers::at_least_1;
@@ -56,9 +57,9 @@ struct Figures {
     tokens: f64,
     /// Model FLOPs of a step.
     flops: f64,
-    /// FLOP/s of a large product on the same threads.
+    /// FLOP/s of [`StepBench::peak`].
     peak: f64,
-    threads: usize,
+    backend: Backend,
     /// Of steps that were run node by node, each op's fastest.
     profile: Profile,
 }
@@ -74,11 +75,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn bench_step(step: &StepArguments, config: &Config) -> Result<ExitCode, Failure> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = config.run.threads.unwrap_or_else(|| threads_per_rank(cores, 1));
-    let (vocabulary, _) = vocabulary(config)?;
-    let bench = StepBench::new(config, vocabulary, threads)?;
-    let figures = measure(bench, threads, step.steps)?;
+    // One rank, whatever the configuration says of a run's.
+    let mut config = config.clone();
+    config.run.ranks = 1;
+    let chosen = Chosen::by(&config)?;
+    let (vocabulary, _) = vocabulary(&config)?;
+    let backend = chosen.backend;
+    let bench = StepBench::new(&config, vocabulary, chosen)?;
+    let figures = measure(bench, backend, step.steps)?;
     if step.json {
         out!("{}", figures.json());
     } else {
@@ -87,7 +91,7 @@ fn bench_step(step: &StepArguments, config: &Config) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(mut bench: StepBench, threads: usize, steps: usize) -> Result<Figures, Failure> {
+fn measure(mut bench: StepBench, backend: Backend, steps: usize) -> Result<Figures, Failure> {
     for _ in 0..steps.div_ceil(10) {
         bench.step(None)?;
     }
@@ -109,7 +113,7 @@ fn measure(mut bench: StepBench, threads: usize, steps: usize) -> Result<Figures
         }
     }
     let (tokens, flops) = (bench.tokens() as f64, bench.flops());
-    Ok(Figures { seconds, tokens, flops, peak, threads, profile: fastest })
+    Ok(Figures { seconds, tokens, flops, peak, backend, profile: fastest })
 }
 
 impl Figures {
@@ -124,6 +128,14 @@ impl Figures {
         ops
     }
 
+    /// Threads of a CPU.
+    fn threads(&self) -> Option<usize> {
+        match self.backend {
+            Backend::Cpu { threads } => Some(threads),
+            Backend::Cuda => None,
+        }
+    }
+
     fn json(&self) -> Value {
         let op = |(name, share): (&str, Share)| {
             json!({
@@ -131,6 +143,7 @@ impl Figures {
                 "times": share.count,
                 "ms": share.seconds * 1e3,
                 "gflops_per_s": share.flops / share.seconds / 1e9,
+                "gb_per_s": share.bytes / share.seconds / 1e9,
             })
         };
         json!({
@@ -139,7 +152,8 @@ impl Figures {
             "steps": self.seconds.len(),
             "step_ms": self.median() * 1e3,
             "tokens": self.tokens,
-            "threads": self.threads,
+            "device": self.backend.name(),
+            "threads": self.threads(),
             "gflops_per_s": self.flops / self.median() / 1e9,
             "peak_gflops_per_s": self.peak / 1e9,
             "peak_share": self.flops / self.median() / self.peak,
@@ -148,26 +162,29 @@ impl Figures {
     }
 
     fn print(&self) {
-        let Self { tokens, flops, peak, threads, .. } = *self;
+        let Self { tokens, flops, peak, backend, .. } = *self;
         let (median, steps) = (self.median(), self.seconds.len());
         let best = tokens / self.seconds[0];
         out!("tokens/s   {:.0} (median of {steps} steps), {best:.0} (best)", tokens / median);
-        out!("step       {:.3} ms, {tokens} tokens, {threads} threads", median * 1e3);
+        out!("step       {:.3} ms, {tokens} tokens, {backend}", median * 1e3);
         out!(
-            "GFLOP/s    {:.1} of model FLOPs, {:.0} % of the {:.1} of a large product",
+            "GFLOP/s    {:.1} of model FLOPs, {:.0} % of the {:.1} of large products",
             flops / median / 1e9,
             100.0 * flops / median / peak,
             peak / 1e9
         );
         let total: f64 = self.profile.values().map(|share| share.seconds).sum();
-        out!("op                               times a step   ms a step   share   GFLOP/s");
+        out!(
+            "op                               times a step   ms a step   share   GFLOP/s      GB/s"
+        );
         for (op, share) in self.ops() {
             out!(
-                "{op:<32} {:>12} {:>11.3} {:>5.1} % {:>9.1}",
+                "{op:<32} {:>12} {:>11.3} {:>5.1} % {:>9.1} {:>9.1}",
                 share.count,
                 share.seconds * 1e3,
                 100.0 * share.seconds / total,
-                share.flops / share.seconds / 1e9
+                share.flops / share.seconds / 1e9,
+                share.bytes / share.seconds / 1e9
             );
         }
     }

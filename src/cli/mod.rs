@@ -101,6 +101,7 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let command = Arguments::parse().command;
     lift_limits();
+    load_modules_whole();
     std::panic::set_hook(Box::new(tell_of_panic));
     let done = catch_unwind(|| run(command))
         .unwrap_or_else(|_told| Err(Failure::ours("that is a defect of this program")));
@@ -119,6 +120,16 @@ fn lift_limits() {
             // Where that is refused, fewer will do.
             let _refused = libc::setrlimit(libc::RLIMIT_NOFILE, &raw const files);
         }
+    }
+}
+
+/// Has CUDA load whole modules when they are asked for, unless somebody has said otherwise: a kernel
+/// that is loaded at its first launch takes memory and waits for the device, in the middle of a step.
+fn load_modules_whole() {
+    const LOADING: &str = "CUDA_MODULE_LOADING";
+    if std::env::var_os(LOADING).is_none() {
+        // SAFETY: the process has one thread yet.
+        unsafe { std::env::set_var(LOADING, "EAGER") };
     }
 }
 

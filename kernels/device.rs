@@ -340,7 +340,19 @@ pub enum Backend {
         threads: usize,
     },
     /// One NVIDIA GPU for each rank.
-    Cuda,
+    Cuda {
+        /// What multiplies there.
+        products: Products,
+    },
+}
+
+/// What multiplies matrices on GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// cuBLASLt, where it offers a product; else a kernel of our own.
+    Library,
+    /// Kernels of our own.
+    Own,
 }
 
 impl fmt::Display for Backend {
@@ -348,7 +360,7 @@ impl fmt::Display for Backend {
         match self {
             Self::Cpu { threads: 1 } => f.write_str("the CPU, one thread each"),
             Self::Cpu { threads } => write!(f, "the CPU, {threads} threads each"),
-            Self::Cuda => f.write_str("CUDA, a GPU each"),
+            Self::Cuda { .. } => f.write_str("CUDA, a GPU each"),
         }
     }
 }
@@ -358,7 +370,7 @@ impl Backend {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cpu { .. } => "cpu",
-            Self::Cuda => "cuda",
+            Self::Cuda { .. } => "cuda",
         }
     }
 
@@ -370,7 +382,7 @@ impl Backend {
     pub fn open(self, ranks: usize, timeout: Duration) -> Result<Vec<Open>> {
         match self {
             Self::Cpu { threads } => Ok(cpu::open(ranks, threads, timeout)),
-            Self::Cuda => cuda::device::open(Search::here(), ranks, timeout),
+            Self::Cuda { products } => cuda::device::open(Search::here(), ranks, timeout, products),
         }
     }
 }

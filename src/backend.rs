@@ -5,13 +5,15 @@
 //! Prohibition: takes no memory of a device.
 
 use octet_actors::rank::threads_per_rank;
+use octet_kernels::cuda::cache::Cache;
 use octet_kernels::cuda::driver::{Card, Driver, ranks_max};
-use octet_kernels::cuda::find::{Kind, Search};
-use octet_kernels::device::Backend;
+use octet_kernels::cuda::find::{Kind, Search, Version};
+use octet_kernels::cuda::images::Images;
+use octet_kernels::device::{Backend, Products};
 use octet_kernels::graph::Target;
 use octet_kernels::graph::target::Gpu;
 
-use crate::config::{Config, Device};
+use crate::config::{Config, Device, ProductsConfig};
 use crate::experiment::Experiment;
 use crate::failure::Failure;
 use crate::plan::{vocabulary, without_kernels};
@@ -23,14 +25,11 @@ pub struct Chosen {
     pub backend: Backend,
     /// What programs are compiled for.
     pub target: Target,
+    /// What multiplies on GPUs, where it is cuBLASLt.
+    pub blas: Option<Version>,
     /// Why it is not what one would think.
     pub note: Option<String>,
 }
-
-/// Why GPUs are not taken unless they are asked for: to be lifted when kernels were held against
-/// the CPU's on one.
-const UNPROVEN: &str =
-    "its kernels are proven in emulation only; run.device = \"cuda\" trains on it";
 
 /// The first GPU's compute capability at least: kernels are written for 8.0 and up.
 const OLDEST: [u32; 2] = [8, 0];
@@ -41,7 +40,7 @@ impl Chosen {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shared = || threads_per_rank(cores, config.run.ranks);
         let backend = Backend::Cpu { threads: config.run.threads.unwrap_or_else(shared) };
-        Self { backend, target: Target::Cpu, note: None }
+        Self { backend, target: Target::Cpu, blas: None, note: None }
     }
 
     /// `run.device`, as this machine has it: what keeps `"auto"` from GPUs that are there is said.
@@ -58,7 +57,7 @@ impl Chosen {
             Device::Cpu => Ok(Self::cpu(config)),
             Device::Cuda => {
                 let (driver, card) = cards_for(config).map_err(expected)?;
-                let gpus = Self::gpus(&card);
+                let gpus = Self::gpus(config, &driver, &card);
                 // Tests train on a stand-in, whose host computes what has no kernels. A driver of
                 // NVIDIA's is none, and gets no program with such an op.
                 if !driver.is_stand_in {
@@ -67,26 +66,36 @@ impl Chosen {
                 Ok(gpus)
             }
             Device::Auto => {
-                let card = match any_card() {
-                    Ok(Some(card)) => card,
-                    Ok(None) => return Ok(Self::cpu(config)),
+                match any_card() {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Self::cpu(config)),
                     Err(why) => return Ok(Self { note: unusable(&why), ..Self::cpu(config) }),
-                };
-                let gpus = Self::gpus(&card);
-                let refused = match cards_for(config) {
-                    Err(why) => Some(why),
-                    Ok(_) => refuse(config, gpus.target).err().map(|failure| failure.what),
-                };
-                let why = refused.unwrap_or_else(|| UNPROVEN.to_owned());
-                let note = format!("trained on the CPU, although there is a GPU: {why}");
-                Ok(Self { note: Some(note), ..Self::cpu(config) })
+                }
+                let chosen = cards_for(config).and_then(|(driver, card)| {
+                    let gpus = Self::gpus(config, &driver, &card);
+                    refuse(config, gpus.target).map(|()| gpus).map_err(|failure| failure.what)
+                });
+                Ok(chosen.unwrap_or_else(|why| {
+                    let note = format!("trained on the CPU, although there is a GPU: {why}");
+                    Self { note: Some(note), ..Self::cpu(config) }
+                }))
             }
         }
     }
 
-    fn gpus(card: &Card) -> Self {
+    fn gpus(config: &Config, driver: &Driver, card: &Card) -> Self {
         let target = Target::Gpu(Gpu::probed(card.gpu()));
-        Self { backend: Backend::Cuda, target, note: None }
+        let (blas, note) = match config.run.products {
+            ProductsConfig::Own => (None, None),
+            ProductsConfig::Auto => {
+                match Search::here().newest(Kind::CublasLt, Some(driver.version)) {
+                    Ok(found) => (Some(found.version), None),
+                    Err(why) => (None, Some(format!("matrix products could be faster: {why}"))),
+                }
+            }
+        };
+        let products = if blas.is_some() { Products::Library } else { Products::Own };
+        Self { backend: Backend::Cuda { products }, target, blas, note }
     }
 }
 
@@ -96,10 +105,10 @@ fn unusable(why: &str) -> Option<String> {
     found.then(|| format!("trained on the CPU, although there is a CUDA driver: {why}"))
 }
 
-/// The first GPU that the driver shows, if any.
-fn any_card() -> Result<Option<Card>, String> {
+/// Whether the driver shows any GPU.
+fn any_card() -> Result<bool, String> {
     let cards = Driver::open(&Search::here()).and_then(|driver| driver.cards());
-    Ok(cards.map_err(|error| error.to_string())?.into_iter().next())
+    cards.map(|cards| !cards.is_empty()).map_err(|error| error.to_string())
 }
 
 /// The driver, and the kind of GPU that every rank has; why not, in words for the user.
@@ -115,10 +124,15 @@ fn cards_for(config: &Config) -> Result<(Driver, Card), String> {
     if first.architecture < OLDEST {
         return Err(format!("{first} is older than compute capability 8.0"));
     }
-    match cards.iter().find(|card| **card != first) {
-        Some(other) => Err(format!("its GPUs are of two kinds: {first}; {other}")),
-        None => Ok((driver, first)),
+    if let Some(other) = cards.iter().find(|card| **card != first) {
+        return Err(format!("its GPUs are of two kinds: {first}; {other}"));
     }
+    if !driver.is_stand_in {
+        let cache = Cache::of_user();
+        let images = Images::new(Search::here(), first.architecture, driver.version, cache);
+        images.obtainable()?;
+    }
+    Ok((driver, first))
 }
 
 /// Names the ops of a run's programs that have no form for GPUs.

@@ -130,7 +130,7 @@ impl StepBench {
         let threads = match (self.chosen.target, self.chosen.backend) {
             (Target::Gpu(gpu), _) => return gpu.half_flops_per_s,
             (_, Backend::Cpu { threads }) => threads,
-            (_, Backend::Cuda) => 1,
+            (_, Backend::Cuda { .. }) => 1,
         };
         let side = PEAK_SIDE;
         let (a, b) = (vec![1.0f32; side * side], vec![1.0f32; side * side]);

@@ -23,8 +23,8 @@ pub use batch::BatchConfig;
 pub use error::{ConfigError, Invalid, Place};
 pub use origins::Origins;
 pub use sections::{
-    CheckpointConfig, Device, EvaluateConfig, LogConfig, RecoveryConfig, RunConfig, SampleConfig,
-    WebConfig,
+    CheckpointConfig, Device, EvaluateConfig, LogConfig, ProductsConfig, RecoveryConfig, RunConfig,
+    SampleConfig, WebConfig,
 };
 pub use tracks::{TaskConfig, TrackConfig, Weight};
 
@@ -84,6 +84,7 @@ pub struct Config {
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("run.ranks", "sums follow the lanes, not the ranks"),
     ("run.device", "CPU and GPU differ; the device stands in the manifest with its model"),
+    ("run.products", "what multiplies on GPUs stands in the manifest"),
     ("run.bucket", "what it comes to for the model stands in the manifest"),
     ("run.threads", "CPU sums follow fixed chunks, not threads"),
     ("run.depth", "steps come in the same order, and one that overflows comes again before others"),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use octet_actors::checkpointer::RunFacts;
 use octet_actors::contract::Workload;
+use octet_kernels::cuda::find::Version;
 use octet_kernels::device::Backend;
 use octet_kernels::graph::layout::BUCKET_ELEMENTS;
 
@@ -27,7 +28,7 @@ const BUCKET_FACT: &str = "the size of buckets (run.bucket)";
 /// What a resume must find again to go on bit for bit.
 pub(crate) fn facts(
     config: &Config,
-    backend: Backend,
+    (backend, blas): (Backend, Option<Version>),
     experiment: &Experiment,
     tokenizer: &Tokenizer,
 ) -> RunFacts {
@@ -35,6 +36,12 @@ pub(crate) fn facts(
     let mut fact = |key: &str, value: String| identity.insert(key.to_owned(), value);
     fact(DATA_FACT, experiment.data_identity().to_string());
     fact("the backend", backend.name().to_string());
+    if let Backend::Cuda { .. } = backend {
+        // Another version may choose other algorithms, whose bits differ.
+        let library = blas.map(|version| format!("cuBLASLt {version}"));
+        let products = library.unwrap_or_else(|| "kernels of our own".to_owned());
+        fact("what multiplies on GPUs (run.products)", products);
+    }
     let digest = run_data::digest_of(tokenizer);
     fact(TOKENIZER_FACT, digest.clone());
     let granularity = config.run.granularity(experiment.variables());

@@ -110,7 +110,7 @@ pub struct Watchers {
 /// # Errors
 /// [`Failure`], with nothing lost that was saved before.
 pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Failure> {
-    let Chosen { backend, target, note } = Chosen::by(&job.config)?;
+    let Chosen { backend, target, blas, note } = Chosen::by(&job.config)?;
     check_folder(&job.folder)?;
     let mut notes: Vec<String> = note.into_iter().collect();
     let listener = listener(&job, &mut notes)?;
@@ -143,7 +143,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let store = open_store(&config, &folder.checkpoints(), &disk).with_log(folder.log());
     let layout = Arc::new(SnapshotLayout::of(&experiment));
     let slots = slots::open((job.snapshots, &job.folder), &experiment, &config, &layout)?;
-    let facts = facts(&config, backend, &experiment, &tokenizer);
+    let facts = facts(&config, (backend, blas), &experiment, &tokenizer);
     let accept = job.accept_new_numerics;
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;

@@ -19,7 +19,9 @@ use crate::cuda::find::Search;
 use crate::cuda::gpu::Gpu;
 use crate::cuda::host::Host;
 use crate::cuda::step::{self, StepKernel};
-use crate::device::{BlockSums, Device, Event, Events, Open, Opened, Pinned, RunArguments};
+use crate::device::{
+    BlockSums, Device, Event, Events, Open, Opened, Pinned, Products, RunArguments,
+};
 use crate::error::{Error, Result};
 use crate::graph::{Bindings, Program, RunContext, Target};
 use crate::memory::{Arena, ArenaPlan, DeviceSlice, HostBuffer, HostSlice, Span};
@@ -39,7 +41,12 @@ pub(crate) struct CudaDevice {
 
 /// The devices of `ranks` ranks, a GPU each; whoever waits for a peer longer than `timeout` gives
 /// up.
-pub(crate) fn open(search: Search, ranks: usize, timeout: Duration) -> Result<Vec<Open>> {
+pub(crate) fn open(
+    search: Search,
+    ranks: usize,
+    timeout: Duration,
+    products: Products,
+) -> Result<Vec<Open>> {
     let driver = Driver::open(&search)?;
     let cards = driver.cards()?.len();
     if ranks > ranks_max(cards) {
@@ -50,7 +57,7 @@ pub(crate) fn open(search: Search, ranks: usize, timeout: Duration) -> Result<Ve
     let one = |(ordinal, mut member): (usize, rendezvous::Member<Peer>)| {
         let (driver, search) = (driver.clone(), search.clone());
         let open = move || {
-            let gpu = Arc::new(Gpu::open(driver, search, ordinal % cards)?);
+            let gpu = Arc::new(Gpu::open(driver, search, ordinal % cards, products)?);
             member.carrier.open(gpu.clone())?;
             let device = CudaDevice { gpu, events: OnceCell::new() };
             let communicator: Box<dyn Communicator> = Box::new(member);
@@ -66,8 +73,8 @@ impl CudaDevice {
     ///
     /// # Errors
     /// As of [`open`].
-    pub(crate) fn alone(search: Search) -> Result<Self> {
-        let gpu = Gpu::open(Driver::open(&search)?, search, 0)?;
+    pub(crate) fn alone(search: Search, products: Products) -> Result<Self> {
+        let gpu = Gpu::open(Driver::open(&search)?, search, 0, products)?;
         Ok(Self { gpu: Arc::new(gpu), events: OnceCell::new() })
     }
 

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use crate::cpu::CpuDevice;
+use crate::cuda::blas::{Blas, Places};
 use crate::cuda::cache::Cache;
 use crate::cuda::context::{Context, address};
 use crate::cuda::driver::Driver;
-use crate::cuda::find::Search;
+use crate::cuda::find::{Kind, Search};
 use crate::cuda::host::Host;
 use crate::cuda::images::Images;
 use crate::cuda::modules::{Launch, Modules};
 use crate::cuda::step::{StepKernel, THREADS};
+use crate::device::Products;
 use crate::error::{Error, Result};
-use crate::launch::{self, Grid, Kernel, Memory};
+use crate::launch::{self, Accumulate, Epilogue, Grid, Kernel, Matmul, Memory};
 use crate::memory::DeviceSlice;
 use crate::operands::{Operands, Value};
 use crate::ops::{Stream, linear};
@@ -22,19 +24,33 @@ use crate::shape::Spec;
 pub(crate) struct Gpu {
     pub(crate) context: Arc<Context>,
     modules: Modules,
+    /// What multiplies; without it, kernels of our own do.
+    blas: Option<Blas>,
     /// What computes if the driver is a stand-in.
     pub(super) host: Option<Host>,
 }
 
 impl Gpu {
-    /// Opens the GPU of that number and loads everything.
-    pub(super) fn open(driver: Driver, search: Search, ordinal: usize) -> Result<Self> {
+    /// Opens the GPU of that number and loads everything; cuBLASLt too, if it is to multiply.
+    pub(super) fn open(
+        driver: Driver,
+        search: Search,
+        ordinal: usize,
+        products: Products,
+    ) -> Result<Self> {
         let host = driver.is_stand_in.then(Host::new);
         let context = Context::open(driver, ordinal)?;
         let version = context.driver.version;
+        let blas = match products {
+            Products::Own => None,
+            Products::Library => {
+                let found = search.newest(Kind::CublasLt, Some(version)).map_err(Error::Device)?;
+                Some(Blas::open(&found)?)
+            }
+        };
         let images = Images::new(search, context.card.architecture, version, Cache::of_user());
         let modules = Modules::load(context.clone(), &images)?;
-        Ok(Self { context, modules, host })
+        Ok(Self { context, modules, blas, host })
     }
 
     /// Zeros when compute comes to it.
@@ -80,16 +96,51 @@ impl Gpu {
                     unsafe { self.context.copy(Stream::Compute, from, to) }?;
                 }
                 launch::Launch::Matmul(product) => {
-                    let Some(kernel) = linear::cuda::kernel(product) else {
-                        let key = product.key();
-                        return Err(Error::Plan(format!("{op}: no kernel for a product of {key}")));
-                    };
                     // SAFETY: as above.
-                    unsafe { self.kernel(&kernel, operands) }?;
+                    unsafe { self.product(product, operands) }?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// By the library if it offers it, else by a kernel of our own.
+    ///
+    /// # Safety
+    /// Of [`crate::device::Device::run`].
+    unsafe fn product(&self, product: &Matmul, operands: &Operands<'_>) -> Result<()> {
+        if let Some(blas) = &self.blas {
+            let at = |memory: Memory| operands.memory(memory);
+            let (bias, keeps) = match product.epilogue {
+                Epilogue::None => (None, None),
+                Epilogue::Bias(bias) => (Some(bias), None),
+                Epilogue::Activation { bias, keeps, .. } => (bias, keeps),
+            };
+            let places = Places {
+                a: at(product.a.memory),
+                b: at(product.b.memory),
+                c: at(product.c),
+                bias: bias.map(at),
+                keeps: keeps.map(at),
+                workspace: operands.libraries(),
+                adds: match product.accumulate {
+                    Accumulate::Never => false,
+                    Accumulate::Always => true,
+                    Accumulate::As(output) => operands.accumulate(output),
+                },
+            };
+            let stream = self.context.stream(Stream::Compute);
+            // SAFETY: the caller vouches for the memory.
+            if unsafe { blas.multiply(stream, product, &places) }? {
+                return Ok(());
+            }
+        }
+        let Some(kernel) = linear::cuda::kernel(product) else {
+            let (op, key) = (operands.node.op.name(), product.key());
+            return Err(Error::Plan(format!("{op}: no kernel for a product of {key}")));
+        };
+        // SAFETY: as above.
+        unsafe { self.kernel(&kernel, operands) }
     }
 
     /// # Safety

@@ -98,6 +98,18 @@ impl Images {
         Self { architecture, driver, search, compiler: OnceCell::new(), cache }
     }
 
+    /// Whether there are any: compiled with this program, or by a compiler that is here.
+    ///
+    /// # Errors
+    /// Why there are none, and what to install.
+    pub fn obtainable(&self) -> Result<(), String> {
+        let mut modules = Module::all().iter();
+        if modules.all(|module| module.embedded(self.architecture, self.driver).is_some()) {
+            return Ok(());
+        }
+        self.compiler().as_ref().map(|_| ()).map_err(|why| format!("kernels: {why}"))
+    }
+
     /// The image of a module.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 //! | `context`, `modules`, `gpu` | one GPU as this process has it, with our kernels loaded |
 //! | [`step`] | the kernels that no op asks for |
 //! | `device` | that GPU as a [`crate::device::Device`] |
+//! | `blas` | matrix products by cuBLASLt |
 //! | `host` | how a device computes whose driver is a stand-in |
 //! | [`testing`] | shared libraries made by tests, and tests that say why they skip |
 //!
@@ -17,6 +18,7 @@
 //! compiler. Nothing here is linked: one binary starts on any machine, and what is missing is a
 //! sentence.
 
+mod blas;
 pub mod cache;
 pub(crate) mod context;
 pub(crate) mod device;

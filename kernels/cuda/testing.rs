@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::cuda::device;
 use crate::cuda::find::{SETTING, Search};
 use crate::cuda::library::Library;
-use crate::device::Open;
+use crate::device::{Open, Products};
 use crate::error::Result;
 
 /// How long a rank waits for its peers in a test.
@@ -120,7 +120,7 @@ impl Pretended {
     /// # Errors
     /// As of any machine.
     pub fn devices(&self, ranks: usize) -> Result<Vec<Open>> {
-        device::open(self.search(), ranks, TIMEOUT)
+        device::open(self.search(), ranks, TIMEOUT, Products::Own)
     }
 }
 

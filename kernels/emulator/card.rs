@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::cuda::device::CudaDevice;
 use crate::cuda::find::Search;
 use crate::cuda::step::StepKernel;
-use crate::device::{Device, Events};
+use crate::device::{Device, Events, Products};
 use crate::emulator::Watched;
 use crate::error::Result;
 use crate::graph::{Bindings, Program, RunContext};
@@ -19,6 +19,14 @@ use crate::ops::Stream;
 
 /// Where this is set, tests of kernels run them on the first GPU.
 pub const SETTING: &str = "OCTET_TEST_GPU";
+
+/// What multiplies there: kernels of our own, unless the setting says "library".
+fn products() -> Products {
+    match std::env::var(SETTING).is_ok_and(|how| how == "library") {
+        true => Products::Library,
+        false => Products::Own,
+    }
+}
 
 /// Whether kernels run on a GPU.
 pub(super) fn asked() -> bool {
@@ -35,7 +43,7 @@ pub(super) fn device() -> Option<&'static CudaDevice> {
         static DEVICE: OnceCell<&'static CudaDevice> = const { OnceCell::new() };
     }
     let open = || -> &'static CudaDevice {
-        let opened = CudaDevice::alone(Search::here());
+        let opened = CudaDevice::alone(Search::here(), products());
         Box::leak(Box::new(opened.unwrap_or_else(|error| panic!("{SETTING} is set: {error}"))))
     };
     asked().then(|| DEVICE.with(|device| *device.get_or_init(open)))
@@ -142,6 +150,9 @@ pub(super) unsafe fn run(
         slices.iter().map(|slice| mirror.slice(*slice)).collect()
     };
     let (parameters, gradients) = (of(parameters), of(gradients));
+    let (mut plan, bytes) = (ArenaPlan::new(), program.target.library_bytes());
+    plan.reserve("workspace of libraries", bytes);
+    let libraries = device.allocate(&plan, Events { all: 0, timed: 0 })?;
     let there = Bindings {
         parameters: &parameters,
         gradients: &gradients,
@@ -149,8 +160,7 @@ pub(super) unsafe fn run(
         step: mirror.slice(step),
         input: mirror.slice(input),
         activations: mirror.slice(activations),
-        // No library runs.
-        libraries: bindings.libraries,
+        libraries: whole(&libraries, bytes),
         overflow: mirror.slice(overflow),
         arguments: mirror.slice(arguments),
     };

@@ -101,7 +101,7 @@ template <class T> T shuffle(u32 mask, T value, u32 from) {
 
 }  // namespace emulator
 
-#define KERNEL(NAME, BLOCK, ...)                                                                   \
+#define KERNEL_OF(NAME, BLOCK, BLOCKS, ...)                                                        \
     extern "C" void NAME(__VA_ARGS__);                                                             \
     extern "C" {                                                                                   \
     extern const emulator::Kernel kernel_##NAME;                                                   \

@@ -7,6 +7,7 @@ use crate::cuda::device::CudaDevice;
 use crate::cuda::nvrtc::TARGETS;
 use crate::cuda::step::tests::BY_MODULE;
 use crate::cuda::testing::Pretended;
+use crate::device::Products;
 use crate::dtype::DType;
 use crate::emulator::compile::Edit;
 use crate::emulator::hold::{Hold, Near, schedules};
@@ -79,8 +80,7 @@ const WAITED: &str = "        wait_for_copies<STAGES - 2>();\n";
 const BARRIER: &str = "nobody reads the one that is filled next.\n        __syncthreads();\n";
 const FILLED: &str = "        if (tile + STAGES - 1 < tiles) fill(tile + STAGES - 1);\n";
 const STAGED: &str = "to store whole rows of them.\n    __syncthreads();\n";
-const KEYS_THERE: &str = "is filled next.\n            __syncthreads();\n";
-const QUERIES_THERE: &str = "As for queries.\n            __syncthreads();\n";
+const TILE_THERE: &str = "is filled next.\n        __syncthreads();\n";
 const LEFT: &str = "    }\n    __syncwarp();\n}\n\n__device__ __forceinline__ f32 quad_max";
 const FOUND: &str = "        __syncthreads();\n    }\n}\n";
 
@@ -215,19 +215,19 @@ const MISTAKES: [Planted; 46] = [
         "of shared memory at byte",
     ),
     // Tiles that meet.
-    planted(In::Attention, KEYS_THERE, "is filled next.\n", "of shared memory at byte"),
-    planted(In::Attention, QUERIES_THERE, "As for queries.\n", "of shared memory at byte"),
+    planted(In::Attention, TILE_THERE, "is filled next.\n", "of shared memory at byte"),
     planted(
         In::Attention,
-        "advance(step + STAGES - 1);",
-        "advance(step + STAGES);",
+        "stages[(number + STAGES - 1) % STAGES];",
+        "stages[(number + STAGES) % STAGES];",
         "of shared memory at byte",
     ),
+    planted(In::Attention, "walk.keep(free, known);", "", "of shared memory at byte"),
     planted(
         In::Attention,
-        "advance(number + STAGES - 1);",
-        "advance(number + STAGES);",
-        "of shared memory at byte",
+        "meet(stages[number % STAGES], coming[0]);",
+        "meet(stages[number % STAGES], coming[STAGES - 1]);",
+        "wrong result",
     ),
     planted(In::Attention, LEFT, "    }\n}\n\n__device__ __forceinline__ f32 quad_max", "race: "),
     planted(
@@ -402,7 +402,8 @@ fn nothing_is_found_in_what_is_right() {
 #[test]
 fn a_gpu_in_the_emulators_place_has_the_hosts_memory_before_and_after() {
     let Some(machine) = Pretended::new("emulator::card", "seed=2") else { return };
-    let device: &_ = Box::leak(Box::new(CudaDevice::alone(machine.search()).unwrap()));
+    let device: &_ =
+        Box::leak(Box::new(CudaDevice::alone(machine.search(), Products::Own).unwrap()));
     let inputs = [Array::f32(&[5, 8], noise(1, 40)), Array::f32(&[8], noise(2, 8))];
     let seeds = [Array::f32(&[5, 8], noise(3, 40))];
     let trial = Trial { inputs: &inputs, seeds: Some(&seeds), later: true, ..Trial::default() };

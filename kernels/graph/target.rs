@@ -120,9 +120,7 @@ const PCIE5_BYTES_PER_S: f64 = 50e9;
 const PCIE4_BYTES_PER_S: f64 = 25e9;
 
 /// Workspace of cuBLASLt: what its documentation recommends for Hopper, which is the most.
-const BLAS_BYTES: usize = 32 << 20;
-/// Workspace of cuDNN. A budget: plans that ask for more are no candidates.
-const DNN_BYTES: usize = 64 << 20;
+pub(crate) const BLAS_BYTES: usize = 32 << 20;
 
 /// What a CUDA context takes of the device's memory. An allowance, not measured yet.
 const CONTEXT_BYTES: usize = 600 << 20;
@@ -185,7 +183,7 @@ impl Target {
     pub fn libraries(self) -> &'static [(&'static str, usize)] {
         match self {
             Self::Cpu => &[],
-            Self::Gpu(_) => &[("cuBLASLt", BLAS_BYTES), ("cuDNN", DNN_BYTES)],
+            Self::Gpu(_) => &[("cuBLASLt", BLAS_BYTES)],
         }
     }
 

@@ -282,3 +282,51 @@ __device__ __forceinline__ f32 quad_sum(f32 x) {
 }
 
 constexpr f32 LOG2_E = 1.44269504088896340736f;
+
+// ---- Tiles that meet
+
+/// `meet(stage, step)` for every step of a walk, while the next ones are copied to the ring. What is
+/// read to find and to know them is asked for before a tile is met and used behind it.
+template <u32 STAGES, class Walk, class F>
+__device__ __forceinline__ void walk_on(const Walk& walk, typename Walk::Stage* stages, F meet) {
+    // The one that is met, those that are copied, and the one that is copied next.
+    typename Walk::Step coming[STAGES];
+    coming[0] = walk.first();
+#pragma unroll
+    for (u32 i = 0; i < STAGES - 1; i++) {
+        if (walk.is(coming[i])) {
+            walk.copy(stages[i], coming[i]);
+            walk.keep(stages[i], walk.known(coming[i]));
+        }
+        commit_copies();
+        coming[i + 1] = coming[i];
+        if (walk.is(coming[i])) coming[i + 1] = walk.following(coming[i], walk.behind(coming[i]));
+    }
+#pragma unroll 1
+    for (u32 number = 0; walk.is(coming[0]); number++) {
+        wait_for_copies<STAGES - 2>();
+        // All of this tile is there, and nobody reads the one that is filled next.
+        __syncthreads();
+        auto& free = stages[(number + STAGES - 1) % STAGES];
+        typename Walk::Step next = coming[STAGES - 1];
+        bool more = walk.is(next);
+        typename Walk::Known known{};
+        Bounds ahead{};
+        if (more) {
+            walk.copy(free, next);
+            known = walk.known(next);
+            ahead = walk.behind(next);
+        }
+        commit_copies();
+        meet(stages[number % STAGES], coming[0]);
+        if (more) {
+            walk.keep(free, known);
+            next = walk.following(next, ahead);
+        }
+#pragma unroll
+        for (u32 i = 0; i + 1 < STAGES; i++) coming[i] = coming[i + 1];
+        coming[STAGES - 1] = next;
+    }
+    wait_for_copies<0>();
+    __syncthreads();
+}

@@ -18,16 +18,19 @@ struct bf16 { u16 bits; };
 #ifdef OCTET_EMULATOR
 #include "device.h"
 #else
-/// A function that the host starts, by name, with blocks of at most so many threads. It takes the
-/// registers that it needs: room for more blocks is not worth a spill.
-#define KERNEL(NAME, BLOCK, ...)                                                                   \
-    extern "C" __global__ void __launch_bounds__(BLOCK, 1) NAME(__VA_ARGS__)
+/// A function that the host starts, by name, with blocks of at most so many threads, so many blocks
+/// of which a multiprocessor's registers have room for.
+#define KERNEL_OF(NAME, BLOCK, BLOCKS, ...)                                                        \
+    extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) NAME(__VA_ARGS__)
 template <class T> using Type = T;
 /// A variable of the block: SHARED(sums, f32[32]).
 #define SHARED(NAME, ...) __shared__ __align__(16) Type<__VA_ARGS__> NAME
 /// The bytes that the launch asks for.
 #define DYNAMIC_SHARED(NAME) extern __shared__ __align__(1024) char NAME[]
 #endif
+
+/// One that takes the registers that it needs: room for more blocks is not worth a spill.
+#define KERNEL(NAME, BLOCK, ...) KERNEL_OF(NAME, BLOCK, 1, __VA_ARGS__)
 
 /// X(T) for each type of elements that kernels are compiled for.
 #define FOR_ELEMENTS(X) X(f32) X(bf16)

@@ -86,8 +86,13 @@ fn block(g: &mut Graph<'_>, x: &[Tensor]) -> Result<Vec<Tensor>> {
     let sum = add(g, product, c)?;
     let sum = scale(g, sum, 0.7)?;
     let h = add(g, h, sum)?;
-    let options =
-        LossOptions { chunk_rows: 64, z_loss: 1e-3, label_smoothing: 0.1, softcap: Some(30.0) };
+    let options = LossOptions {
+        chunk_rows: 64,
+        gpu_chunks: 1,
+        z_loss: 1e-3,
+        label_smoothing: 0.1,
+        softcap: Some(30.0),
+    };
     let loss = linear_cross_entropy(g, h, x[0], Some(x[8]), x[12], x[13], options)?;
     Ok(vec![loss.loss, loss.loss_sum, h])
 }

@@ -132,7 +132,7 @@ impl Figures {
     fn threads(&self) -> Option<usize> {
         match self.backend {
             Backend::Cpu { threads } => Some(threads),
-            Backend::Cuda => None,
+            Backend::Cuda { .. } => None,
         }
     }
 

@@ -27,9 +27,12 @@ pub struct RunConfig {
     pub seed: u64,
     /// Devices, or simulated devices on the CPU. At most `batch.lanes`. At least 1.
     pub ranks: usize,
-    /// `"cuda"` takes a GPU for every rank; `"auto"` the CPU, with a word if there are GPUs, until
-    /// one has run the kernels.
+    /// `"cuda"` takes a GPU for every rank; `"auto"` does where there are so many that will do, and
+    /// else the CPU, with a word if there are any.
     pub device: Device,
+    /// What multiplies matrices on GPUs: `"auto"` is cuBLASLt where it is found, `"own"` kernels of
+    /// our own. Part of a run's identity there, with cuBLASLt's version.
+    pub products: ProductsConfig,
     /// The same bits for any number of ranks. `false`, which will allow the fastest routes, is
     /// refused until there are any.
     pub deterministic: bool,
@@ -72,6 +75,17 @@ pub enum Device {
     Cuda,
 }
 
+/// `run.products`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProductsConfig {
+    /// cuBLASLt, where it is found.
+    #[default]
+    Auto,
+    /// Kernels of our own.
+    Own,
+}
+
 impl Default for RunConfig {
     fn default() -> Self {
         Self {
@@ -79,6 +93,7 @@ impl Default for RunConfig {
             seed: 1337,
             ranks: 1,
             device: Device::Auto,
+            products: ProductsConfig::Auto,
             deterministic: true,
             zero: 1,
             bucket: None,

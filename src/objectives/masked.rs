@@ -29,7 +29,7 @@ use octet_kernels::random;
 use serde::{Deserialize, Serialize};
 
 use super::masking::Shares;
-use super::{Ability, BatchShape, Counts, Inputs, Objective, Source, layer};
+use super::{Ability, BatchShape, Counts, GPU_CHUNKS, Inputs, Objective, Source, layer};
 use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
@@ -117,7 +117,11 @@ impl Masked {
         let all = model.hidden(g, &batch, extras)?;
         let told = gather_rows(g, all, hidden)?;
         let head = model.head(g, told)?;
-        let options = LossOptions { chunk_rows: self.chunk_rows, ..LossOptions::default() };
+        let options = LossOptions {
+            chunk_rows: self.chunk_rows,
+            gpu_chunks: GPU_CHUNKS,
+            ..LossOptions::default()
+        };
         let masked = g.scoped("head", |g| {
             let (rows, weight) = (head.rows, head.weight);
             linear_cross_entropy(g, rows, weight, head.bias, labels, mask_scale, options)

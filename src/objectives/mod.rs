@@ -48,6 +48,10 @@ tagged! {
     "replaced_token" => ReplacedToken(ReplacedToken),
 }
 
+/// How many chunks of `objective.chunk_rows` are one on a GPU: 4,096 rows by default, so that the
+/// gradient of the output layer is seldom read and written again.
+const GPU_CHUNKS: usize = 8;
+
 /// The sequences that one run of a program computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchShape {

@@ -19,7 +19,7 @@ use octet_kernels::ops::linear_cross_entropy::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{BatchShape, Counts, Inputs, Objective, Source, Writes};
+use super::{BatchShape, Counts, GPU_CHUNKS, Inputs, Objective, Source, Writes};
 use crate::composition::{Builder, Built, HeldOutProgram, Loss, Stage};
 use crate::config::error::{Invalid, require};
 use crate::config::sections::expected;
@@ -99,6 +99,7 @@ impl NextToken {
         let head = model.head(g, hidden)?;
         let options = LossOptions {
             chunk_rows: self.chunk_rows,
+            gpu_chunks: GPU_CHUNKS,
             z_loss: self.z_loss as f32,
             label_smoothing: self.label_smoothing as f32,
             softcap: self.logit_softcap.map(|cap| cap as f32),

@@ -163,7 +163,7 @@ fn every_command_has_help_with_an_example() {
 }
 
 #[test]
-fn a_gpu_that_nobody_asked_for_is_left_alone_with_a_note() {
+fn a_gpu_that_will_do_is_taken_and_one_that_will_not_is_left_alone_with_a_note() {
     let Some(machine) = Pretended::new("cli::planning", "") else { return };
     let place = Place::new();
     let octet = |arguments: &[&str]| {
@@ -174,11 +174,18 @@ fn a_gpu_that_nobody_asked_for_is_left_alone_with_a_note() {
         let [out, err] = [output.stdout, output.stderr].map(|b| String::from_utf8(b).unwrap());
         (output.status.code(), out, err)
     };
-    // Nobody has asked for the GPU: the run goes on without, and says why.
-    let (code, out, err) = octet(&["train", "tiny.toml", "--set", "run.steps=2"]);
+    let log = |run: &str| std::fs::read_to_string(place.path(run).join("log.jsonl")).unwrap();
+    let (code, _, said) = octet(&["train", "tiny.toml", "--set", "run.steps=2", "--run", "taken"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(log("taken").contains("1 rank on CUDA, a GPU each"), "{}", log("taken"));
+    // Attention there has no kernel for such heads.
+    let wide = ["--set", "model.heads=1", "--set", "model.width=160", "--run", "left"];
+    let (code, out, err) =
+        octet(&[&["train", "tiny.toml", "--set", "run.steps=2"], &wide[..]].concat());
     let said = out + &err;
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("trained on the CPU, although there is a GPU: "), "{said}");
+    let why = "trained on the CPU, although there is a GPU: ";
+    assert!(said.contains(why) && said.contains("no GPU form yet of attention"), "{said}");
     // As many ranks as there are GPUs.
     let (code, _, said) =
         octet(&["train", "tiny.toml", "--set", "run.ranks=2", "--set", "run.device=cuda"]);

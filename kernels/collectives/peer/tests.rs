@@ -8,6 +8,7 @@ use bytemuck::cast_slice_mut;
 
 use crate::collectives::JoinTree;
 use crate::cuda::testing::Pretended;
+use crate::device::Products;
 use crate::device::{Backend, Event, Events, Open};
 use crate::dtype::DType;
 use crate::memory::{ArenaPlan, DeviceSlice, Span};
@@ -101,7 +102,8 @@ fn peers_whose_streams_do_not_wait_are_noticed() {
 #[test]
 fn a_peer_that_does_not_come_is_named() {
     let Some(machine) = Pretended::new("peer", "devices=2") else { return };
-    let devices = crate::cuda::device::open(machine.search(), 2, Duration::from_millis(200));
+    let (timeout, products) = (Duration::from_millis(200), Products::Own);
+    let devices = crate::cuda::device::open(machine.search(), 2, timeout, products);
     let mut devices = devices.unwrap().into_iter();
     let (first, second) = (devices.next().unwrap(), devices.next().unwrap());
     let late = thread::spawn(move || {

@@ -56,6 +56,9 @@ template <class T, u32 KEYS, u32 D> struct KeyStage {
 /// The walk of one tile of queries over the tiles of keys that it meets.
 template <class T, u32 KEYS, u32 D> struct KeyWalk {
     using Stage = KeyStage<T, KEYS, D>;
+    /// A tile, none if it is not before the last, and whether every query sees every key of it.
+    struct Step { u32 tile; bool clear; };
+    struct Known { i32 segment; };
     const Sequence<T>& s;
     Bounds bounds;
     u32 begin, end, last, kv_head;
@@ -68,24 +71,36 @@ template <class T, u32 KEYS, u32 D> struct KeyWalk {
         if (bounds.most < (i32)seen) seen = bounds.most < 0 ? 0 : bounds.most;
         last = blocks_of(seen, KEYS);
     }
-    __device__ u32 first() const { return next(s.low(begin) / KEYS); }
-    __device__ u32 next(u32 tile) const {
-        while (tile < last && apart(bounds, s.of_keys(tile * KEYS, KEYS))) tile++;
-        return tile;
+    __device__ bool is(Step step) const { return step.tile < last; }
+    __device__ Bounds of(u32 tile) const {
+        return tile < last ? s.of_keys(tile * KEYS, KEYS) : Bounds{};
     }
-    __device__ bool clear(u32 tile) const {
-        return s.clear(bounds, begin, end, s.of_keys(tile * KEYS, KEYS), tile * KEYS, KEYS);
+    /// The tile or the next one that is met; `ahead` is the tile's.
+    __device__ Step settled(u32 tile, Bounds ahead) const {
+        while (tile < last && apart(bounds, ahead)) ahead = of(++tile);
+        return {tile, tile < last && s.clear(bounds, begin, end, ahead, tile * KEYS, KEYS)};
     }
-    __device__ void fill(Stage& stage, u32 tile) const {
+    __device__ Step first() const {
+        u32 tile = s.low(begin) / KEYS;
+        return settled(tile, of(tile));
+    }
+    __device__ Bounds behind(Step step) const { return of(step.tile + 1); }
+    __device__ Step following(Step step, Bounds ahead) const { return settled(step.tile + 1, ahead); }
+
+    __device__ u64 row(Step step) const { return s.keys.first + (u64)step.tile * KEYS; }
+    __device__ u32 left(Step step) const { return s.keys.count - step.tile * KEYS; }
+    __device__ __forceinline__ void copy(Stage& stage, Step step) const {
         const Geometry& g = s.in.g;
-        u32 left = s.keys.count - tile * KEYS;
-        u64 row = s.keys.first + (u64)tile * KEYS;
-        const T* from = s.in.kv + row * g.kv_stride + kv_head * g.elements;
-        stage.k.fill(from + g.k_first, g.kv_stride, left, g.elements);
-        stage.v.fill(from + g.v_first, g.kv_stride, left, g.elements);
-        if (threadIdx.x < KEYS) {
-            stage.segments[threadIdx.x] = threadIdx.x < left ? s.in.kv_segments[row + threadIdx.x] : 0;
-        }
+        const T* from = s.in.kv + row(step) * g.kv_stride + kv_head * g.elements;
+        stage.k.fill(from + g.k_first, g.kv_stride, left(step), g.elements);
+        stage.v.fill(from + g.v_first, g.kv_stride, left(step), g.elements);
+    }
+    __device__ Known known(Step step) const {
+        u32 i = threadIdx.x;
+        return {i < KEYS && i < left(step) ? s.in.kv_segments[row(step) + i] : 0};
+    }
+    __device__ void keep(Stage& stage, Known known) const {
+        if (threadIdx.x < KEYS) stage.segments[threadIdx.x] = known.segment;
     }
     /// Minus infinity for the keys of a tile that a row does not see.
     __device__ void mask(Sums<KEYS>& scores, const Stage& stage, u32 tile, const Sight (&rows)[2]) const {
@@ -103,29 +118,6 @@ template <class T, u32 KEYS, u32 D> struct KeyWalk {
                 }
             }
         }
-    }
-    /// `meet(stage, tile)` for every tile, while the next ones are copied to the ring.
-    template <u32 STAGES, class F> __device__ __forceinline__ void run(Stage* stages, F meet) const {
-        u32 ahead = first(), step = 0;
-        auto advance = [&](u32 stage) {
-            if (ahead < last) {
-                fill(stages[stage % STAGES], ahead);
-                ahead = next(ahead + 1);
-            }
-            commit_copies();
-        };
-#pragma unroll 1
-        for (u32 stage = 0; stage < STAGES - 1; stage++) advance(stage);
-#pragma unroll 1
-        for (u32 tile = first(); tile < last; tile = next(tile + 1), step++) {
-            wait_for_copies<STAGES - 2>();
-            // All of this tile is there, and nobody reads the one that is filled next.
-            __syncthreads();
-            advance(step + STAGES - 1);
-            meet(stages[step % STAGES], tile);
-        }
-        wait_for_copies<0>();
-        __syncthreads();
     }
 };
 
@@ -151,10 +143,12 @@ __device__ __forceinline__ void forward(char* memory, const Operands<T>& in, T* 
     f32 most[2] = {negative_infinity(), negative_infinity()}, total[2] = {};
     Sums<D> sums;
     zero(sums);
-    walk.template run<STAGES>(stages, [&](const KeyStage<T, KEYS, D>& stage, u32 tile) {
+    using Stage = KeyStage<T, KEYS, D>;
+    using Step = typename KeyWalk<T, KEYS, D>::Step;
+    walk_on<STAGES>(walk, stages, [&](const Stage& stage, Step step) {
         Sums<KEYS> p;
         multiply_rows(p, queries, row, stage.k);
-        if (!walk.clear(tile)) walk.mask(p, stage, tile, sights);
+        if (!step.clear) walk.mask(p, stage, step.tile, sights);
 #pragma unroll
         for (u32 i = 0; i < 2; i++) {
             f32 now = most[i];
@@ -243,11 +237,13 @@ __device__ __forceinline__ void query_gradient(char* memory, const Operands<T>& 
     }
     Sums<D> sums;
     zero(sums);
-    walk.template run<STAGES>(stages, [&](const KeyStage<T, KEYS, D>& stage, u32 tile) {
+    using Stage = KeyStage<T, KEYS, D>;
+    using Step = typename KeyWalk<T, KEYS, D>::Step;
+    walk_on<STAGES>(walk, stages, [&](const Stage& stage, Step step) {
         Sums<KEYS> p, dp;
         multiply_rows(p, queries, row, stage.k);
         multiply_rows(dp, douts, row, stage.v);
-        if (!walk.clear(tile)) walk.mask(p, stage, tile, sights);
+        if (!step.clear) walk.mask(p, stage, step.tile, sights);
 #pragma unroll
         for (u32 j = 0; j < KEYS / 8; j++) {
 #pragma unroll
@@ -276,14 +272,18 @@ template <class T, u32 QUERIES, u32 D> struct QueryStage {
 /// The walk of one tile of keys over the tiles of queries that it meets, head by head.
 template <class T, u32 QUERIES, u32 D> struct QueryWalk {
     using Stage = QueryStage<T, QUERIES, D>;
-    struct Step { u32 head, tile; };
+    /// A tile of a head, none behind the last head, and whether every query of it sees every key.
+    struct Step { u32 head, tile; bool clear; };
+    struct Known { f32 logsumexp, delta; Sight sight; };
     const Sequence<T>& s;
     const Given<T>& given;
     Bounds bounds;
-    u32 begin, size, start, last, end_head;
+    u32 begin, size, start, last, first_head, end_head;
 
-    __device__ QueryWalk(const Sequence<T>& s, const Given<T>& given, u32 begin, u32 size)
-        : s(s), given(given), bounds(s.of_keys(begin, size)), begin(begin), size(size) {
+    __device__ QueryWalk(const Sequence<T>& s, const Given<T>& given, u32 begin, u32 size, u32 head,
+                         u32 heads)
+        : s(s), given(given), bounds(s.of_keys(begin, size)), begin(begin), size(size),
+          first_head(head), end_head(head + heads) {
         const Geometry& g = s.in.g;
         u32 window = (u32)g.window;
         u32 low = g.causal ? begin : begin + 1 > window ? begin + 1 - window : 0;
@@ -291,37 +291,56 @@ template <class T, u32 QUERIES, u32 D> struct QueryWalk {
         start = low / QUERIES;
         last = blocks_of(high < s.queries.count ? high : s.queries.count, QUERIES);
     }
-    __device__ u32 next(u32 tile) const {
-        for (; tile < last; tile++) {
-            Bounds queries = s.of_queries(tile * QUERIES, QUERIES);
-            if (!apart(bounds, queries) && queries.most > (i32)begin) break;
-        }
+    __device__ bool is(Step step) const { return step.head < end_head; }
+    __device__ Bounds of(u32 tile) const {
+        return tile < last ? s.of_queries(tile * QUERIES, QUERIES) : Bounds{};
+    }
+    /// The tile or the next one that is met; `ahead` is the tile's, and then that one's.
+    __device__ u32 met(u32 tile, Bounds& ahead) const {
+        while (tile < last && (apart(bounds, ahead) || ahead.most <= (i32)begin)) ahead = of(++tile);
         return tile;
     }
-    /// Of one head after another; one that meets nothing is none.
-    __device__ Step first(u32 head) const { return settled({head, next(start)}); }
-    __device__ Step following(Step step) const { return settled({step.head, next(step.tile + 1)}); }
-    __device__ Step settled(Step step) const {
-        if (step.tile < last) return step;
-        step = {step.head + 1, next(start)};
-        return step.tile < last ? step : Step{~0u, 0};
-    }
-    __device__ bool clear(u32 tile) const {
+    /// Of one head after another; one that meets nothing is the last.
+    __device__ Step settled(u32 head, u32 tile, Bounds ahead) const {
+        tile = met(tile, ahead);
+        if (tile >= last) {
+            ahead = of(start);
+            head++;
+            tile = met(start, ahead);
+        }
+        if (tile >= last) return {~0u, 0, false};
         u32 t = tile * QUERIES, end = smaller(t + QUERIES, s.queries.count);
-        return s.clear(s.of_queries(t, QUERIES), t, end, bounds, begin, size);
+        return {head, tile, s.clear(ahead, t, end, bounds, begin, size)};
     }
-    __device__ void fill(Stage& stage, Step step) const {
+    __device__ Step first() const {
+        Bounds ahead = of(start);
+        return met(start, ahead) < last ? settled(first_head, start, of(start)) : Step{~0u, 0, false};
+    }
+    __device__ Bounds behind(Step step) const { return of(step.tile + 1); }
+    __device__ Step following(Step step, Bounds ahead) const {
+        return settled(step.head, step.tile + 1, ahead);
+    }
+
+    __device__ u64 row(Step step) const { return s.queries.first + (u64)step.tile * QUERIES; }
+    __device__ u32 left(Step step) const { return s.queries.count - step.tile * QUERIES; }
+    __device__ __forceinline__ void copy(Stage& stage, Step step) const {
         const Geometry& g = s.in.g;
-        u32 t = step.tile * QUERIES, left = s.queries.count - t;
-        u64 row = s.queries.first + t, stride = g.heads * g.elements, head = step.head * g.elements;
-        stage.q.fill(s.in.q + row * g.q_stride + head, g.q_stride, left, g.elements);
-        stage.dout.fill(given.dout + row * stride + head, stride, left, g.elements);
+        u64 stride = g.heads * g.elements, head = step.head * g.elements;
+        stage.q.fill(s.in.q + row(step) * g.q_stride + head, g.q_stride, left(step), g.elements);
+        stage.dout.fill(given.dout + row(step) * stride + head, stride, left(step), g.elements);
+    }
+    __device__ Known known(Step step) const {
+        u32 i = threadIdx.x;
+        if (i >= QUERIES || i >= left(step)) return {negative_infinity(), 0.0f, {0, 0, 0}};
+        u64 at = (row(step) + i) * s.in.g.heads + step.head;
+        return {given.logsumexp[at], given.delta[at], s.sight(step.tile * QUERIES + i)};
+    }
+    __device__ void keep(Stage& stage, Known known) const {
         u32 i = threadIdx.x;
         if (i >= QUERIES) return;
-        u64 at = (row + i) * g.heads + step.head;
-        stage.logsumexp[i] = in_halvings(i < left ? given.logsumexp[at] : negative_infinity());
-        stage.delta[i] = i < left ? given.delta[at] : 0.0f;
-        stage.sights[i] = s.sight(t + i);
+        stage.logsumexp[i] = in_halvings(known.logsumexp);
+        stage.delta[i] = known.delta;
+        stage.sights[i] = known.sight;
     }
     /// Minus infinity for the queries of a tile that do not see a row's key.
     __device__ void mask(Sums<QUERIES>& scores, const Stage& stage, u32 key,
@@ -341,30 +360,6 @@ template <class T, u32 QUERIES, u32 D> struct QueryWalk {
             }
         }
     }
-    template <u32 STAGES, class F>
-    __device__ __forceinline__ void run(Stage* stages, u32 head, u32 heads, F meet) const {
-        u32 end = head + heads, number = 0;
-        Step ahead = first(head);
-        auto advance = [&](u32 stage) {
-            if (ahead.head < end) {
-                fill(stages[stage % STAGES], ahead);
-                ahead = following(ahead);
-            }
-            commit_copies();
-        };
-#pragma unroll 1
-        for (u32 stage = 0; stage < STAGES - 1; stage++) advance(stage);
-#pragma unroll 1
-        for (Step step = first(head); step.head < end; step = following(step), number++) {
-            wait_for_copies<STAGES - 2>();
-            // As for queries.
-            __syncthreads();
-            advance(number + STAGES - 1);
-            meet(stages[number % STAGES], step.tile);
-        }
-        wait_for_copies<0>();
-        __syncthreads();
-    }
 };
 
 template <class T, u32 D, u32 WARPS, u32 QUERIES, u32 STAGES>
@@ -381,7 +376,7 @@ __device__ __forceinline__ void key_gradient(char* memory, const Operands<T>& in
     u32 kv_head = blockIdx.y, group = (u32)(g.heads / g.kv_heads);
     Sequence<T> s(in, blockIdx.x / tiles);
     if (begin >= s.keys.count) return;
-    QueryWalk<T, QUERIES, D> walk(s, given, begin, KEYS);
+    QueryWalk<T, QUERIES, D> walk(s, given, begin, KEYS, kv_head * group, group);
     u64 first_row = s.keys.first + begin;
     u32 left = s.keys.count - begin;
     u64 place = first_row * g.kv_stride + kv_head * g.elements;
@@ -398,11 +393,12 @@ __device__ __forceinline__ void key_gradient(char* memory, const Operands<T>& in
     zero(dk);
     zero(dv);
     using Stage = QueryStage<T, QUERIES, D>;
-    walk.template run<STAGES>(stages, kv_head * group, group, [&](const Stage& stage, u32 tile) {
+    using Step = typename QueryWalk<T, QUERIES, D>::Step;
+    walk_on<STAGES>(walk, stages, [&](const Stage& stage, Step step) {
         u32 pair = threadIdx.x % 4 * 2;
         Sums<QUERIES> p, dp;
         multiply_rows(p, keys, row, stage.q);
-        if (!walk.clear(tile)) walk.mask(p, stage, begin + mine, segments);
+        if (!step.clear) walk.mask(p, stage, begin + mine, segments);
 #pragma unroll
         for (u32 j = 0; j < QUERIES / 8; j++) {
 #pragma unroll
@@ -450,29 +446,30 @@ __device__ void deltas(const T* dout, const T* out, f32* delta, Rows rows, u32 h
             live_rows(kv_live, kv_rows), geometry                                                  \
     }
 
-// KEYS of a tile in forward, OTHERS of a tile of keys or queries in backward.
-#define HEADS(T, D, WARPS, KEYS, OTHERS, STAGES)                                                   \
-    KERNEL(attention_##D##_##T, 32 * WARPS, OPERANDS(T), T* out, f32* logsumexp,                   \
+// KEYS of a tile in forward, OTHERS of a tile of keys or queries in backward; as many blocks at once,
+// forward and of each gradient, as registers and shared memory are wanted for.
+#define HEADS(T, D, WARPS, KEYS, OTHERS, STAGES, BLOCKS, OF_QUERIES, OF_KEYS)                                                   \
+    KERNEL_OF(attention_##D##_##T, 32 * WARPS, BLOCKS, OPERANDS(T), T* out, f32* logsumexp,                   \
            const Geometry geometry) {                                                              \
         DYNAMIC_SHARED(memory);                                                                    \
         forward<T, D, WARPS, KEYS, STAGES>(memory, GIVEN(T), out, logsumexp);                      \
     }                                                                                              \
-    KERNEL(attention_queries_##D##_##T, 32 * WARPS, OPERANDS(T), const T* dout,                    \
+    KERNEL_OF(attention_queries_##D##_##T, 32 * WARPS, OF_QUERIES, OPERANDS(T), const T* dout,                    \
            const f32* logsumexp, const f32* delta, T* dq, const Geometry geometry) {               \
         DYNAMIC_SHARED(memory);                                                                    \
         Given<T> given = {dout, logsumexp, delta};                                                 \
         query_gradient<T, D, WARPS, OTHERS, STAGES>(memory, GIVEN(T), given, dq);                  \
     }                                                                                              \
-    KERNEL(attention_keys_##D##_##T, 32 * WARPS, OPERANDS(T), const T* dout,                       \
+    KERNEL_OF(attention_keys_##D##_##T, 32 * WARPS, OF_KEYS, OPERANDS(T), const T* dout,                       \
            const f32* logsumexp, const f32* delta, T* dkv, const Geometry geometry) {              \
         DYNAMIC_SHARED(memory);                                                                    \
         Given<T> given = {dout, logsumexp, delta};                                                 \
         key_gradient<T, D, WARPS, OTHERS, STAGES>(memory, GIVEN(T), given, dkv);                   \
     }
-HEADS(f32, 64, 2, 32, 32, 2)
-HEADS(f32, 128, 2, 32, 16, 2)
-HEADS(bf16, 64, 4, 64, 64, 3)
-HEADS(bf16, 128, 4, 64, 32, 2)
+HEADS(f32, 64, 2, 32, 32, 2, 1, 1, 1)
+HEADS(f32, 128, 2, 32, 16, 2, 1, 1, 1)
+HEADS(bf16, 64, 4, 64, 64, 2, 2, 3, 2)
+HEADS(bf16, 128, 4, 64, 32, 2, 2, 2, 2)
 
 #define DELTAS(T)                                                                                  \
     KERNEL(attention_deltas_##T, 256, const T* dout, const T* out, f32* delta, const i32* live,    \

@@ -34,7 +34,7 @@ struct Tiles {
 const TILES: [Tiles; 4] = [
     Tiles { dtype: DType::F32, width: 64, warps: 2, keys: 32, others: 32, stages: 2 },
     Tiles { dtype: DType::F32, width: 128, warps: 2, keys: 32, others: 16, stages: 2 },
-    Tiles { dtype: DType::Bf16, width: 64, warps: 4, keys: 64, others: 64, stages: 3 },
+    Tiles { dtype: DType::Bf16, width: 64, warps: 4, keys: 64, others: 64, stages: 2 },
     Tiles { dtype: DType::Bf16, width: 128, warps: 4, keys: 64, others: 32, stages: 2 },
 ];
 

@@ -6,8 +6,8 @@ use crate::ops::Io;
 
 /// Rows whose terms one block adds, as many as on the CPU.
 pub(crate) const ROWS: usize = 64;
-/// Threads of a block, and columns that it adds up in the end.
-const STRIP: usize = 256;
+/// Threads of a block of the total, and columns that it adds up: few, so that there are many blocks.
+const STRIP: usize = 32;
 
 pub(super) fn forward(io: &Io) -> Option<Launches> {
     let dtype = element(&io.inputs)?;
@@ -30,6 +30,7 @@ pub(crate) fn over_rows(
     let about = terms.rows(io).into_iter().chain([Argument::U32(columns as u32)]);
     let total = Kernel {
         grid: Grid::Fixed([columns.div_ceil(STRIP) as u32, 1, 1]),
+        block: STRIP as u32,
         ..Kernel::over_rows("column_sum", "column_sum_total".to_string(), rows, ROWS as u32)
     };
     let from_sums = [sums, Argument::Pointer(Memory::Output(0))].into_iter().chain(about.clone());
@@ -48,17 +49,18 @@ pub(crate) fn of_scratch(
     [rows, columns]: [usize; 2],
     (to, adds): (Memory, Argument),
 ) -> [Launch; 2] {
-    let kernel = |function: &str, blocks: usize| Kernel {
+    let kernel = |function: &str, blocks: usize, threads: usize| Kernel {
         grid: Grid::Fixed([blocks as u32, 1, 1]),
+        block: threads as u32,
         ..Kernel::over_rows("column_sum", function.to_string(), from, ROWS as u32)
     };
     let sizes = [rows, ROWS, columns].map(|size| Argument::U32(size as u32));
     let about = [Argument::Null].into_iter().chain(sizes);
     let [from, sums, to] = [from, sums, to].map(Argument::Pointer);
     [
-        kernel("column_sum_terms_f32", rows.div_ceil(ROWS))
+        kernel("column_sum_terms_f32", rows.div_ceil(ROWS), 256)
             .with([from, sums].into_iter().chain(about.clone())),
-        kernel("column_sum_total", columns.div_ceil(STRIP))
+        kernel("column_sum_total", columns.div_ceil(STRIP), STRIP)
             .with([sums, to].into_iter().chain(about).chain([adds])),
     ]
 }

@@ -5,7 +5,7 @@ use crate::launch::{Argument, Grid, Kernel, Launches, Memory, element, pointers}
 use crate::ops::Io;
 
 /// Rows of the table that a block of the gradient has; `OWN` of embedding.cu.
-const OWN: usize = 64;
+const OWN: usize = 8;
 
 pub(super) fn forward(io: &Io) -> Option<Launches> {
     let dtype = element(&io.inputs[1..])?;

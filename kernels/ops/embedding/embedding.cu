@@ -20,8 +20,9 @@ __device__ void forward(const i32* tokens, const T* table, T* y, Rows rows, u32 
     });
 }
 
-/// Rows of the table that a block has.
-constexpr u32 OWN = 64;
+/// Rows of the table that a block has: few, since a token that is everywhere, or a position, is one
+/// block's alone.
+constexpr u32 OWN = 8;
 
 /// The block reads all tokens, a few at a time, and adds the rows of dy whose tokens are its own:
 /// every element of the table belongs to one thread.

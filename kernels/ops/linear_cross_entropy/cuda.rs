@@ -67,15 +67,19 @@ impl<'a> Head<'a> {
         Some(Self { io, op, dtype, rows, columns, classes, live })
     }
 
+    /// Rows of a chunk.
+    fn chunk_rows(&self) -> usize {
+        self.rows.min(self.op.options.chunk_rows * self.op.options.gpu_chunks)
+    }
+
     fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (size, rows) = (self.op.options.chunk_rows, self.rows);
+        let (size, rows) = (self.chunk_rows().max(1), self.rows);
         (0..rows).step_by(size).map(move |start| start..rows.min(start + size))
     }
 
     /// Scratch for an item of each logit of a chunk.
     fn logits(&self, scratch: &mut Scratch, dtype: DType) -> Memory {
-        let rows = self.op.options.chunk_rows.min(self.rows);
-        scratch.take(rows * self.classes * dtype.bytes())
+        scratch.take(self.chunk_rows() * self.classes * dtype.bytes())
     }
 
     /// Where gradients go, if the logits themselves lie in `logits` and may be overwritten.
@@ -92,7 +96,7 @@ impl<'a> Head<'a> {
             DType::F32 => (f32s(scratch), None),
             dtype => (self.logits(scratch, dtype), wanted.bias.then(|| f32s(scratch))),
         };
-        let blocks = self.op.options.chunk_rows.min(self.rows).div_ceil(column_sum::cuda::ROWS);
+        let blocks = self.chunk_rows().div_ceil(column_sum::cuda::ROWS);
         let sums = wanted.bias.then(|| scratch.take(blocks * self.classes * size_of::<f32>()));
         Made { narrow, wide, sums, wanted, first }
     }

@@ -49,6 +49,8 @@ const KEPT_BYTES: usize = 64 << 20;
 pub struct LossOptions {
     /// Rows whose logits are held at a time.
     pub chunk_rows: usize,
+    /// So many of these chunks are one on a GPU, which needs more rows to be busy. At least 1.
+    pub gpu_chunks: usize,
     /// Factor of the squared logsumexp; 0 for none.
     pub z_loss: f32,
     /// Share of the uniform distribution in the target; 0 for none.
@@ -59,7 +61,7 @@ pub struct LossOptions {
 
 impl Default for LossOptions {
     fn default() -> Self {
-        Self { chunk_rows: 512, z_loss: 0.0, label_smoothing: 0.0, softcap: None }
+        Self { chunk_rows: 512, gpu_chunks: 1, z_loss: 0.0, label_smoothing: 0.0, softcap: None }
     }
 }
 
@@ -159,9 +161,9 @@ impl LinearCrossEntropy {
             expect_i32(inputs[self.labels() + 1], &[rows], "marks")?;
         }
         expect_scalar(inputs[self.operands() - 1], "the scale")?;
-        let LossOptions { chunk_rows, z_loss, label_smoothing, softcap } = self.options;
+        let LossOptions { chunk_rows, gpu_chunks, z_loss, label_smoothing, softcap } = self.options;
         let fair = z_loss >= 0.0 && (0.0..1.0).contains(&label_smoothing);
-        if chunk_rows == 0 || !fair || softcap.is_some_and(|cap| cap <= 0.0) {
+        if chunk_rows * gpu_chunks == 0 || !fair || softcap.is_some_and(|cap| cap <= 0.0) {
             return Err(format!("{:?} is out of range", self.options));
         }
         Ok([rows, columns, classes])

@@ -21,8 +21,14 @@ pub(super) fn every_option() -> [LossOptions; 4] {
     [
         plain,
         LossOptions { chunk_rows: 2, z_loss: 1e-2, ..plain },
-        LossOptions { chunk_rows: 3, label_smoothing: 0.1, ..plain },
-        LossOptions { chunk_rows: 64, softcap: Some(2.0), label_smoothing: 0.2, z_loss: 1e-3 },
+        LossOptions { chunk_rows: 3, gpu_chunks: 2, label_smoothing: 0.1, ..plain },
+        LossOptions {
+            chunk_rows: 64,
+            softcap: Some(2.0),
+            label_smoothing: 0.2,
+            z_loss: 1e-3,
+            ..plain
+        },
     ]
 }
 

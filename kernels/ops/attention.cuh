@@ -112,21 +112,30 @@ template <class T, u32 ROWS, u32 D> struct Tile {
     static constexpr u32 CHUNK = 16 / sizeof(T);
     T at[ROWS][D + CHUNK];
 
-    /// From rows of `elements` elements; zeros where those or the rows end.
+    /// From rows of `elements` elements, by so many threads; zeros where those or the rows end.
+    template <u32 THREADS>
     __device__ __forceinline__ void fill(const T* from, u64 stride, u32 rows, u32 elements) {
-        bool whole = (u64)from % 16 == 0 && stride % CHUNK == 0 && elements % CHUNK == 0;
-#pragma unroll 4
-        for (u32 i = threadIdx.x; i < ROWS * D / CHUNK; i += blockDim.x) {
-            u32 row = i / (D / CHUNK), column = i % (D / CHUNK) * CHUNK;
-            bool inside = row < rows && column < elements;
-            const T* source = from + row * stride + column;
-            if (whole) {
-                copy_async(&at[row][column], inside ? source : from, inside ? 16 : 0);
-                continue;
+        // A thread has chunks of one column, so many rows apart.
+        constexpr u32 ACROSS = D / CHUNK, APART = THREADS / ACROSS;
+        static_assert(THREADS % ACROSS == 0 && ROWS % APART == 0, "threads that have as many chunks");
+        u32 row = threadIdx.x / ACROSS, column = threadIdx.x % ACROSS * CHUNK;
+        const T* source = from + row * stride + column;
+        u64 jump = APART * stride;
+        if ((u64)from % 16 == 0 && stride % CHUNK == 0 && elements % CHUNK == 0) {
+            u32 there = column < elements ? rows : 0;
+#pragma unroll
+            for (u32 i = 0; i < ROWS; i += APART, source += jump) {
+                bool inside = row + i < there;
+                copy_async(&at[row + i][column], inside ? source : from, inside ? 16 : 0);
             }
+            return;
+        }
+#pragma unroll 1
+        for (u32 i = 0; i < ROWS; i += APART, source += jump) {
 #pragma unroll 1
             for (u32 e = 0; e < CHUNK; e++) {
-                at[row][column + e] = inside && column + e < elements ? source[e] : T{};
+                bool inside = row + i < rows && column + e < elements;
+                at[row + i][column + e] = inside ? source[e] : T{};
             }
         }
     }
@@ -269,8 +278,7 @@ __device__ __forceinline__ void leave(Tile<T, ROWS, D>& tile, u32 row, const Sum
 __device__ __forceinline__ f32 quad_max(f32 x) {
 #pragma unroll
     for (u32 width = 1; width < 4; width *= 2) {
-        f32 other = __shfl_xor_sync(~0u, x, width);
-        x = other > x ? other : x;
+        x = fmaxf(x, __shfl_xor_sync(~0u, x, width));
     }
     return x;
 }

@@ -381,10 +381,7 @@ __device__ __forceinline__ void sum_columns(Rows rows, u32 columns, In* const (&
     for (u32 n = 0; n < N; n++) whole = whole && (u64)in[n] % 16 == 0;
     each_pack(block_team(), Rows{0, 1}, columns, [&](u64, u32 column, u32 some) {
         f32 sum[PACK] = {};
-        for (u32 row = rows.begin; row < rows.end; row++) {
-            f32 x[N][PACK];
-#pragma unroll
-            for (u32 n = 0; n < N; n++) load(in[n] + (u64)row * columns + column, some, whole, x[n]);
+        auto add_row = [&](const f32(&x)[N][PACK], u32 row) {
 #pragma unroll
             for (u32 k = 0; k < PACK; k++) {
                 f32 given[N];
@@ -392,38 +389,31 @@ __device__ __forceinline__ void sum_columns(Rows rows, u32 columns, In* const (&
                 for (u32 n = 0; n < N; n++) given[n] = x[n][k];
                 add(given, sum[k], row);
             }
+        };
+        u32 row = rows.begin;
+        // Loads that wait for no sum, a few rows at a time.
+        constexpr u32 AHEAD = 4;
+#pragma unroll 1
+        for (; whole && row + AHEAD <= rows.end; row += AHEAD) {
+            f32 x[AHEAD][N][PACK];
+#pragma unroll
+            for (u32 i = 0; i < AHEAD; i++) {
+#pragma unroll
+                for (u32 n = 0; n < N; n++) {
+                    load_pack(in[n] + (u64)(row + i) * columns + column, x[i][n]);
+                }
+            }
+#pragma unroll
+            for (u32 i = 0; i < AHEAD; i++) add_row(x[i], row + i);
+        }
+        for (; row < rows.end; row++) {
+            f32 x[N][PACK];
+#pragma unroll
+            for (u32 n = 0; n < N; n++) load(in[n] + (u64)row * columns + column, some, whole, x[n]);
+            add_row(x, row);
         }
         store(sums + (u64)blockIdx.x * columns + column, some, whole, sum);
     });
-}
-
-// ---- RMS norm
-
-/// y = x rstd w with rstd = 1 / sqrt(mean(x^2) + eps): a row, by a warp.
-template <class T>
-__device__ void normalise(const T* x, const T* w, T* y, f32* rstd, u32 columns, f32 eps) {
-    f32 squares[1];
-    sum_row(columns, {x}, squares,
-            [](const f32(&in)[1], f32(&sums)[1], u32) { sums[0] += in[0] * in[0]; });
-    f32 scale = 1.0f / sqrtf(squares[0] / (f32)columns + eps);
-    map(warp_team(), Rows{0, 1}, columns, {view(x, 0), view(w, 0)}, {view(y, 0)}, false,
-        [=](const f32(&in)[2], f32(&out)[1], u32, u32) { out[0] = in[0] * scale * in[1]; });
-    if (warp_team().rank == 0) *rstd = scale;
-}
-
-/// dx = rstd (g - x^ mean(g x^)) with g = dy w, x^ = x rstd: a row, by a warp.
-template <class T>
-__device__ void normalise_gradient(const T* dy, const T* x, const T* w, f32 rstd, T* dx,
-                                   u32 columns, bool adds) {
-    f32 product[1];
-    sum_row(columns, {dy, x, w}, product, [=](const f32(&in)[3], f32(&sums)[1], u32) {
-        sums[0] += in[0] * in[2] * (in[1] * rstd);
-    });
-    f32 mean = product[0] / (f32)columns;
-    map(warp_team(), Rows{0, 1}, columns, {view(dy, 0), view(x, 0), view(w, 0)}, {view(dx, 0)},
-        adds, [=](const f32(&in)[3], f32(&out)[1], u32, u32) {
-            out[0] = rstd * fmaf(-(in[1] * rstd), mean, in[0] * in[2]);
-        });
 }
 
 /// The sum of `f(i)` for i below `count`, added one by one in order, in thread 0 of a block of 256:

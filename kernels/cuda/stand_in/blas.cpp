@@ -14,7 +14,7 @@ enum Form { PLAIN = 1, BIAS = 4, GELU = 32, KEEPS = 128 };
 
 struct Product {
     int32_t transposed[2] = {0, 0};
-    int32_t form = PLAIN, bias_element = F32;
+    int32_t form = PLAIN, bias_element = -1;
     const void* bias = nullptr;
     void* kept = nullptr;
     int64_t kept_stride = 0;
@@ -125,8 +125,12 @@ API int cublasLtMatmulAlgoGetHeuristic(
     uint64_t size[3];
     auto layout = [](void* it) -> Layout& { return *static_cast<Layout*>(it); };
     *count = 0;
-    auto fit = fits(*static_cast<Product*>(product), layout(a), layout(b), layout(c), size);
+    bool fit = fits(*static_cast<Product*>(product), layout(a), layout(b), layout(c), size);
     if (c != d || wanted < 1 || !fit) return INVALID_VALUE;
+    // As a card's: what belongs to an epilogue that is not asked for is in the way.
+    auto& p = *static_cast<Product*>(product);
+    if ((p.bias_element >= 0) != bool(p.form & BIAS)) return NOT_SUPPORTED;
+    if ((p.kept_stride != 0) != bool(p.form & KEEPS)) return NOT_SUPPORTED;
     for (void* it : {a, b, c}) {
         if (layout(it).stride * bytes(layout(it).element) % 8 != 0) return NOT_SUPPORTED;
     }

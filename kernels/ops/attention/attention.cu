@@ -54,7 +54,7 @@ template <class T, u32 KEYS, u32 D> struct KeyStage {
 };
 
 /// The walk of one tile of queries over the tiles of keys that it meets.
-template <class T, u32 KEYS, u32 D> struct KeyWalk {
+template <class T, u32 KEYS, u32 D, u32 THREADS> struct KeyWalk {
     using Stage = KeyStage<T, KEYS, D>;
     /// A tile, none if it is not before the last, and whether every query sees every key of it.
     struct Step { u32 tile; bool clear; };
@@ -92,8 +92,8 @@ template <class T, u32 KEYS, u32 D> struct KeyWalk {
     __device__ __forceinline__ void copy(Stage& stage, Step step) const {
         const Geometry& g = s.in.g;
         const T* from = s.in.kv + row(step) * g.kv_stride + kv_head * g.elements;
-        stage.k.fill(from + g.k_first, g.kv_stride, left(step), g.elements);
-        stage.v.fill(from + g.v_first, g.kv_stride, left(step), g.elements);
+        stage.k.template fill<THREADS>(from + g.k_first, g.kv_stride, left(step), g.elements);
+        stage.v.template fill<THREADS>(from + g.v_first, g.kv_stride, left(step), g.elements);
     }
     __device__ Known known(Step step) const {
         u32 i = threadIdx.x;
@@ -133,10 +133,10 @@ __device__ __forceinline__ void forward(char* memory, const Operands<T>& in, T* 
     u32 begin = (tiles - 1 - blockIdx.x % tiles) * QUERIES;
     Sequence<T> s(in, blockIdx.x / tiles);
     if (begin >= s.queries.count) return;
-    KeyWalk<T, KEYS, D> walk(s, begin, QUERIES, head);
+    KeyWalk<T, KEYS, D, 32 * WARPS> walk(s, begin, QUERIES, head);
     u64 first_row = s.queries.first + begin;
     u32 left = s.queries.count - begin;
-    queries.fill(in.q + first_row * g.q_stride + head * g.elements, g.q_stride, left, g.elements);
+    queries.template fill<32 * WARPS>(in.q + first_row * g.q_stride + head * g.elements, g.q_stride, left, g.elements);
     u32 warp = threadIdx.x / 32, row = 16 * warp, mine = row + threadIdx.x % 32 / 4;
     f32 unit = __uint_as_float((u32)g.scale) * LOG2_E;
     Sight sights[2] = {s.sight(begin + mine), s.sight(begin + mine + 8)};
@@ -144,7 +144,7 @@ __device__ __forceinline__ void forward(char* memory, const Operands<T>& in, T* 
     Sums<D> sums;
     zero(sums);
     using Stage = KeyStage<T, KEYS, D>;
-    using Step = typename KeyWalk<T, KEYS, D>::Step;
+    using Step = typename KeyWalk<T, KEYS, D, 32 * WARPS>::Step;
     walk_on<STAGES>(walk, stages, [&](const Stage& stage, Step step) {
         Sums<KEYS> p;
         multiply_rows(p, queries, row, stage.k);
@@ -155,7 +155,7 @@ __device__ __forceinline__ void forward(char* memory, const Operands<T>& in, T* 
 #pragma unroll
             for (u32 j = 0; j < KEYS / 8; j++) {
 #pragma unroll
-                for (u32 k = 0; k < 2; k++) now = p[j][2 * i + k] > now ? p[j][2 * i + k] : now;
+                for (u32 k = 0; k < 2; k++) now = fmaxf(now, p[j][2 * i + k]);
             }
             now = quad_max(now);
             // As long as nothing is seen all exponentials are 0.
@@ -218,11 +218,11 @@ __device__ __forceinline__ void query_gradient(char* memory, const Operands<T>& 
     u32 begin = (tiles - 1 - blockIdx.x % tiles) * QUERIES;
     Sequence<T> s(in, blockIdx.x / tiles);
     if (begin >= s.queries.count) return;
-    KeyWalk<T, KEYS, D> walk(s, begin, QUERIES, head);
+    KeyWalk<T, KEYS, D, 32 * WARPS> walk(s, begin, QUERIES, head);
     u64 first_row = s.queries.first + begin, stride = g.heads * g.elements;
     u32 left = s.queries.count - begin;
-    queries.fill(in.q + first_row * g.q_stride + head * g.elements, g.q_stride, left, g.elements);
-    douts.fill(given.dout + first_row * stride + head * g.elements, stride, left, g.elements);
+    queries.template fill<32 * WARPS>(in.q + first_row * g.q_stride + head * g.elements, g.q_stride, left, g.elements);
+    douts.template fill<32 * WARPS>(given.dout + first_row * stride + head * g.elements, stride, left, g.elements);
     u32 warp = threadIdx.x / 32, row = 16 * warp, mine = row + threadIdx.x % 32 / 4;
     f32 scale = __uint_as_float((u32)g.scale), unit = scale * LOG2_E;
     Sight sights[2];
@@ -238,7 +238,7 @@ __device__ __forceinline__ void query_gradient(char* memory, const Operands<T>& 
     Sums<D> sums;
     zero(sums);
     using Stage = KeyStage<T, KEYS, D>;
-    using Step = typename KeyWalk<T, KEYS, D>::Step;
+    using Step = typename KeyWalk<T, KEYS, D, 32 * WARPS>::Step;
     walk_on<STAGES>(walk, stages, [&](const Stage& stage, Step step) {
         Sums<KEYS> p, dp;
         multiply_rows(p, queries, row, stage.k);
@@ -270,7 +270,7 @@ template <class T, u32 QUERIES, u32 D> struct QueryStage {
 };
 
 /// The walk of one tile of keys over the tiles of queries that it meets, head by head.
-template <class T, u32 QUERIES, u32 D> struct QueryWalk {
+template <class T, u32 QUERIES, u32 D, u32 THREADS> struct QueryWalk {
     using Stage = QueryStage<T, QUERIES, D>;
     /// A tile of a head, none behind the last head, and whether every query of it sees every key.
     struct Step { u32 head, tile; bool clear; };
@@ -326,8 +326,8 @@ template <class T, u32 QUERIES, u32 D> struct QueryWalk {
     __device__ __forceinline__ void copy(Stage& stage, Step step) const {
         const Geometry& g = s.in.g;
         u64 stride = g.heads * g.elements, head = step.head * g.elements;
-        stage.q.fill(s.in.q + row(step) * g.q_stride + head, g.q_stride, left(step), g.elements);
-        stage.dout.fill(given.dout + row(step) * stride + head, stride, left(step), g.elements);
+        stage.q.template fill<THREADS>(s.in.q + row(step) * g.q_stride + head, g.q_stride, left(step), g.elements);
+        stage.dout.template fill<THREADS>(given.dout + row(step) * stride + head, stride, left(step), g.elements);
     }
     __device__ Known known(Step step) const {
         u32 i = threadIdx.x;
@@ -376,12 +376,12 @@ __device__ __forceinline__ void key_gradient(char* memory, const Operands<T>& in
     u32 kv_head = blockIdx.y, group = (u32)(g.heads / g.kv_heads);
     Sequence<T> s(in, blockIdx.x / tiles);
     if (begin >= s.keys.count) return;
-    QueryWalk<T, QUERIES, D> walk(s, given, begin, KEYS, kv_head * group, group);
+    QueryWalk<T, QUERIES, D, 32 * WARPS> walk(s, given, begin, KEYS, kv_head * group, group);
     u64 first_row = s.keys.first + begin;
     u32 left = s.keys.count - begin;
     u64 place = first_row * g.kv_stride + kv_head * g.elements;
-    keys.fill(in.kv + place + g.k_first, g.kv_stride, left, g.elements);
-    values.fill(in.kv + place + g.v_first, g.kv_stride, left, g.elements);
+    keys.template fill<32 * WARPS>(in.kv + place + g.k_first, g.kv_stride, left, g.elements);
+    values.template fill<32 * WARPS>(in.kv + place + g.v_first, g.kv_stride, left, g.elements);
     u32 warp = threadIdx.x / 32, row = 16 * warp, mine = row + threadIdx.x % 32 / 4;
     f32 scale = __uint_as_float((u32)g.scale), unit = scale * LOG2_E;
     i32 segments[2];
@@ -393,7 +393,7 @@ __device__ __forceinline__ void key_gradient(char* memory, const Operands<T>& in
     zero(dk);
     zero(dv);
     using Stage = QueryStage<T, QUERIES, D>;
-    using Step = typename QueryWalk<T, QUERIES, D>::Step;
+    using Step = typename QueryWalk<T, QUERIES, D, 32 * WARPS>::Step;
     walk_on<STAGES>(walk, stages, [&](const Stage& stage, Step step) {
         u32 pair = threadIdx.x % 4 * 2;
         Sums<QUERIES> p, dp;
@@ -446,9 +446,9 @@ __device__ void deltas(const T* dout, const T* out, f32* delta, Rows rows, u32 h
             live_rows(kv_live, kv_rows), geometry                                                  \
     }
 
-// KEYS of a tile in forward, OTHERS of a tile of keys or queries in backward; as many blocks at once,
-// forward and of each gradient, as registers and shared memory are wanted for.
-#define HEADS(T, D, WARPS, KEYS, OTHERS, STAGES, BLOCKS, OF_QUERIES, OF_KEYS)                                                   \
+// KEYS of a tile in forward; BACK of a tile that queries meet in backward, QUERIES of one that keys
+// meet; as many blocks at once, forward and of each gradient, as registers are wanted for.
+#define HEADS(T, D, WARPS, KEYS, BACK, QUERIES, STAGES, BLOCKS, OF_QUERIES, OF_KEYS)                                                   \
     KERNEL_OF(attention_##D##_##T, 32 * WARPS, BLOCKS, OPERANDS(T), T* out, f32* logsumexp,                   \
            const Geometry geometry) {                                                              \
         DYNAMIC_SHARED(memory);                                                                    \
@@ -458,18 +458,18 @@ __device__ void deltas(const T* dout, const T* out, f32* delta, Rows rows, u32 h
            const f32* logsumexp, const f32* delta, T* dq, const Geometry geometry) {               \
         DYNAMIC_SHARED(memory);                                                                    \
         Given<T> given = {dout, logsumexp, delta};                                                 \
-        query_gradient<T, D, WARPS, OTHERS, STAGES>(memory, GIVEN(T), given, dq);                  \
+        query_gradient<T, D, WARPS, BACK, STAGES>(memory, GIVEN(T), given, dq);                  \
     }                                                                                              \
     KERNEL_OF(attention_keys_##D##_##T, 32 * WARPS, OF_KEYS, OPERANDS(T), const T* dout,                       \
            const f32* logsumexp, const f32* delta, T* dkv, const Geometry geometry) {              \
         DYNAMIC_SHARED(memory);                                                                    \
         Given<T> given = {dout, logsumexp, delta};                                                 \
-        key_gradient<T, D, WARPS, OTHERS, STAGES>(memory, GIVEN(T), given, dkv);                   \
+        key_gradient<T, D, WARPS, QUERIES, STAGES>(memory, GIVEN(T), given, dkv);                   \
     }
-HEADS(f32, 64, 2, 32, 32, 2, 1, 1, 1)
-HEADS(f32, 128, 2, 32, 16, 2, 1, 1, 1)
-HEADS(bf16, 64, 4, 64, 64, 2, 2, 3, 2)
-HEADS(bf16, 128, 4, 64, 32, 2, 2, 2, 2)
+HEADS(f32, 64, 2, 32, 32, 32, 2, 1, 1, 1)
+HEADS(f32, 128, 2, 32, 16, 16, 2, 1, 1, 1)
+HEADS(bf16, 64, 4, 64, 64, 64, 2, 3, 3, 2)
+HEADS(bf16, 128, 4, 64, 64, 48, 2, 2, 2, 1)
 
 #define DELTAS(T)                                                                                  \
     KERNEL(attention_deltas_##T, 256, const T* dout, const T* out, f32* delta, const i32* live,    \

@@ -26,16 +26,16 @@ struct Tiles {
     warps: usize,
     /// Keys of a tile in forward.
     keys: usize,
-    /// Keys and queries of a tile in backward.
-    others: usize,
+    /// Keys of a tile that queries meet in backward, and queries of one that keys meet.
+    back: [usize; 2],
     stages: usize,
 }
 
 const TILES: [Tiles; 4] = [
-    Tiles { dtype: DType::F32, width: 64, warps: 2, keys: 32, others: 32, stages: 2 },
-    Tiles { dtype: DType::F32, width: 128, warps: 2, keys: 32, others: 16, stages: 2 },
-    Tiles { dtype: DType::Bf16, width: 64, warps: 4, keys: 64, others: 64, stages: 2 },
-    Tiles { dtype: DType::Bf16, width: 128, warps: 4, keys: 64, others: 32, stages: 2 },
+    Tiles { dtype: DType::F32, width: 64, warps: 2, keys: 32, back: [32; 2], stages: 2 },
+    Tiles { dtype: DType::F32, width: 128, warps: 2, keys: 32, back: [16; 2], stages: 2 },
+    Tiles { dtype: DType::Bf16, width: 64, warps: 4, keys: 64, back: [64; 2], stages: 2 },
+    Tiles { dtype: DType::Bf16, width: 128, warps: 4, keys: 64, back: [64, 48], stages: 2 },
 ];
 
 impl Tiles {
@@ -215,12 +215,12 @@ pub(super) fn backward(io: &Io, geometry: &Geometry) -> Option<Launches> {
     let deltas = deltas.with(pointers(2, 0).chain(rest));
     let given = [Argument::Pointer(Memory::Input(0)), Argument::Pointer(Memory::Input(2)), delta];
     let with = |output| given.into_iter().chain([Argument::Pointer(Memory::Output(output))]);
-    let Tiles { others, .. } = of.tiles;
-    let shared = of.tiles.shared_bytes(2, others, size_of::<i32>());
+    let back = of.tiles.back;
+    let shared = of.tiles.shared_bytes(2, back[0], size_of::<i32>());
     let queries = [spec.sequence_length, spec.heads];
     let queries = of.kernel("attention_queries", queries, shared, with(0));
     // Of a query: logsumexp, delta, and what it sees.
-    let shared = of.tiles.shared_bytes(2, others, 5 * size_of::<i32>());
+    let shared = of.tiles.shared_bytes(2, back[1], 5 * size_of::<i32>());
     let keys = [geometry.kv_length(), spec.kv_heads];
     let output = io.outputs.len() - 1;
     let keys = of.kernel("attention_keys", keys, shared, with(output));

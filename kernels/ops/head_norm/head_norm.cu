@@ -4,7 +4,7 @@
 //
 // expects head_norm_bf16: LDG.E.128 STG.E.128
 // expects head_norm_input_gradient_bf16: LDG.E.128 STG.E.128
-#include "common.cuh"
+#include "rms_norm.cuh"
 
 /// How many heads there are.
 struct Heads { u32 queries, keys, elements; };

@@ -1,7 +1,7 @@
 // rms_norm: x [rows, columns], w -> y = x rstd w and rstd = 1 / sqrt(mean(x^2) + eps), a warp for
 // each row; add_rms_norm: the same of s = a + b as it is stored. Gradients: dx overwrites or adds;
 // dw as sums over 64 rows, which column_sum.cu adds up.
-#include "common.cuh"
+#include "rms_norm.cuh"
 
 template <class T>
 __device__ void forward(const T* x, const T* w, T* y, f32* rstd, Rows rows, u32 columns, f32 eps) {

@@ -11,8 +11,8 @@ use crate::launch::{
 use crate::ops::Io;
 use crate::ops::add::add;
 use crate::ops::embedding::embedding;
+use crate::ops::group_by_expert::group_by_expert;
 use crate::ops::linear::linear;
-use crate::ops::quantize::quantize;
 use crate::ops::rms_norm::rms_norm;
 use crate::ops::swiglu::swiglu;
 use crate::shape::Spec;
@@ -82,15 +82,19 @@ fn a_backward_pass_names_what_is_missing() {
     assert!(text.contains(dw), "{text}");
     let sums = "rms_norm_weight_terms_bf16 <<<5x1x1, 256, 0>>> (in0, in1, in2, scratch[0+1280], ";
     assert!(text.contains(sums), "{text}");
-    let quantized = |g: &mut Graph<'_>, x: &[Tensor]| Ok(vec![quantize(g, x[1], DType::F8E4M3)?.0]);
+    // More experts than a block counts.
+    let grouped = |g: &mut Graph<'_>, x: &[Tensor]| {
+        let expert = g.reshape(x[0], &[ROWS, 1])?;
+        Ok(vec![group_by_expert(g, expert, 2000, ROWS)?.row_of])
+    };
     let forward = Trial { seeds: None, ..trial };
-    let program = forward.program(&quantized).unwrap();
+    let program = forward.program(&grouped).unwrap();
     let missing: Vec<_> = program.without_launches().into_iter().collect();
-    assert_eq!(missing, [("quantize", 1)]);
-    assert_eq!(program.print_launches(), "quantize\n  nothing yet\n");
+    assert_eq!(missing, [("group_by_expert", 1)]);
+    assert_eq!(program.print_launches(), "group_by_expert\n  nothing yet\n");
     // On a CPU nothing is asked and nothing is missing.
     let cpu = Trial { policy: Policy::default(), ..forward };
-    assert!(cpu.program(&quantized).unwrap().without_launches().is_empty());
+    assert!(cpu.program(&grouped).unwrap().without_launches().is_empty());
 }
 
 #[test]

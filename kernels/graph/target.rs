@@ -122,8 +122,8 @@ const PCIE4_BYTES_PER_S: f64 = 25e9;
 /// Workspace of cuBLASLt: what its documentation recommends for Hopper, which is the most.
 pub(crate) const BLAS_BYTES: usize = 32 << 20;
 
-/// What a CUDA context takes of the device's memory with our kernels loaded: 536 MiB on an H200 with
-/// driver 580.
+/// What a CUDA context takes of the device's memory with our kernels loaded: 536 MiB on an H200
+/// with driver 580.
 const CONTEXT_BYTES: usize = 560 << 20;
 /// What cuBLASLt takes there beside its workspace: 377 MiB.
 const MODULE_BYTES: usize = 400 << 20;

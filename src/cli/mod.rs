@@ -123,8 +123,9 @@ fn lift_limits() {
     }
 }
 
-/// Has CUDA load whole modules when they are asked for, unless somebody has said otherwise: a kernel
-/// that is loaded at its first launch takes memory and waits for the device, in the middle of a step.
+/// Has CUDA load whole modules when they are asked for, unless somebody has said otherwise: a
+/// kernel that is loaded at its first launch takes memory, and waits for the device in the middle
+/// of a step.
 fn load_modules_whole() {
     const LOADING: &str = "CUDA_MODULE_LOADING";
     if std::env::var_os(LOADING).is_none() {

@@ -6,7 +6,7 @@ use crate::ops::Io;
 
 /// Rows whose terms one block adds, as many as on the CPU.
 pub(crate) const ROWS: usize = 64;
-/// Threads of a block of the total, and columns that it adds up: few, so that there are many blocks.
+/// Threads of a block of the total, and columns that it adds up: few, so that blocks are many.
 const STRIP: usize = 32;
 
 pub(super) fn forward(io: &Io) -> Option<Launches> {

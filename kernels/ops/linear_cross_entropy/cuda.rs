@@ -67,7 +67,7 @@ impl<'a> Head<'a> {
         Some(Self { io, op, dtype, rows, columns, classes, live })
     }
 
-    /// Rows of a chunk.
+    /// As many as options ask for, or all that there are.
     fn chunk_rows(&self) -> usize {
         self.rows.min(self.op.options.chunk_rows * self.op.options.gpu_chunks)
     }

@@ -10,6 +10,7 @@ use crate::ops::dispatch::dispatch;
 use crate::ops::group_by_expert::group_by_expert;
 use crate::ops::grouped_linear::grouped_linear;
 use crate::ops::route::{Route, Score, route};
+use crate::ops::swiglu::swiglu;
 use crate::testing::{Array, Trial, assert_close, noise, numeric_gradient, wide};
 
 #[test]
@@ -142,5 +143,39 @@ fn a_gpu_has_the_same_bits_but_for_inner_products() {
                 Ok(vec![combine(g, rows, weight, &grouping)?])
             });
         }
+    }
+}
+
+#[test]
+fn a_gpu_runs_a_whole_mixture() {
+    // Tokens, their width, that of an expert, experts, choices, live tokens.
+    for [n, d, h, experts, k, live] in
+        [[1, 3, 2, 2, 1, 1], [70, 24, 16, 6, 2, 61], [30, 8, 8, 4, 4, 30]]
+    {
+        let float = |seed, shape: &[usize]| {
+            let numbers = noise(seed, shape.iter().product());
+            Array::f32(shape, numbers.iter().map(|x| x.clamp(-1.0, 1.0)).collect())
+        };
+        let inputs = [
+            float(1, &[n, d]),
+            float(2, &[n, experts]),
+            float(3, &[experts, 2 * h, d]),
+            float(4, &[experts, d, h]),
+        ];
+        let seeds = [float(5, &[n, d])];
+        // What is rounded between two products may differ in bf16.
+        let trial =
+            Trial { inputs: &inputs, seeds: Some(&seeds), narrow: false, ..Trial::default() };
+        let near = Near::Sums((d * h) as f64);
+        Hold { trial, activations: 2, live: Some(live), near }.run(&|g, x| {
+            let rule = Route { top_k: k, score: Score::Softmax, normalize: true };
+            let (expert, weight, counts) = route(g, x[1], None, rule)?;
+            let grouping = group_by_expert(g, expert, experts, n * k)?;
+            let rows = dispatch(g, x[0], &grouping)?;
+            let rows = grouped_linear(g, rows, x[2], &grouping)?;
+            let rows = swiglu(g, rows)?;
+            let rows = grouped_linear(g, rows, x[3], &grouping)?;
+            Ok(vec![combine(g, rows, weight, &grouping)?, counts])
+        });
     }
 }

@@ -46,9 +46,9 @@ weight_decay = 0.1
 clip_norm = 1.0
 [schedule]
 shape = "cosine"
-learning_rate = 2e-3
-minimum = 2e-4
-warmup = 20
+learning_rate = 5e-4
+minimum = 5e-5
+warmup = 40
 [checkpoint]
 every = 100
 [evaluate]

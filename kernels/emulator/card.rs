@@ -20,12 +20,9 @@ use crate::ops::Stream;
 /// Where this is set, tests of kernels run them on the first GPU.
 pub const SETTING: &str = "OCTET_TEST_GPU";
 
-/// What multiplies there: kernels of our own, unless the setting says "library".
-fn products() -> Products {
-    match std::env::var(SETTING).is_ok_and(|how| how == "library") {
-        true => Products::Library,
-        false => Products::Own,
-    }
+/// Whether cuBLASLt multiplies there, as the setting says by "library".
+pub(super) fn multiplies_by_library() -> bool {
+    std::env::var(SETTING).is_ok_and(|how| how == "library")
 }
 
 /// Whether kernels run on a GPU.
@@ -43,7 +40,8 @@ pub(super) fn device() -> Option<&'static CudaDevice> {
         static DEVICE: OnceCell<&'static CudaDevice> = const { OnceCell::new() };
     }
     let open = || -> &'static CudaDevice {
-        let opened = CudaDevice::alone(Search::here(), products());
+        let products = if multiplies_by_library() { Products::Library } else { Products::Own };
+        let opened = CudaDevice::alone(Search::here(), products);
         Box::leak(Box::new(opened.unwrap_or_else(|error| panic!("{SETTING} is set: {error}"))))
     };
     asked().then(|| DEVICE.with(|device| *device.get_or_init(open)))

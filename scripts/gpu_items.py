@@ -67,9 +67,9 @@ MODELS = {"llama": LLAMA, "gpt": GPT}
 
 # Steps over which losses are averaged before they are compared: noise of a batch is common to both.
 WINDOW = 20
-# By how much the means of losses may differ from those of the CPU in the same dtype: curves part
-# once roundings differ, and come back together.
-NEAR = {"f32": 0.01, "bf16": 0.02}
+# By how much the means of losses may differ from those of the CPU in the same dtype: at the learning
+# rate above, bf16 and f32 are nearer to each other on a CPU than the second of these.
+NEAR = {"f32": 0.002, "bf16": 0.005}
 
 # What compute-sanitizer looks at: attention and three more.
 SANITIZED = [

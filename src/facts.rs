@@ -2,17 +2,23 @@
 //! find again, and what builds did that did not name one yet.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
+use octet_actors::checkpoint::Manifest;
 use octet_actors::checkpointer::RunFacts;
 use octet_actors::contract::Workload;
-use octet_kernels::cuda::find::Version;
-use octet_kernels::device::Backend;
+use octet_actors::outside::{Disk, LocalDisk};
+use octet_kernels::graph::Target;
 use octet_kernels::graph::layout::BUCKET_ELEMENTS;
 
-use crate::config::Config;
+use crate::backend::Chosen;
+use crate::config::{Config, Device};
 use crate::data::{Cut, Tokenizer};
 use crate::experiment::Experiment;
 use crate::models::FamilyConfig;
+use crate::objectives::GPU_CHUNKS;
+use crate::train::open_store;
 use crate::{provenance, run_data};
 
 /// The name of the prepared data's identity in a manifest.
@@ -25,22 +31,45 @@ pub(crate) const TOKENIZER_FACT: &str = "the tokenizer";
 /// squares are added up.
 const BUCKET_FACT: &str = "the size of buckets (run.bucket)";
 
+/// The name of the kind of device in a manifest.
+const BACKEND_FACT: &str = "the backend";
+
+/// The name of what multiplies on GPUs in a manifest.
+const PRODUCTS_FACT: &str = "what multiplies on GPUs (run.products)";
+
+/// What a run that is there was trained on, by its newest checkpoint.
+pub(crate) fn began_on(config: &Config, folder: &Path) -> Option<Device> {
+    let disk: Arc<dyn Disk> = Arc::new(LocalDisk);
+    let store = open_store(config, &folder.join("checkpoints"), &disk);
+    let mut steps = store.steps().ok()?.into_iter().rev();
+    let manifest = steps.find_map(|step| Manifest::read(&*disk, &store.folder(step)).ok())?;
+    match manifest.identity.get(BACKEND_FACT)?.as_str() {
+        "cuda" => Some(Device::Cuda),
+        "cpu" => Some(Device::Cpu),
+        _ => None,
+    }
+}
+
 /// What a resume must find again to go on bit for bit.
 pub(crate) fn facts(
     config: &Config,
-    (backend, blas): (Backend, Option<Version>),
+    chosen: &Chosen,
     experiment: &Experiment,
     tokenizer: &Tokenizer,
 ) -> RunFacts {
     let (mut identity, mut assumed) = (config.identity(), Config::assumed());
     let mut fact = |key: &str, value: String| identity.insert(key.to_owned(), value);
     fact(DATA_FACT, experiment.data_identity().to_string());
-    fact("the backend", backend.name().to_string());
-    if let Backend::Cuda { .. } = backend {
-        // Another version may choose other algorithms, whose bits differ.
-        let library = blas.map(|version| format!("cuBLASLt {version}"));
-        let products = library.unwrap_or_else(|| "kernels of our own".to_owned());
-        fact("what multiplies on GPUs (run.products)", products);
+    fact(BACKEND_FACT, chosen.backend.name().to_string());
+    let ours = "kernels of our own".to_owned();
+    if let Target::Gpu(gpu) = chosen.target {
+        // Sums of tensor cores differ by architecture, the library's choices by version and size.
+        let [major, minor] = gpu.architecture;
+        let size = gpu.multiprocessors;
+        fact("the GPU", format!("{major}.{minor} with {size} multiprocessors"));
+        let library = chosen.blas.map(|version| format!("cuBLASLt {version}"));
+        fact(PRODUCTS_FACT, library.unwrap_or_else(|| ours.clone()));
+        fact("chunks of the loss that are one on a GPU", GPU_CHUNKS.to_string());
     }
     let digest = run_data::digest_of(tokenizer);
     fact(TOKENIZER_FACT, digest.clone());
@@ -49,6 +78,7 @@ pub(crate) fn facts(
     fact(BUCKET_FACT, size(granularity.bucket));
     // What all buckets had before it could be set.
     assumed.insert(BUCKET_FACT.to_owned(), size(BUCKET_ELEMENTS));
+    assumed.insert(PRODUCTS_FACT.to_owned(), ours);
     // Where only the data's identity tells, it tells that too.
     assumed.insert(TOKENIZER_FACT.to_owned(), digest);
     for Meaning { name, now, before } in meanings(config, tokenizer) {

@@ -30,11 +30,11 @@ use octet_kernels::device::Backend;
 
 use crate::backend::Chosen;
 use crate::beginning::{Beginning, begun, go_on, save_first};
-use crate::config::{CheckpointConfig, Config};
+use crate::config::{CheckpointConfig, Config, Device};
 use crate::data::{DataError, Prepared, Progress, prepare};
 use crate::events;
 use crate::experiment::Experiment;
-use crate::facts::facts;
+use crate::facts::{began_on, facts};
 use crate::failure::Failure;
 use crate::hub;
 use crate::plan::{Room, vocabulary};
@@ -104,15 +104,26 @@ pub struct Watchers {
     pub saves: Receiver<()>,
 }
 
+/// What a job computes on. `"auto"` goes on with what a run that is there was trained on: bits
+/// differ elsewhere, and a GPU that has come is no reason to refuse it.
+fn chosen(job: &Job) -> Result<Chosen, Failure> {
+    let mut config = job.config.clone();
+    if config.run.device == Device::Auto && !job.fresh {
+        config.run.device = began_on(&config, &job.folder).unwrap_or(Device::Auto);
+    }
+    Chosen::by(&config)
+}
+
 /// Trains to the configured number of steps. `None` if it was interrupted before there was
 /// anything to save.
 ///
 /// # Errors
 /// [`Failure`], with nothing lost that was saved before.
 pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Failure> {
-    let Chosen { backend, target, blas, note } = Chosen::by(&job.config)?;
+    let chosen = chosen(&job)?;
+    let Chosen { backend, target, .. } = chosen;
     check_folder(&job.folder)?;
-    let mut notes: Vec<String> = note.into_iter().collect();
+    let mut notes: Vec<String> = chosen.note.iter().cloned().collect();
     let listener = listener(&job, &mut notes)?;
     check_memory(&job, backend)?;
     let Some((prepared, of_data)) = prepared(&job, &mut watchers)? else { return Ok(None) };
@@ -143,7 +154,7 @@ pub fn execute(job: Job, mut watchers: Watchers) -> Result<Option<Finished>, Fai
     let store = open_store(&config, &folder.checkpoints(), &disk).with_log(folder.log());
     let layout = Arc::new(SnapshotLayout::of(&experiment));
     let slots = slots::open((job.snapshots, &job.folder), &experiment, &config, &layout)?;
-    let facts = facts(&config, (backend, blas), &experiment, &tokenizer);
+    let facts = facts(&config, &chosen, &experiment, &tokenizer);
     let accept = job.accept_new_numerics;
     store.recover().map_err(Failure::world)?;
     let mut state = first_state(&experiment, &store, &slots, &layout, &facts, accept)?;

@@ -71,6 +71,9 @@ struct Choice {
     reserved: [c_int; 4],
 }
 
+/// `CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE`.
+const SUMS_IN_F32: u32 = 2;
+
 /// What operands must at least begin at a multiple of.
 const ALIGNMENT: u32 = 16;
 
@@ -180,11 +183,11 @@ impl Blas {
         let kind = Kind { key: product.key(), bias: bias.is_some() };
         let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         let known = planned.get(&kind).copied();
-        let Some(it) = known.map_or_else(|| self.plan(product), Ok)? else {
-            planned.insert(kind, None);
-            return Ok(false);
-        };
-        planned.insert(kind, Some(it));
+        let it = known.map_or_else(|| self.plan(product), Ok)?;
+        if known.is_none() {
+            planned.insert(kind, it);
+        }
+        let Some(it) = it else { return Ok(false) };
         let pointer = |slice: DeviceSlice| slice.pointer() as u64;
         if let Some(bias) = bias {
             self.set(it.product, Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &pointer(bias))?;
@@ -260,7 +263,7 @@ impl Blas {
             self.layout(a_element, lies(a, m, k))?,
             self.layout(c_element, [n, m])?,
         ];
-        let choice = self.choose(it, layouts)?;
+        let choice = self.choose(it, layouts, *c_dtype)?;
         if choice.is_none() {
             self.forget(it, layouts);
         }
@@ -276,7 +279,12 @@ impl Blas {
     }
 
     /// The library's first choice within the workspace that is planned for it.
-    fn choose(&self, product: Handle, [a, b, c]: [Handle; 3]) -> Result<Option<Choice>> {
+    fn choose(
+        &self,
+        product: Handle,
+        [a, b, c]: [Handle; 3],
+        c_dtype: DType,
+    ) -> Result<Option<Choice>> {
         let mut preference = null_mut();
         // SAFETY: writes one handle that lives longer than the call.
         let status = unsafe { (self.functions.preference_create)(&raw mut preference) };
@@ -290,6 +298,11 @@ impl Blas {
         };
         let most = BLAS_BYTES as u64;
         set(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, from_ref(&most).cast(), 8)?;
+        if c_dtype == DType::Bf16 {
+            // Sums that are split are added up in f32, not rounded first.
+            let scheme = from_ref(&SUMS_IN_F32).cast();
+            set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, scheme, 4)?;
+        }
         for which in [
             Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
             Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,

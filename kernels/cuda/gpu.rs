@@ -22,10 +22,10 @@ use crate::shape::Spec;
 
 /// A context with our kernels loaded.
 pub(crate) struct Gpu {
+    /// What multiplies; without it, kernels of our own do. Dropped before its context.
+    blas: Option<Blas>,
     pub(crate) context: Arc<Context>,
     modules: Modules,
-    /// What multiplies; without it, kernels of our own do.
-    blas: Option<Blas>,
     /// What computes if the driver is a stand-in.
     pub(super) host: Option<Host>,
 }

@@ -13,7 +13,7 @@ use octet_kernels::device::Backend;
 use serde_json::{Value, json};
 
 use crate::cli::numbers::at_least_1;
-use crate::cli::output::out;
+use crate::cli::output::{complain, out};
 
 mod data;
 
@@ -79,6 +79,9 @@ fn bench_step(step: &StepArguments, config: &Config) -> Result<ExitCode, Failure
     let mut config = config.clone();
     config.run.ranks = 1;
     let chosen = Chosen::by(&config)?;
+    if let Some(note) = &chosen.note {
+        complain(format_args!("octet: {note}"));
+    }
     let (vocabulary, _) = vocabulary(&config)?;
     let backend = chosen.backend;
     let bench = StepBench::new(&config, vocabulary, chosen)?;

@@ -50,7 +50,7 @@ tagged! {
 
 /// How many chunks of `objective.chunk_rows` are one on a GPU: 4,096 rows by default, so that the
 /// gradient of the output layer is seldom read and written again.
-const GPU_CHUNKS: usize = 8;
+pub(crate) const GPU_CHUNKS: usize = 8;
 
 /// The sequences that one run of a program computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

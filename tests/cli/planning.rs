@@ -178,6 +178,16 @@ fn a_gpu_that_will_do_is_taken_and_one_that_will_not_is_left_alone_with_a_note()
     let (code, _, said) = octet(&["train", "tiny.toml", "--set", "run.steps=2", "--run", "taken"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(log("taken").contains("1 rank on CUDA, a GPU each"), "{}", log("taken"));
+    // What was begun on a CPU goes on there, whatever has come since.
+    let begun = ["train", "tiny.toml", "--run", "begun"];
+    let steps =
+        |steps| ["--set", steps, "--set", "schedule.steps=4", "--set", "checkpoint.every=2"];
+    let (code, _, said) =
+        octet(&[&begun[..], &steps("run.steps=2"), &["--set", "run.device=cpu"]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    let (code, _, said) = octet(&[&begun[..], &steps("run.steps=4")].concat());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!log("begun").contains("on CUDA"), "{}", log("begun"));
     // Attention there has no kernel for such heads.
     let wide = ["--set", "model.heads=1", "--set", "model.width=160", "--run", "left"];
     let (code, out, err) =

@@ -20,7 +20,10 @@ struct Product {
     int64_t kept_stride = 0;
 };
 struct Layout { int element; uint64_t rows, columns; int64_t stride; };
-struct Preference { uint64_t workspace = 0; uint32_t alignment[4] = {256, 256, 256, 256}; };
+struct Preference {
+    uint64_t workspace = 0;
+    uint32_t reductions = 7, alignment[4] = {256, 256, 256, 256};
+};
 struct Choice {
     uint64_t algorithm[8];
     size_t workspace;
@@ -115,6 +118,7 @@ API int cublasLtMatmulPreferenceDestroy(void* it) {
 API int cublasLtMatmulPreferenceSetAttribute(void* it, int which, const void* value, size_t size) {
     auto& p = *static_cast<Preference*>(it);
     bool workspace = which == 1 && size == 8, alignment = which >= 5 && which <= 8 && size == 4;
+    if (which == 3 && size == 4) return std::memcpy(&p.reductions, value, 4), SUCCESS;
     if (workspace) std::memcpy(&p.workspace, value, 8);
     if (alignment) std::memcpy(&p.alignment[which - 5], value, 4);
     return workspace || alignment ? SUCCESS : INVALID_VALUE;
@@ -131,6 +135,9 @@ API int cublasLtMatmulAlgoGetHeuristic(
     auto& p = *static_cast<Product*>(product);
     if ((p.bias_element >= 0) != bool(p.form & BIAS)) return NOT_SUPPORTED;
     if ((p.kept_stride != 0) != bool(p.form & KEEPS)) return NOT_SUPPORTED;
+    // Rounded results are to be rounded once.
+    bool twice = static_cast<Preference*>(preference)->reductions != 2;
+    if (layout(c).element == BF16 && twice) return NOT_SUPPORTED;
     for (void* it : {a, b, c}) {
         if (layout(it).stride * bytes(layout(it).element) % 8 != 0) return NOT_SUPPORTED;
     }

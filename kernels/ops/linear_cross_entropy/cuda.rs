@@ -69,7 +69,7 @@ impl<'a> Head<'a> {
 
     /// As many as options ask for, or all that there are.
     fn chunk_rows(&self) -> usize {
-        self.rows.min(self.op.options.chunk_rows * self.op.options.gpu_chunks)
+        self.rows.min(self.op.options.chunk_rows.saturating_mul(self.op.options.gpu_chunks))
     }
 
     fn chunks(&self) -> impl Iterator<Item = Range<usize>> + use<> {

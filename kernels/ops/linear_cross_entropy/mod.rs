@@ -163,7 +163,7 @@ impl LinearCrossEntropy {
         expect_scalar(inputs[self.operands() - 1], "the scale")?;
         let LossOptions { chunk_rows, gpu_chunks, z_loss, label_smoothing, softcap } = self.options;
         let fair = z_loss >= 0.0 && (0.0..1.0).contains(&label_smoothing);
-        if chunk_rows * gpu_chunks == 0 || !fair || softcap.is_some_and(|cap| cap <= 0.0) {
+        if chunk_rows == 0 || gpu_chunks == 0 || !fair || softcap.is_some_and(|cap| cap <= 0.0) {
             return Err(format!("{:?} is out of range", self.options));
         }
         Ok([rows, columns, classes])

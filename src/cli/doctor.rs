@@ -85,6 +85,8 @@ fn print_verdict(machine: &Machine) {
         out!("verdict      configs/quickstart.toml: ready");
     }
     let gpu = names(Need::Gpu);
-    let lacks = if gpu.is_empty() { String::new() } else { format!("; this machine lacks {gpu}") };
-    out!("verdict      runs on GPUs: not yet, this build computes on the CPU{lacks}");
+    match gpu.is_empty() {
+        true => out!("verdict      runs on GPUs: ready"),
+        false => out!("verdict      runs on GPUs: this machine lacks {gpu}"),
+    }
 }

@@ -52,8 +52,8 @@ pub struct Masked {
     pub random_share: f64,
     /// Samples are pairs of texts, and whether the second follows the first is to be told too.
     pub next_sentence: bool,
-    /// Rows whose logits are held at a time, eight times as many on a GPU; part of a run's identity.
-    /// At least 1.
+    /// Rows whose logits are held at a time, eight times as many on a GPU; part of a run's
+    /// identity. At least 1.
     pub chunk_rows: usize,
 }
 

@@ -169,9 +169,12 @@ class Watched:
     def figures(self):
         if not self.rows:
             return {}
-        busy = sorted(self.rows, key=lambda row: row[1])[len(self.rows) // 2 :]
+        # Not of the start, when the host works: what takes more than half of the most.
+        most = max(row[1] for row in self.rows)
+        busy = sorted((row for row in self.rows if row[1] > most / 2), key=lambda row: row[1])
         middle = busy[len(busy) // 2]
         return {
+            "busy_samples": len(busy),
             "clock_mhz": middle[0],
             "watts": middle[1],
             "memory_mib": max(row[2] for row in self.rows),
@@ -515,15 +518,16 @@ def said_of(one):
         return f"{sum(test['ok'] for test in all_of_it)} of {len(all_of_it)}"
     if "apart" in one:
         return (
-            f"losses {one['apart']:.4f} from the CPU's at most, {one['bound']} allowed; "
-            f"{one['apart_from_f32']:.4f} from its f32, as it is by {one['cpu_apart_from_f32']:.4f}; "
+            f"losses {one['apart']:.0e} from the CPU's at most, {one['bound']} allowed; "
+            f"{one['apart_from_f32']:.0e} from its f32, as it is by {one['cpu_apart_from_f32']:.0e}; "
             f"held-out loss {one['held_out'][0]:.4f}, the CPU's {one['held_out'][1]:.4f}"
         )
     if "tokens_per_s" in one:
         seen = one["watched"]
+        under_load = f"{seen['clock_mhz']:.0f} MHz, {seen['watts']:.0f} W; " if "busy_samples" in seen else ""
         return (
             f"{one['tokens_per_s']:,.0f} tokens/s, {one['step_ms']:.1f} ms a step, MFU "
-            f"{100 * one['mfu']:.1f} %; {seen.get('clock_mhz', 0):.0f} MHz, {seen.get('watts', 0):.0f} W; "
+            f"{100 * one['mfu']:.1f} %; {under_load}"
             f"arena {one['arena_mib']:,.0f} MiB, beside it {one['outside_mib']:,.0f} "
             f"of {one['outside_allowed_mib']:,.0f} MiB allowed for"
         )
@@ -536,7 +540,7 @@ def said_of(one):
 
 
 def facts_of(one):
-    lines = [line.removeprefix("ok").strip() for line in one.get("doctor", [])]
+    lines = [line.removeprefix("ok").strip() for line in one.get("doctor", []) if "verdict" not in line]
     return "; ".join(re.sub(r" at /\S+.*", "", line) for line in lines)
 
 
